@@ -1,0 +1,65 @@
+#include <string.h>
+#include "common/error.h"
+#include "kernels/backend.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/ref/ref.h"
+
+struct backend_entry {
+    const char *name;
+    int (*create)(struct backend **out, const struct backend_options *options, struct error *err);
+    bool (*prefers_bfloat16)(void);
+};
+
+static bool never(void)
+{
+    return false;
+}
+
+/* "auto" takes the first one. */
+static const struct backend_entry BACKENDS[] = {
+    {"cpu", cpu_backend_create, cpu_prefers_bfloat16},
+    {"ref", ref_backend_create, never},
+};
+
+static const struct backend_entry *find_backend(const char *name)
+{
+    if (strcmp(name, "auto") == 0)
+        return &BACKENDS[0];
+    for (size_t i = 0; i < sizeof BACKENDS / sizeof BACKENDS[0]; i++) {
+        if (strcmp(BACKENDS[i].name, name) == 0)
+            return &BACKENDS[i];
+    }
+    return NULL;
+}
+
+int backend_create(struct backend **out, const char *name, const struct backend_options *options,
+                   struct error *err)
+{
+    *out = NULL;
+    const struct backend_entry *entry = find_backend(name);
+    if (entry == NULL)
+        return error_set(err, ERROR_INVALID, "unknown backend \"%s\"; use auto, cpu or ref", name);
+    if (options->dtype != DTYPE_FLOAT32 && options->dtype != DTYPE_BFLOAT16)
+        return error_set(err, ERROR_INVALID,
+                         "backend %s cannot compute in %s; use float32 or bfloat16", entry->name,
+                         dtype_name(options->dtype));
+    return entry->create(out, options, err);
+}
+
+void backend_destroy(struct backend *backend)
+{
+    if (backend != NULL)
+        backend->ops->destroy(backend);
+}
+
+bool backend_prefers_bfloat16(const char *name)
+{
+    const struct backend_entry *entry = find_backend(name);
+    return entry != NULL && entry->prefers_bfloat16();
+}
+
+size_t backend_kv_bytes(const struct attention_shape *shape, enum dtype dtype)
+{
+    return 2 * (size_t)shape->layers * (size_t)shape->kv_heads * (size_t)shape->head_dim *
+           dtype_size(dtype);
+}

@@ -1,0 +1,274 @@
+/* Rotary embedding, the KV pages, and attention over them by online softmax. */
+#include <math.h>
+#include "common/thread_pool.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/memory_block.h"
+
+enum {
+    HEAD_DIM_MAX = 256,
+    GRAIN_ROTATED = 1 << 13,  /* elements of q and k that one range should have */
+    SMALL_ATTENTION = 1 << 18 /* multiply-adds that are not worth waking a thread */
+};
+
+static char *key_page(const struct cpu_backend *cpu, int32_t layer, int32_t page, int32_t kv_head)
+{
+    size_t index = ((size_t)layer * (size_t)cpu->limits.kv_pages + (size_t)page) *
+                       (size_t)cpu->limits.attention.kv_heads +
+                   (size_t)kv_head;
+    return cpu->keys + index * cpu->key_page_bytes;
+}
+
+static char *value_page(const struct cpu_backend *cpu, int32_t layer, int32_t page, int32_t kv_head)
+{
+    size_t index = (size_t)(key_page(cpu, layer, page, kv_head) - cpu->keys) / cpu->key_page_bytes;
+    return cpu->values + index * cpu->value_page_bytes;
+}
+
+static int32_t page_of(const struct step_rows *step, int32_t row, int32_t position)
+{
+    return step->page_table[(int64_t)step->sequence[row] * step->page_table_stride +
+                            position / KV_PAGE_POSITIONS];
+}
+
+/* The angles are rounded as the models' own code rounds them: every step in float32. */
+int cpu_rope_reserve(struct cpu_backend *cpu, struct error *err)
+{
+    const struct attention_shape *shape = &cpu->limits.attention;
+    int64_t half = shape->rotary_dim / 2;
+    void *table;
+    size_t size = memory_block_product((size_t)cpu->limits.max_positions,
+                                       (size_t)shape->rotary_dim * sizeof(float));
+    int status = memory_block_create(&table, size, "RoPE table", err);
+    if (status != 0)
+        return status;
+    cpu->rope_table = table;
+    cpu->other_bytes += size;
+    for (int64_t i = 0; i < half; i++) {
+        float exponent = (float)(2 * i) / (float)shape->rotary_dim;
+        float inverse_frequency = 1.0f / powf((float)shape->rope_theta, exponent);
+        for (int64_t position = 0; position < cpu->limits.max_positions; position++) {
+            float angle = (float)position * inverse_frequency;
+            cpu->rope_table[2 * half * position + i] = (float)cos(angle);
+            cpu->rope_table[2 * half * position + half + i] = (float)sin(angle);
+        }
+    }
+    return 0;
+}
+
+/* Writes K and V of one position and kv head into a pair of pages. */
+static void store_position(const struct cpu_backend *cpu, char *key_to, char *value_to,
+                           const char *key, const char *value, int64_t column)
+{
+    int64_t head_dim = cpu->limits.attention.head_dim;
+    size_t element = dtype_size(cpu->base.dtype);
+    if (cpu->base.dtype == DTYPE_BFLOAT16) {
+        for (int64_t i = 0; i < head_dim; i += 2)
+            memcpy(key_to + (size_t)(i / 2 * PANEL_COLUMNS + column) * 4, key + 2 * i, 4);
+    } else {
+        for (int64_t i = 0; i < head_dim; i++)
+            memcpy(key_to + (size_t)(i * PANEL_COLUMNS + column) * 4, key + 4 * i, 4);
+    }
+    memcpy(value_to + (size_t)(column * cpu->value_stride) * element, value,
+           (size_t)head_dim * element);
+}
+
+struct rope_job {
+    const struct cpu_backend *cpu;
+    char *qkv;
+    const float *q_scale, *k_scale;
+    int32_t layer;
+};
+
+static void rope_range(void *context, int64_t begin, int64_t end)
+{
+    const struct rope_job *job = context;
+    const struct cpu_backend *cpu = job->cpu;
+    const struct attention_shape *shape = &cpu->limits.attention;
+    const struct step_rows *step = &cpu->step;
+    size_t head_bytes = (size_t)shape->head_dim * dtype_size(cpu->base.dtype);
+    int32_t rotated = shape->heads + shape->kv_heads;
+
+    for (int32_t row = (int32_t)begin; row < end; row++) {
+        char *line = job->qkv + (size_t)row * (size_t)(rotated + shape->kv_heads) * head_bytes;
+        int32_t position = step->position[row];
+        const float *cosines = cpu->rope_table + (int64_t)position * shape->rotary_dim;
+        for (int32_t head = 0; head < rotated; head++)
+            cpu->instructions.elementwise->rope(
+                line + (size_t)head * head_bytes, head < shape->heads ? job->q_scale : job->k_scale,
+                shape->qk_norm_epsilon, cosines, cosines + shape->rotary_dim / 2, shape->head_dim,
+                shape->rotary_dim);
+        if (step->shadow[row] || step->kv_end[row] == 0)
+            continue;
+        int32_t page = page_of(step, row, position);
+        for (int32_t head = 0; head < shape->kv_heads; head++) {
+            const char *key = line + (size_t)(shape->heads + head) * head_bytes;
+            store_position(
+                cpu, key_page(cpu, job->layer, page, head), value_page(cpu, job->layer, page, head),
+                key, key + (size_t)shape->kv_heads * head_bytes, position % KV_PAGE_POSITIONS);
+        }
+    }
+}
+
+void cpu_rope_store(struct backend *backend, void *qkv, const float *q_scale, const float *k_scale,
+                    int32_t layer)
+{
+    struct cpu_backend *cpu = cpu_self(backend);
+    const struct attention_shape *shape = &cpu->limits.attention;
+    struct rope_job job = {cpu, qkv, q_scale, k_scale, layer};
+    int64_t elements = (int64_t)(shape->heads + shape->kv_heads) * shape->head_dim;
+    cpu_run_ranges(cpu, rope_range, &job, cpu->step.rows, GRAIN_ROTATED / elements + 1);
+}
+
+static bool same_tile(const struct step_rows *step, int32_t row, int32_t other)
+{
+    return step->sequence[row] == step->sequence[other] &&
+           step->kv_end[row] == step->kv_end[other] && !step->shadow[row] && !step->shadow[other];
+}
+
+void cpu_attention_plan(struct cpu_backend *cpu)
+{
+    const struct step_rows *step = &cpu->step;
+    cpu->tile_count = 0;
+    for (int32_t row = 0; row < step->rows; row++) {
+        struct attention_tile *last = cpu->tile_count > 0 ? &cpu->tiles[cpu->tile_count - 1] : NULL;
+        if (last != NULL && last->rows < ATTENTION_TILE_ROWS && same_tile(step, last->first, row))
+            last->rows++;
+        else
+            cpu->tiles[cpu->tile_count++] = (struct attention_tile){row, 1};
+    }
+}
+
+struct attention_job {
+    const struct cpu_backend *cpu;
+    char *out;
+    const char *qkv;
+    int32_t layer;
+};
+
+/* A page that a shadow row sees in place of the cached one. */
+struct page_copy {
+    int32_t index; /* of the row's pages; -1: none */
+    char *keys, *values;
+};
+
+/* One query head of one tile. */
+struct attention_state {
+    const void *query[ATTENTION_TILE_ROWS];
+    float maximum[ATTENTION_TILE_ROWS], sum[ATTENTION_TILE_ROWS];
+    float sums[ATTENTION_TILE_ROWS * HEAD_DIM_MAX] __attribute__((aligned(64)));
+};
+
+static void attend_page(const struct cpu_backend *cpu, struct attention_state *state, int32_t rows,
+                        const char *keys, const char *values, int64_t count)
+{
+    float scores[TILE_ROWS * PANEL_COLUMNS] __attribute__((aligned(64)));
+    float correction[TILE_ROWS];
+    int64_t head_dim = cpu->limits.attention.head_dim;
+    float scale = 1.0f / sqrtf((float)head_dim);
+
+    for (int32_t first = 0; first < rows; first += TILE_ROWS) {
+        int32_t lines = rows - first < TILE_ROWS ? rows - first : TILE_ROWS;
+        cpu->instructions.product(scores, state->query + first, lines, head_dim, keys);
+        for (int32_t i = 0; i < lines; i++)
+            correction[i] = cpu->instructions.elementwise->softmax_page(
+                scores + i * PANEL_COLUMNS, count, scale, &state->maximum[first + i],
+                &state->sum[first + i]);
+        cpu->instructions.accumulate(state->sums + first * cpu->value_stride, cpu->value_stride,
+                                     correction, scores, lines, count, values);
+    }
+}
+
+static void attend(const struct attention_job *job, struct attention_tile tile, int32_t head,
+                   const struct page_copy *copy)
+{
+    const struct cpu_backend *cpu = job->cpu;
+    const struct attention_shape *shape = &cpu->limits.attention;
+    const struct step_rows *step = &cpu->step;
+    size_t head_bytes = (size_t)shape->head_dim * dtype_size(cpu->base.dtype);
+    size_t line_bytes = (size_t)(shape->heads + 2 * shape->kv_heads) * head_bytes;
+    int32_t kv_head = head / (shape->heads / shape->kv_heads), kv_end = step->kv_end[tile.first];
+    struct attention_state state;
+
+    for (int32_t i = 0; i < tile.rows; i++) {
+        state.query[i] =
+            job->qkv + (size_t)(tile.first + i) * line_bytes + (size_t)head * head_bytes;
+        state.maximum[i] = -INFINITY;
+        state.sum[i] = 0;
+    }
+    memset(state.sums, 0, (size_t)(tile.rows * cpu->value_stride) * sizeof *state.sums);
+    for (int32_t begin = 0; begin < kv_end; begin += KV_PAGE_POSITIONS) {
+        int32_t page = page_of(step, tile.first, begin);
+        bool copied = begin / KV_PAGE_POSITIONS == copy->index;
+        attend_page(cpu, &state, tile.rows,
+                    copied ? copy->keys : key_page(cpu, job->layer, page, kv_head),
+                    copied ? copy->values : value_page(cpu, job->layer, page, kv_head),
+                    kv_end - begin < KV_PAGE_POSITIONS ? kv_end - begin : KV_PAGE_POSITIONS);
+    }
+    for (int32_t i = 0; i < tile.rows; i++) {
+        float *line = state.sums + i * cpu->value_stride;
+        for (int32_t j = 0; j < shape->head_dim; j++)
+            line[j] = kv_end > 0 ? line[j] / state.sum[i] : 0;
+        char *out = job->out +
+                    ((size_t)(tile.first + i) * (size_t)shape->heads + (size_t)head) * head_bytes;
+        cpu->instructions.elementwise->store(out, line, NULL, shape->head_dim);
+    }
+}
+
+/*
+ * A shadow row works on a copy of the page of its position, with its own K and V in it: the very
+ * arithmetic of a row whose K and V are cached.
+ */
+static void attend_shadow(const struct attention_job *job, struct attention_tile tile, int32_t head)
+{
+    const struct cpu_backend *cpu = job->cpu;
+    const struct attention_shape *shape = &cpu->limits.attention;
+    char keys[PANEL_COLUMNS * HEAD_DIM_MAX * sizeof(float)] __attribute__((aligned(64)));
+    char values[PANEL_COLUMNS * HEAD_DIM_MAX * sizeof(float)] __attribute__((aligned(64)));
+    int32_t position = cpu->step.position[tile.first];
+    int32_t kv_head = head / (shape->heads / shape->kv_heads);
+    struct page_copy copy = {-1, keys, values};
+
+    if (position < cpu->step.kv_end[tile.first]) {
+        int32_t page = page_of(&cpu->step, tile.first, position);
+        size_t head_bytes = (size_t)shape->head_dim * dtype_size(cpu->base.dtype);
+        size_t line_bytes = (size_t)(shape->heads + 2 * shape->kv_heads) * head_bytes;
+        const char *key = job->qkv + (size_t)tile.first * line_bytes +
+                          (size_t)(shape->heads + kv_head) * head_bytes;
+        copy.index = position / KV_PAGE_POSITIONS;
+        memcpy(keys, key_page(cpu, job->layer, page, kv_head), cpu->key_page_bytes);
+        memcpy(values, value_page(cpu, job->layer, page, kv_head), cpu->value_page_bytes);
+        store_position(cpu, keys, values, key, key + (size_t)shape->kv_heads * head_bytes,
+                       position % KV_PAGE_POSITIONS);
+    }
+    attend(job, tile, head, &copy);
+}
+
+static void attend_part(void *context, int64_t part)
+{
+    const struct attention_job *job = context;
+    int32_t heads = job->cpu->limits.attention.heads;
+    struct attention_tile tile = job->cpu->tiles[part / heads];
+    if (job->cpu->step.shadow[tile.first]) {
+        attend_shadow(job, tile, (int32_t)(part % heads));
+    } else {
+        struct page_copy none = {-1, NULL, NULL};
+        attend(job, tile, (int32_t)(part % heads), &none);
+    }
+}
+
+void cpu_attention(struct backend *backend, void *out, const void *qkv, int32_t layer)
+{
+    struct cpu_backend *cpu = cpu_self(backend);
+    const struct attention_shape *shape = &cpu->limits.attention;
+    struct attention_job job = {cpu, out, qkv, layer};
+    int64_t parts = (int64_t)cpu->tile_count * shape->heads, work = 0;
+
+    for (int32_t i = 0; i < cpu->tile_count; i++)
+        work += (int64_t)cpu->tiles[i].rows * cpu->step.kv_end[cpu->tiles[i].first];
+    if (work * shape->heads * shape->head_dim * 2 > SMALL_ATTENTION) {
+        thread_pool_run(cpu->pool, attend_part, &job, parts);
+        return;
+    }
+    for (int64_t part = 0; part < parts; part++)
+        attend_part(&job, part);
+}

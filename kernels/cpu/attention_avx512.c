@@ -1,0 +1,99 @@
+#include <immintrin.h>
+#include "kernels/cpu/instructions.h"
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* Sixteen values from element `index` on. */
+ALWAYS_INLINE __m512 load_values(const void *values, int64_t index, enum dtype dtype)
+{
+    if (dtype == DTYPE_BFLOAT16)
+        return _mm512_castsi512_ps(
+            _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(
+                                  (const __m256i *)((const uint16_t *)values + index))),
+                              16));
+    return _mm512_loadu_ps((const float *)values + index);
+}
+
+/* `vectors` groups of 16 columns from column `first` on; rows and vectors are known constants. */
+ALWAYS_INLINE void accumulate_columns(float *sums, int64_t stride, const float *correction,
+                                      const float *weights, const int rows, const int vectors,
+                                      int64_t first, int64_t count, const void *values,
+                                      enum dtype dtype)
+{
+    __m512 sum[TILE_ROWS][4], value[4];
+#pragma GCC unroll 6
+    for (int row = 0; row < rows; row++) {
+#pragma GCC unroll 4
+        for (int i = 0; i < vectors; i++)
+            sum[row][i] = _mm512_mul_ps(_mm512_set1_ps(correction[row]),
+                                        _mm512_loadu_ps(sums + row * stride + first + 16 * i));
+    }
+    for (int64_t position = 0; position < count; position++) {
+#pragma GCC unroll 4
+        for (int i = 0; i < vectors; i++)
+            value[i] = load_values(values, position * stride + first + 16 * i, dtype);
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++) {
+            __m512 weight = _mm512_set1_ps(weights[row * PANEL_COLUMNS + position]);
+#pragma GCC unroll 4
+            for (int i = 0; i < vectors; i++)
+                sum[row][i] = _mm512_fmadd_ps(weight, value[i], sum[row][i]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int row = 0; row < rows; row++) {
+#pragma GCC unroll 4
+        for (int i = 0; i < vectors; i++)
+            _mm512_storeu_ps(sums + row * stride + first + 16 * i, sum[row][i]);
+    }
+}
+
+ALWAYS_INLINE void accumulate_rows(float *sums, int64_t stride, const float *correction,
+                                   const float *weights, const int rows, int64_t count,
+                                   const void *values, enum dtype dtype)
+{
+    int64_t first = 0;
+    for (; first + 64 <= stride; first += 64)
+        accumulate_columns(sums, stride, correction, weights, rows, 4, first, count, values, dtype);
+    for (; first < stride; first += 16)
+        accumulate_columns(sums, stride, correction, weights, rows, 1, first, count, values, dtype);
+}
+
+ALWAYS_INLINE void accumulate(float *sums, int64_t stride, const float *correction,
+                              const float *weights, int32_t rows, int64_t count, const void *values,
+                              enum dtype dtype)
+{
+    switch (rows) {
+    case 1:
+        accumulate_rows(sums, stride, correction, weights, 1, count, values, dtype);
+        break;
+    case 2:
+        accumulate_rows(sums, stride, correction, weights, 2, count, values, dtype);
+        break;
+    case 3:
+        accumulate_rows(sums, stride, correction, weights, 3, count, values, dtype);
+        break;
+    case 4:
+        accumulate_rows(sums, stride, correction, weights, 4, count, values, dtype);
+        break;
+    case 5:
+        accumulate_rows(sums, stride, correction, weights, 5, count, values, dtype);
+        break;
+    default:
+        accumulate_rows(sums, stride, correction, weights, TILE_ROWS, count, values, dtype);
+    }
+}
+
+void cpu_accumulate_float32_avx512(float *sums, int64_t stride, const float *correction,
+                                   const float *weights, int32_t rows, int64_t count,
+                                   const void *values)
+{
+    accumulate(sums, stride, correction, weights, rows, count, values, DTYPE_FLOAT32);
+}
+
+void cpu_accumulate_bfloat16_avx512(float *sums, int64_t stride, const float *correction,
+                                    const float *weights, int32_t rows, int64_t count,
+                                    const void *values)
+{
+    accumulate(sums, stride, correction, weights, rows, count, values, DTYPE_BFLOAT16);
+}

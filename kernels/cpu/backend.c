@@ -1,0 +1,231 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include "common/error.h"
+#include "common/thread_pool.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/memory_block.h"
+#include "kernels/tensor_source.h"
+
+/* Logits of as many head rows as fit are judged together, so that the weight is read once. */
+enum { HEAD_SCRATCH_BYTES = 16 << 20, HEAD_LINES_MIN = 3 /* of one row */ };
+
+static const char *cpu_description(const struct backend *backend)
+{
+    return ((const struct cpu_backend *)backend)->description;
+}
+
+static void cpu_destroy(struct backend *backend)
+{
+    struct cpu_backend *cpu = cpu_self(backend);
+    memory_block_destroy(cpu->keys);
+    memory_block_destroy(cpu->values);
+    memory_block_destroy(cpu->rope_table);
+    memory_block_destroy(cpu->tiles);
+    memory_block_destroy(cpu->in_lines);
+    memory_block_destroy(cpu->out_lines);
+    memory_block_destroy(cpu->head_scratch);
+    memory_block_destroy(cpu->slots);
+    thread_pool_free(cpu->pool);
+    free(cpu);
+}
+
+static int reserve_block(void **out, size_t *used, size_t count, size_t element, const char *what,
+                         struct error *err)
+{
+    size_t size = memory_block_product(count, element);
+    int status = memory_block_create(out, size, what, err);
+    if (status == 0)
+        *used += size;
+    return status;
+}
+
+static int reserve_pages(struct cpu_backend *cpu, struct error *err)
+{
+    const struct attention_shape *shape = &cpu->limits.attention;
+    size_t pages = memory_block_product((size_t)shape->layers * (size_t)shape->kv_heads,
+                                        (size_t)cpu->limits.kv_pages);
+    void *keys = NULL, *values = NULL;
+    cpu->value_stride = (shape->head_dim + 15) / 16 * 16;
+    cpu->key_page_bytes = cpu_panel_bytes(shape->head_dim, cpu->base.dtype);
+    cpu->value_page_bytes =
+        (size_t)(KV_PAGE_POSITIONS * cpu->value_stride) * dtype_size(cpu->base.dtype);
+    int status = reserve_block(&keys, &cpu->kv_bytes, pages, cpu->key_page_bytes, "KV cache", err);
+    cpu->keys = keys;
+    if (status == 0)
+        status =
+            reserve_block(&values, &cpu->kv_bytes, pages, cpu->value_page_bytes, "KV cache", err);
+    cpu->values = values;
+    return status;
+}
+
+static int reserve_tables(struct cpu_backend *cpu, struct error *err)
+{
+    size_t rows = (size_t)cpu->limits.max_rows, head_rows = (size_t)cpu->limits.max_head_rows;
+    size_t lines = rows > 2 * head_rows ? rows : 2 * head_rows;
+    size_t line_bytes = memory_block_product((size_t)cpu->limits.vocabulary, sizeof(float));
+    size_t scratch = HEAD_SCRATCH_BYTES / line_bytes;
+    if (scratch > 2 * head_rows)
+        scratch = 2 * head_rows;
+    if (scratch < HEAD_LINES_MIN)
+        scratch = HEAD_LINES_MIN;
+    cpu->head_scratch_lines = (int64_t)scratch;
+
+    void *tiles = NULL, *in = NULL, *out = NULL, *logits = NULL, *slots = NULL;
+    size_t *used = &cpu->other_bytes;
+    int status = reserve_block(&tiles, used, rows, sizeof *cpu->tiles, "row table", err);
+    if (status == 0)
+        status = reserve_block(&in, used, lines, sizeof *cpu->in_lines, "row table", err);
+    if (status == 0)
+        status = reserve_block(&out, used, lines, sizeof *cpu->out_lines, "row table", err);
+    if (status == 0)
+        status = reserve_block(&logits, used, scratch, line_bytes, "logits", err);
+    if (status == 0)
+        status = reserve_block(&slots, used, head_rows, sizeof *cpu->slots, "row table", err);
+    cpu->tiles = tiles;
+    cpu->in_lines = in;
+    cpu->out_lines = out;
+    cpu->head_scratch = logits;
+    cpu->slots = slots;
+    return status;
+}
+
+static int cpu_reserve(struct backend *backend, const struct backend_limits *limits,
+                       struct error *err)
+{
+    struct cpu_backend *cpu = cpu_self(backend);
+    int status = backend_limits_check(limits, err);
+    if (status != 0)
+        return status;
+    cpu->limits = *limits;
+    status = reserve_pages(cpu, err);
+    if (status == 0)
+        status = reserve_tables(cpu, err);
+    if (status == 0)
+        status = cpu_rope_reserve(cpu, err);
+    return status;
+}
+
+static int cpu_memory_create(struct backend *backend, void **out, size_t size, struct error *err)
+{
+    int status = memory_block_create(out, size, "activations", err);
+    if (status == 0)
+        cpu_self(backend)->other_bytes += size;
+    return status;
+}
+
+static void cpu_memory_destroy(struct backend *backend, void *memory)
+{
+    cpu_self(backend)->other_bytes -= memory_block_size(memory);
+    memory_block_destroy(memory);
+}
+
+static void cpu_memory_write(struct backend *backend, void *memory, const void *source, size_t size)
+{
+    (void)backend;
+    memcpy(memory, source, size);
+}
+
+static void cpu_memory_read(struct backend *backend, void *destination, const void *memory,
+                            size_t size)
+{
+    (void)backend;
+    memcpy(destination, memory, size);
+}
+
+static bool cpu_step_begin(struct backend *backend, const struct step_rows *rows)
+{
+    struct cpu_backend *cpu = cpu_self(backend);
+    cpu->step = *rows;
+    cpu_attention_plan(cpu);
+    return true;
+}
+
+static int cpu_step_end(struct backend *backend, struct error *err)
+{
+    (void)backend;
+    (void)err;
+    return 0;
+}
+
+static void cpu_memory_used(const struct backend *backend, size_t *weights, size_t *kv,
+                            size_t *other)
+{
+    const struct cpu_backend *cpu = (const struct cpu_backend *)backend;
+    *weights = cpu->weight_bytes;
+    *kv = cpu->kv_bytes;
+    *other = cpu->other_bytes;
+}
+
+struct range_job {
+    void (*work)(void *context, int64_t begin, int64_t end);
+    void *context;
+    int64_t count, parts;
+};
+
+static void run_range(void *context, int64_t part)
+{
+    const struct range_job *job = context;
+    job->work(job->context, part * job->count / job->parts, (part + 1) * job->count / job->parts);
+}
+
+void cpu_run_ranges(struct cpu_backend *cpu,
+                    void (*work)(void *context, int64_t begin, int64_t end), void *context,
+                    int64_t count, int64_t grain)
+{
+    int64_t most = 2 * (int64_t)thread_pool_threads(cpu->pool);
+    struct range_job job = {work, context, count, count / grain < most ? count / grain : most};
+    if (job.parts > 1)
+        thread_pool_run(cpu->pool, run_range, &job, job.parts);
+    else
+        work(context, 0, count);
+}
+
+static const struct backend_ops CPU_OPS = {
+    .name = "cpu",
+    .description = cpu_description,
+    .destroy = cpu_destroy,
+    .reserve = cpu_reserve,
+    .memory_create = cpu_memory_create,
+    .memory_destroy = cpu_memory_destroy,
+    .memory_write = cpu_memory_write,
+    .memory_read = cpu_memory_read,
+    .weight_create = cpu_weight_create,
+    .weight_destroy = cpu_weight_destroy,
+    .step_begin = cpu_step_begin,
+    .embed = cpu_embed,
+    .add_rmsnorm = cpu_add_rmsnorm,
+    .linear = cpu_linear,
+    .rope_store = cpu_rope_store,
+    .attention = cpu_attention,
+    .swiglu = cpu_swiglu,
+    .gather = cpu_gather,
+    .head = cpu_head,
+    .step_end = cpu_step_end,
+    .memory_used = cpu_memory_used,
+};
+
+int cpu_backend_create(struct backend **out, const struct backend_options *options,
+                       struct error *err)
+{
+    struct cpu_instructions instructions;
+    int status = cpu_instructions_choose(&instructions, options->instructions, options->dtype, err);
+    if (status != 0)
+        return status;
+    struct cpu_backend *cpu = calloc(1, sizeof *cpu);
+    if (cpu == NULL)
+        return error_set(err, ERROR_MEMORY, "cannot allocate the cpu backend; free some memory");
+    status = thread_pool_create(&cpu->pool, options->threads, err);
+    if (status != 0) {
+        free(cpu);
+        return status;
+    }
+    cpu->base.ops = &CPU_OPS;
+    cpu->base.dtype = options->dtype;
+    cpu->instructions = instructions;
+    int threads = thread_pool_threads(cpu->pool);
+    snprintf(cpu->description, sizeof cpu->description, "cpu, %s, %s, %d %s",
+             dtype_name(options->dtype), instructions.name, threads,
+             threads == 1 ? "thread" : "threads");
+    *out = &cpu->base;
+    return 0;
+}

@@ -1,0 +1,245 @@
+/*
+ * The definitions behind struct cpu_elementwise. Included once by each elementwise_*.c, whose
+ * compiler flags choose the instructions; everything here is static.
+ */
+#ifndef KERNELS_CPU_ELEMENTWISE_BODY_H
+#define KERNELS_CPU_ELEMENTWISE_BODY_H
+
+#include <math.h>
+#include "kernels/cpu/instructions.h"
+#include "kernels/cpu/lanes.h"
+
+enum { HEAD_DIM_MAX = 256 };
+
+LANES_INLINE void store_row(void *out, const float *sums, const float *bias, int64_t count,
+                            enum dtype dtype)
+{
+    for (int64_t i = 0; i < count; i += LANES) {
+        float_lanes value;
+        lanes_load_some(&value, sums, i, count - i, DTYPE_FLOAT32);
+        if (bias != NULL) {
+            float_lanes added;
+            lanes_load_some(&added, bias, i, count - i, DTYPE_FLOAT32);
+            value += added;
+        }
+        lanes_store_some(out, i, &value, count - i, dtype);
+    }
+}
+
+LANES_INLINE void add_rmsnorm_row(void *out, float *residual, const void *delta, const float *scale,
+                                  float epsilon, int64_t columns, enum dtype dtype)
+{
+    float_lanes squares = {0};
+    for (int64_t i = 0; i < columns; i += LANES) {
+        float_lanes value;
+        lanes_load_some(&value, residual, i, columns - i, DTYPE_FLOAT32);
+        if (delta != NULL) {
+            float_lanes added;
+            lanes_load_some(&added, delta, i, columns - i, dtype);
+            value += added;
+            lanes_store_some(residual, i, &value, columns - i, DTYPE_FLOAT32);
+        }
+        squares += value * value;
+    }
+    float factor = 1.0f / sqrtf(lanes_sum(&squares) / (float)columns + epsilon);
+    for (int64_t i = 0; i < columns; i += LANES) {
+        float_lanes value, weight;
+        lanes_load_some(&value, residual, i, columns - i, DTYPE_FLOAT32);
+        lanes_load_some(&weight, scale, i, columns - i, DTYPE_FLOAT32);
+        value = value * factor * weight;
+        lanes_store_some(out, i, &value, columns - i, dtype);
+    }
+}
+
+LANES_INLINE void swiglu_row(void *out, const void *gate, const void *up, int64_t width,
+                             enum dtype dtype)
+{
+    for (int64_t i = 0; i < width; i += LANES) {
+        float_lanes value, factor, inverse;
+        lanes_load_some(&value, gate, i, width - i, dtype);
+        lanes_load_some(&factor, up, i, width - i, dtype);
+        inverse = -value;
+        lanes_exp(&inverse);
+        value = value / (inverse + 1.0f) * factor;
+        lanes_store_some(out, i, &value, width - i, dtype);
+    }
+}
+
+LANES_INLINE void rope_head(void *head, const float *scale, float epsilon, const float *cosines,
+                            const float *sines, int64_t head_dim, int64_t rotary_dim,
+                            enum dtype dtype)
+{
+    float values[HEAD_DIM_MAX], rotated[HEAD_DIM_MAX];
+    int64_t half = rotary_dim / 2;
+
+    for (int64_t i = 0; i < head_dim; i += LANES) {
+        float_lanes value;
+        lanes_load_some(&value, head, i, head_dim - i, dtype);
+        lanes_store(values, i, &value, DTYPE_FLOAT32);
+    }
+    if (scale != NULL) {
+        float_lanes squares = {0};
+        for (int64_t i = 0; i < head_dim; i += LANES) {
+            float_lanes value; /* lanes behind head_dim were loaded as 0 */
+            lanes_load(&value, values, i, DTYPE_FLOAT32);
+            squares += value * value;
+        }
+        float factor = 1.0f / sqrtf(lanes_sum(&squares) / (float)head_dim + epsilon);
+        for (int64_t i = 0; i < head_dim; i++)
+            values[i] = values[i] * factor * scale[i];
+    }
+    for (int64_t i = 0; i < half; i++) {
+        rotated[i] = values[i] * cosines[i] - values[i + half] * sines[i];
+        rotated[i + half] = values[i + half] * cosines[i] + values[i] * sines[i];
+    }
+    for (int64_t i = rotary_dim; i < head_dim; i++)
+        rotated[i] = values[i];
+    store_row(head, rotated, NULL, head_dim, dtype);
+}
+
+static float softmax_page(float *scores, int64_t count, float scale, float *maximum, float *sum)
+{
+    const int_lanes first = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    float_lanes values[PANEL_COLUMNS / LANES], total = {0}, correction = {0};
+    float largest = *maximum;
+
+    for (int32_t i = 0; i < PANEL_COLUMNS / LANES; i++) {
+        int_lanes inside = first + i * LANES < (int32_t)count;
+        lanes_load(&values[i], scores, i * LANES, DTYPE_FLOAT32);
+        values[i] *= scale;
+        lanes_keep_where(&values[i], &inside, -INFINITY);
+        largest = lanes_max(&values[i], largest);
+    }
+    for (int32_t i = 0; i < PANEL_COLUMNS / LANES; i++) {
+        int_lanes inside = first + i * LANES < (int32_t)count;
+        values[i] -= largest;
+        lanes_exp(&values[i]);
+        lanes_keep_where(&values[i], &inside, 0.0f);
+        total += values[i];
+        lanes_store(scores, i * LANES, &values[i], DTYPE_FLOAT32);
+    }
+    correction += *maximum - largest;
+    lanes_exp(&correction);
+    *maximum = largest;
+    *sum = *sum * correction[0] + lanes_sum(&total);
+    return correction[0];
+}
+
+static float row_max(const float *row, int64_t count)
+{
+    float_lanes largest = {0};
+    largest += -INFINITY;
+    for (int64_t i = 0; i + LANES <= count; i += LANES) {
+        float_lanes value;
+        lanes_load(&value, row, i, DTYPE_FLOAT32);
+        int_lanes greater = value > largest;
+        largest = (float_lanes)(((int_lanes)value & greater) | ((int_lanes)largest & ~greater));
+    }
+    float result = lanes_max(&largest, -INFINITY);
+    for (int64_t i = count / LANES * LANES; i < count; i++)
+        result = row[i] > result ? row[i] : result;
+    return result;
+}
+
+static void row_exp_sums(double *sum, double *weighted, const float *row, int64_t count,
+                         float maximum)
+{
+    /* Short float sums, long double ones: the error stays near 1e-7 for any vocabulary. */
+    const int64_t chunk = 32 * LANES;
+    *sum = 0;
+    *weighted = 0;
+    for (int64_t begin = 0; begin < count; begin += chunk) {
+        int64_t end = begin + chunk < count ? begin + chunk : count;
+        float_lanes part = {0}, part_weighted = {0};
+        for (int64_t i = begin; i < end; i += LANES) {
+            float_lanes t, e;
+            if (end - i >= LANES) {
+                lanes_load(&t, row, i, DTYPE_FLOAT32);
+            } else {
+                float tail[LANES];
+                for (int64_t j = 0; j < LANES; j++)
+                    tail[j] = i + j < end ? row[i + j] : -INFINITY;
+                lanes_load(&t, tail, 0, DTYPE_FLOAT32);
+            }
+            t -= maximum;
+            int_lanes in_range = t > -87.0f; /* not so for NaN */
+            lanes_keep_where(&t, &in_range, -87.0f);
+            e = t;
+            lanes_exp(&e);
+            part += e;
+            part_weighted += e * t;
+        }
+        *sum += (double)lanes_sum(&part);
+        *weighted += (double)lanes_sum(&part_weighted);
+    }
+}
+
+static int64_t find_greater(const float *row, int64_t begin, int64_t end, float threshold)
+{
+    int64_t i = begin;
+    for (; i + LANES <= end; i += LANES) {
+        uint32_t bits = lanes_greater(row + i, threshold);
+        if (bits != 0)
+            return i + __builtin_ctz(bits);
+    }
+    while (i < end && !(row[i] > threshold))
+        i++;
+    return i;
+}
+
+static void store_float32(void *out, const float *sums, const float *bias, int64_t count)
+{
+    store_row(out, sums, bias, count, DTYPE_FLOAT32);
+}
+
+static void store_bfloat16(void *out, const float *sums, const float *bias, int64_t count)
+{
+    store_row(out, sums, bias, count, DTYPE_BFLOAT16);
+}
+
+static void add_rmsnorm_float32(void *out, float *residual, const void *delta, const float *scale,
+                                float epsilon, int64_t columns)
+{
+    add_rmsnorm_row(out, residual, delta, scale, epsilon, columns, DTYPE_FLOAT32);
+}
+
+static void add_rmsnorm_bfloat16(void *out, float *residual, const void *delta, const float *scale,
+                                 float epsilon, int64_t columns)
+{
+    add_rmsnorm_row(out, residual, delta, scale, epsilon, columns, DTYPE_BFLOAT16);
+}
+
+static void swiglu_float32(void *out, const void *gate, const void *up, int64_t width)
+{
+    swiglu_row(out, gate, up, width, DTYPE_FLOAT32);
+}
+
+static void swiglu_bfloat16(void *out, const void *gate, const void *up, int64_t width)
+{
+    swiglu_row(out, gate, up, width, DTYPE_BFLOAT16);
+}
+
+static void rope_float32(void *head, const float *scale, float epsilon, const float *cosines,
+                         const float *sines, int64_t head_dim, int64_t rotary_dim)
+{
+    rope_head(head, scale, epsilon, cosines, sines, head_dim, rotary_dim, DTYPE_FLOAT32);
+}
+
+static void rope_bfloat16(void *head, const float *scale, float epsilon, const float *cosines,
+                          const float *sines, int64_t head_dim, int64_t rotary_dim)
+{
+    rope_head(head, scale, epsilon, cosines, sines, head_dim, rotary_dim, DTYPE_BFLOAT16);
+}
+
+/* The table that each including file defines under its own name. */
+#define ELEMENTWISE_TABLE                                                                          \
+    {                                                                                              \
+        {store_float32, add_rmsnorm_float32, swiglu_float32, rope_float32, softmax_page,           \
+         row_max,       row_exp_sums,        find_greater},                                        \
+        {                                                                                          \
+            store_bfloat16, add_rmsnorm_bfloat16, swiglu_bfloat16, rope_bfloat16, softmax_page,    \
+                row_max, row_exp_sums, find_greater                                                \
+        }                                                                                          \
+    }
+
+#endif

@@ -1,0 +1,3 @@
+#include "kernels/cpu/elementwise_body.h"
+
+const struct cpu_elementwise CPU_ELEMENTWISE_SCALAR[2] = ELEMENTWISE_TABLE;

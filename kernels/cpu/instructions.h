@@ -1,0 +1,85 @@
+/*
+ * The inner loops and the table of instruction sets. Pure functions of their arguments; every sum
+ * has one order that does not depend on how many rows are computed together.
+ */
+#ifndef KERNELS_CPU_INSTRUCTIONS_H
+#define KERNELS_CPU_INSTRUCTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "kernels/backend.h"
+
+enum {
+    PANEL_COLUMNS = 64, /* four vectors of 512 bits */
+    TILE_ROWS = 6,      /* with them 24 sums in registers, the rest for the panel */
+};
+_Static_assert((int)PANEL_COLUMNS == (int)KV_PAGE_POSITIONS, "the keys of a page are one panel");
+
+/* sums [rows, PANEL_COLUMNS] = in [rows][depth] x panel [depth, PANEL_COLUMNS]; rows <= TILE_ROWS
+ */
+typedef void cpu_product(float *sums, const void *const *in, int32_t rows, int64_t depth,
+                         const void *panel);
+
+/*
+ * sums [rows, stride] = sums * correction [rows] + weights [rows, 64] x values [count, stride] over
+ * the first `count` positions; stride is a multiple of 16, rows <= TILE_ROWS.
+ */
+typedef void cpu_accumulate(float *sums, int64_t stride, const float *correction,
+                            const float *weights, int32_t rows, int64_t count, const void *values);
+
+/* Functions of one row each; "activation" is the dtype that the table is for. */
+struct cpu_elementwise {
+    /* out [count] activation = sums (+ bias where not NULL) */
+    void (*store)(void *out, const float *sums, const float *bias, int64_t count);
+    void (*add_rmsnorm)(void *out, float *residual, const void *delta, const float *scale,
+                        float epsilon, int64_t columns);
+    void (*swiglu)(void *out, const void *gate, const void *up, int64_t width);
+    /* head [head_dim] in place: norm where scale is not NULL, then rotation of halves. */
+    void (*rope)(void *head, const float *scale, float epsilon, const float *cosines,
+                 const float *sines, int64_t head_dim, int64_t rotary_dim);
+    /*
+     * One page of online softmax: scores [64] become exp(scale * score - maximum) for the first
+     * `count`, 0 behind them; *maximum and *sum are brought up to date. Returns the factor for
+     * everything summed before.
+     */
+    float (*softmax_page)(float *scores, int64_t count, float scale, float *maximum, float *sum);
+
+    /* Rows of logits, where a NaN counts as -INFINITY. */
+    float (*row_max)(const float *row, int64_t count);
+    /* *sum = sum of e^t, *weighted = sum of t e^t, t = max(row - maximum, -87) */
+    void (*row_exp_sums)(double *sum, double *weighted, const float *row, int64_t count,
+                         float maximum);
+    /* The first index in [begin, end) with row > threshold, or end. */
+    int64_t (*find_greater)(const float *row, int64_t begin, int64_t end, float threshold);
+};
+
+/* Indexed by DTYPE_FLOAT32 and DTYPE_BFLOAT16. */
+extern const struct cpu_elementwise CPU_ELEMENTWISE_SCALAR[2];
+extern const struct cpu_elementwise CPU_ELEMENTWISE_AVX2[2];
+extern const struct cpu_elementwise CPU_ELEMENTWISE_AVX512[2];
+
+cpu_product cpu_product_float32_scalar, cpu_product_bfloat16_scalar;
+cpu_product cpu_product_float32_avx2, cpu_product_bfloat16_avx2;
+cpu_product cpu_product_float32_avx512, cpu_product_bfloat16_avx512;
+cpu_product cpu_product_bfloat16_avx512bf16;
+
+cpu_accumulate cpu_accumulate_float32_scalar, cpu_accumulate_bfloat16_scalar;
+cpu_accumulate cpu_accumulate_float32_avx2, cpu_accumulate_bfloat16_avx2;
+cpu_accumulate cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512;
+
+/* What a backend of one dtype runs. */
+struct cpu_instructions {
+    const char *name;
+    cpu_product *product;
+    cpu_accumulate *accumulate;
+    const struct cpu_elementwise *elementwise;
+};
+
+/*
+ * Chooses by name, or the best for this CPU where name is NULL. ERROR_INVALID lists what the CPU
+ * has.
+ */
+int cpu_instructions_choose(struct cpu_instructions *out, const char *name, enum dtype dtype,
+                            struct error *err);
+
+#endif

@@ -1,0 +1,162 @@
+/*
+ * Sixteen floats at a time, in the compiler's vector extension: the same source gives SSE2, AVX2
+ * and AVX-512 code by the flags of the file that includes it, with the same results. Vectors go by
+ * pointer, because passing them by value would depend on the instruction set.
+ */
+#ifndef KERNELS_CPU_LANES_H
+#define KERNELS_CPU_LANES_H
+
+#include <immintrin.h>
+#include <stdint.h>
+#include <string.h>
+#include "kernels/dtype.h"
+
+enum { LANES = 16 };
+
+typedef float float_lanes __attribute__((vector_size(64)));
+typedef int32_t int_lanes __attribute__((vector_size(64)));
+typedef uint32_t bit_lanes __attribute__((vector_size(64)));
+typedef uint16_t half_lanes __attribute__((vector_size(32)));
+
+#define LANES_INLINE static inline __attribute__((always_inline, unused))
+
+LANES_INLINE void lanes_load(float_lanes *out, const void *from, int64_t index, enum dtype dtype)
+{
+    if (dtype == DTYPE_BFLOAT16) {
+        half_lanes half;
+        memcpy(&half, (const uint16_t *)from + index, sizeof half);
+        *out = (float_lanes)(__builtin_convertvector(half, bit_lanes) << 16);
+    } else {
+        memcpy(out, (const float *)from + index, sizeof *out);
+    }
+}
+
+/* Round to nearest, ties to even; NaN stays NaN. */
+LANES_INLINE void lanes_round_to_half(half_lanes *out, const float_lanes *value)
+{
+    bit_lanes wide = (bit_lanes)*value;
+    bit_lanes rounded = (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
+    bit_lanes is_nan = (bit_lanes)((wide & 0x7fffffffu) > 0x7f800000u);
+    bit_lanes result = (((wide >> 16) | 0x40u) & is_nan) | (rounded & ~is_nan);
+    *out = __builtin_convertvector(result, half_lanes);
+}
+
+LANES_INLINE void lanes_store(void *to, int64_t index, const float_lanes *value, enum dtype dtype)
+{
+    if (dtype == DTYPE_BFLOAT16) {
+        half_lanes half;
+        lanes_round_to_half(&half, value);
+        memcpy((uint16_t *)to + index, &half, sizeof half);
+    } else {
+        memcpy((float *)to + index, value, sizeof *value);
+    }
+}
+
+/* The first `count` lanes (1..16); the others are 0. */
+LANES_INLINE void lanes_load_some(float_lanes *out, const void *from, int64_t index, int64_t count,
+                                  enum dtype dtype)
+{
+    if (count >= LANES) {
+        lanes_load(out, from, index, dtype);
+        return;
+    }
+    size_t element = dtype == DTYPE_BFLOAT16 ? 2 : 4;
+    char buffer[LANES * 4] = {0};
+    memcpy(buffer, (const char *)from + (size_t)index * element, (size_t)count * element);
+    lanes_load(out, buffer, 0, dtype);
+}
+
+LANES_INLINE void lanes_store_some(void *to, int64_t index, const float_lanes *value, int64_t count,
+                                   enum dtype dtype)
+{
+    if (count >= LANES) {
+        lanes_store(to, index, value, dtype);
+        return;
+    }
+    size_t element = dtype == DTYPE_BFLOAT16 ? 2 : 4;
+    char buffer[LANES * 4];
+    lanes_store(buffer, 0, value, dtype);
+    memcpy((char *)to + (size_t)index * element, buffer, (size_t)count * element);
+}
+
+/* value = condition (all bits or none) ? value : other */
+LANES_INLINE void lanes_keep_where(float_lanes *value, const int_lanes *condition, float other)
+{
+    float_lanes others = other - (float_lanes){0};
+    *value = (float_lanes)(((int_lanes)*value & *condition) | ((int_lanes)others & ~*condition));
+}
+
+LANES_INLINE float lanes_sum(const float_lanes *value)
+{
+    float sums[LANES];
+    memcpy(sums, value, sizeof sums);
+    for (int width = LANES / 2; width > 0; width /= 2) {
+        for (int i = 0; i < width; i++)
+            sums[i] += sums[i + width];
+    }
+    return sums[0];
+}
+
+/* The largest that is no NaN, or `start`. */
+LANES_INLINE float lanes_max(const float_lanes *value, float start)
+{
+    float values[LANES];
+    memcpy(values, value, sizeof values);
+    for (int i = 0; i < LANES; i++)
+        start = values[i] > start ? values[i] : start;
+    return start;
+}
+
+/* Bit i is set where value[i] > threshold. */
+LANES_INLINE uint32_t lanes_greater(const float *value, float threshold)
+{
+#if defined __AVX512F__
+    return _mm512_cmp_ps_mask(_mm512_loadu_ps(value), _mm512_set1_ps(threshold), _CMP_GT_OQ);
+#elif defined __AVX2__
+    __m256 limit = _mm256_set1_ps(threshold);
+    uint32_t low =
+        (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(value), limit, _CMP_GT_OQ));
+    uint32_t high =
+        (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(value + 8), limit, _CMP_GT_OQ));
+    return low | high << 8;
+#else
+    uint32_t bits = 0;
+    for (int i = 0; i < LANES; i += 4)
+        bits |=
+            (uint32_t)_mm_movemask_ps(_mm_cmpgt_ps(_mm_loadu_ps(value + i), _mm_set1_ps(threshold)))
+            << i;
+    return bits;
+#endif
+}
+
+/*
+ * value = e^value, relative error below 3e-7 in [-87, 88]. Below, e^-87 = 1.6e-38 is taken (also
+ * for -INFINITY); above 88.37 it is INFINITY; NaN stays NaN. e^0 is exactly 1.
+ */
+LANES_INLINE void lanes_exp(float_lanes *value)
+{
+    /* 1.5 * 2^23: adding it leaves the rounded integer in the low bits of the sum. */
+    const float shift = 0x1.8p23f;
+    float_lanes x = *value;
+    /* Negated comparisons, so that NaN is kept. */
+    int_lanes high_enough = ~(x < -87.0f);
+    lanes_keep_where(&x, &high_enough, -87.0f);
+    int_lanes low_enough = ~(x > 89.0f); /* whose scale below is INFINITY */
+    lanes_keep_where(&x, &low_enough, 89.0f);
+
+    float_lanes shifted = x * 0x1.715476p0f + shift; /* log2(e) */
+    float_lanes count = shifted - shift;
+    float_lanes r = x - count * 0x1.62e4p-1f; /* ln 2 in two parts; the first product is exact */
+    r = r - count * 0x1.7f7d1cp-20f;
+    float_lanes p = r * (1.0f / 5040) + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    bit_lanes scale = ((bit_lanes)shifted - 0x4b400000u + 127u) << 23;
+    *value = p * (float_lanes)scale;
+}
+
+#endif

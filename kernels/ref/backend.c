@@ -1,0 +1,207 @@
+#include <stdlib.h>
+#include "common/error.h"
+#include "kernels/memory_block.h"
+#include "kernels/ref/ref.h"
+#include "kernels/tensor_source.h"
+
+static struct ref_backend *self(struct backend *backend)
+{
+    return (struct ref_backend *)backend;
+}
+
+static const char *ref_description(const struct backend *backend)
+{
+    return backend->dtype == DTYPE_BFLOAT16 ? "ref, bfloat16, plain C, 1 thread"
+                                            : "ref, float32, plain C, 1 thread";
+}
+
+static void ref_destroy(struct backend *backend)
+{
+    struct ref_backend *ref = self(backend);
+    memory_block_destroy(ref->key_cache);
+    memory_block_destroy(ref->value_cache);
+    memory_block_destroy(ref->scores);
+    memory_block_destroy(ref->raw);
+    memory_block_destroy(ref->adjusted);
+    memory_block_destroy(ref->order);
+    free(ref);
+}
+
+static int reserve_block(void *out, size_t *used, size_t count, size_t element, const char *what,
+                         struct error *err)
+{
+    void *block;
+    size_t size = memory_block_product(count, element);
+    int status = memory_block_create(&block, size, what, err);
+    if (status != 0)
+        return status;
+    *(void **)out = block;
+    *used += size;
+    return 0;
+}
+
+static int ref_reserve(struct backend *backend, const struct backend_limits *limits,
+                       struct error *err)
+{
+    struct ref_backend *ref = self(backend);
+    int status = backend_limits_check(limits, err);
+    if (status != 0)
+        return status;
+    ref->limits = *limits;
+
+    const struct attention_shape *shape = &limits->attention;
+    size_t cache =
+        memory_block_product((size_t)shape->layers * KV_PAGE_POSITIONS, (size_t)limits->kv_pages);
+    cache = memory_block_product(cache, (size_t)shape->kv_heads * (size_t)shape->head_dim);
+    size_t positions = (size_t)limits->max_positions, vocabulary = (size_t)limits->vocabulary;
+    if ((status = reserve_block(&ref->key_cache, &ref->kv_bytes, cache, 4, "KV cache", err)) != 0 ||
+        (status = reserve_block(&ref->value_cache, &ref->kv_bytes, cache, 4, "KV cache", err)) != 0)
+        return status;
+    size_t *other = &ref->other_bytes;
+    if ((status = reserve_block(&ref->scores, other, positions, 8, "attention scores", err)) != 0 ||
+        (status = reserve_block(&ref->raw, other, vocabulary, 8, "logits", err)) != 0 ||
+        (status = reserve_block(&ref->adjusted, other, vocabulary, 8, "logits", err)) != 0 ||
+        (status = reserve_block(&ref->order, other, vocabulary, 4, "token order", err)) != 0)
+        return status;
+    return 0;
+}
+
+static int ref_memory_create(struct backend *backend, void **out, size_t size, struct error *err)
+{
+    int status = memory_block_create(out, size, "activations", err);
+    if (status == 0)
+        self(backend)->other_bytes += size;
+    return status;
+}
+
+static void ref_memory_destroy(struct backend *backend, void *memory)
+{
+    self(backend)->other_bytes -= memory_block_size(memory);
+    memory_block_destroy(memory);
+}
+
+static void ref_memory_write(struct backend *backend, void *memory, const void *source, size_t size)
+{
+    (void)backend;
+    memcpy(memory, source, size);
+}
+
+static void ref_memory_read(struct backend *backend, void *destination, const void *memory,
+                            size_t size)
+{
+    (void)backend;
+    memcpy(destination, memory, size);
+}
+
+static void ref_weight_destroy(struct backend *backend, struct weight *opaque)
+{
+    struct ref_weight *weight = (struct ref_weight *)opaque;
+    if (weight == NULL)
+        return;
+    self(backend)->weight_bytes -=
+        memory_block_size(weight->values) + memory_block_size(weight->bias);
+    memory_block_destroy(weight->values);
+    memory_block_destroy(weight->bias);
+    free(weight);
+}
+
+static void fill_values(struct ref_weight *weight, const struct tensor_source *sources, int count,
+                        enum dtype dtype)
+{
+    float *line = weight->values;
+    for (int i = 0; i < count; i++) {
+        for (int64_t row = 0; row < sources[i].rows; row++, line += weight->columns) {
+            tensor_source_read(line, &sources[i], row, 0, weight->columns);
+            for (int64_t column = 0; column < weight->columns && dtype == DTYPE_BFLOAT16; column++)
+                line[column] = bfloat16_to_float(bfloat16_from_float(line[column]));
+        }
+    }
+}
+
+static int ref_weight_create(struct backend *backend, struct weight **out,
+                             const struct tensor_source *sources, int count, const float *bias,
+                             struct error *err)
+{
+    struct ref_backend *ref = self(backend);
+    int64_t rows, columns;
+    *out = NULL;
+    int status = tensor_source_check(&rows, &columns, sources, count, err);
+    if (status != 0)
+        return status;
+    struct ref_weight *weight = calloc(1, sizeof *weight);
+    if (weight == NULL)
+        return error_set(err, ERROR_MEMORY, "cannot allocate a weight; free some memory");
+    weight->rows = rows;
+    weight->columns = columns;
+    size_t elements = memory_block_product((size_t)rows, (size_t)columns);
+    status = reserve_block(&weight->values, &ref->weight_bytes, elements, 4, "weight", err);
+    if (status == 0 && bias != NULL)
+        status = reserve_block(&weight->bias, &ref->weight_bytes, (size_t)rows, 4, "bias", err);
+    if (status != 0) {
+        ref_weight_destroy(backend, (struct weight *)weight);
+        return status;
+    }
+    fill_values(weight, sources, count, backend->dtype);
+    if (bias != NULL)
+        memcpy(weight->bias, bias, (size_t)rows * sizeof *bias);
+    *out = (struct weight *)weight;
+    return 0;
+}
+
+static bool ref_step_begin(struct backend *backend, const struct step_rows *rows)
+{
+    self(backend)->step = *rows;
+    return true;
+}
+
+static int ref_step_end(struct backend *backend, struct error *err)
+{
+    (void)backend;
+    (void)err;
+    return 0;
+}
+
+static void ref_memory_used(const struct backend *backend, size_t *weights, size_t *kv,
+                            size_t *other)
+{
+    const struct ref_backend *ref = (const struct ref_backend *)backend;
+    *weights = ref->weight_bytes;
+    *kv = ref->kv_bytes;
+    *other = ref->other_bytes;
+}
+
+static const struct backend_ops REF_OPS = {
+    .name = "ref",
+    .description = ref_description,
+    .destroy = ref_destroy,
+    .reserve = ref_reserve,
+    .memory_create = ref_memory_create,
+    .memory_destroy = ref_memory_destroy,
+    .memory_write = ref_memory_write,
+    .memory_read = ref_memory_read,
+    .weight_create = ref_weight_create,
+    .weight_destroy = ref_weight_destroy,
+    .step_begin = ref_step_begin,
+    .embed = ref_embed,
+    .add_rmsnorm = ref_add_rmsnorm,
+    .linear = ref_linear,
+    .rope_store = ref_rope_store,
+    .attention = ref_attention,
+    .swiglu = ref_swiglu,
+    .gather = ref_gather,
+    .head = ref_head,
+    .step_end = ref_step_end,
+    .memory_used = ref_memory_used,
+};
+
+int ref_backend_create(struct backend **out, const struct backend_options *options,
+                       struct error *err)
+{
+    struct ref_backend *ref = calloc(1, sizeof *ref);
+    if (ref == NULL)
+        return error_set(err, ERROR_MEMORY, "cannot allocate the ref backend; free some memory");
+    ref->base.ops = &REF_OPS;
+    ref->base.dtype = options->dtype;
+    *out = &ref->base;
+    return 0;
+}

@@ -1,0 +1,21 @@
+/* Reading and checking what the caller hands to a backend. Pure functions, any thread. */
+#ifndef KERNELS_TENSOR_SOURCE_H
+#define KERNELS_TENSOR_SOURCE_H
+
+#include "kernels/backend.h"
+
+/* out [count] = row `row` of the source from column `begin` on, as float32 (int8 times scale). */
+void tensor_source_read(float *out, const struct tensor_source *source, int64_t row, int64_t begin,
+                        int64_t count);
+
+/*
+ * Checks that the sources can be packed one after the other and gives the size of the whole.
+ * ERROR_INVALID names the source.
+ */
+int tensor_source_check(int64_t *rows, int64_t *columns, const struct tensor_source *sources,
+                        int count, struct error *err);
+
+/* ERROR_INVALID names the limit that is out of range. */
+int backend_limits_check(const struct backend_limits *limits, struct error *err);
+
+#endif

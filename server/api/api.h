@@ -1,0 +1,108 @@
+/*
+ * The JSON surface, without sockets: bodies become engine requests, drafts become answers and
+ * server-sent events. struct api is filled once at start and then shared read-only by all threads.
+ * A struct api_call is one HTTP request's way through; one thread at a time works on it: first a
+ * preparation thread (api_call_prepare), then the HTTP thread of its connection.
+ */
+#ifndef SERVER_API_API_H
+#define SERVER_API_API_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/buffer.h"
+#include "server/engine/engine.h"
+#include "server/model/chat_template.h"
+#include "server/model/model.h"
+#include "server/model/tokenizer.h"
+
+/* Decode keys of flags, environment and config file; a negative number, NAN or NULL says nothing.
+ */
+struct api_decode_defaults {
+    int32_t max_tokens, block_length, steps, top_k;
+    double temperature, top_p, threshold;
+    const char *selection, *cache;
+};
+
+struct api {
+    struct engine *engine;
+    const struct tokenizer *tokenizer;
+    const struct chat_template *chat_template; /* NULL: chat requests are a 400 */
+    const char *chat_template_reason;          /* why it is NULL */
+    struct model_config config;
+    struct generation_defaults generation;
+    struct api_decode_defaults settings;
+    const char *model_name;
+    const char *system_fingerprint; /* names build and model */
+    int64_t created;                /* seconds since 1970, for /v1/models */
+    int32_t max_choices;            /* n at most */
+    bool strict;                    /* unknown fields are a 400 */
+};
+
+enum api_endpoint { API_COMPLETIONS, API_CHAT_COMPLETIONS };
+
+struct api_call;
+
+/* NULL when out of memory. arrival_us is the clock when the request's first byte was seen. */
+struct api_call *api_call_create(const struct api *api, enum api_endpoint endpoint,
+                                 int64_t arrival_us);
+
+/*
+ * Preparation thread: parses and checks the body, renders, tokenises and submits. Whatever goes
+ * wrong becomes the call's answer. wake(context) is called by the engine, with a lock held, when a
+ * suspended reader may go on.
+ */
+void api_call_prepare(struct api_call *call, const char *body, size_t length,
+                      void (*wake)(void *context), void *context);
+
+enum api_state {
+    API_STATE_WAITING, /* not a stream, and the answer is not there yet */
+    API_STATE_ANSWER,  /* status and body are there: api_call_answer */
+    API_STATE_STREAM,  /* 200, text/event-stream: api_call_read */
+};
+
+/* HTTP thread, after prepare: where the call stands; makes the answer once the engine is done. */
+enum api_state api_call_poll(struct api_call *call);
+
+/*
+ * HTTP thread, in state WAITING or when api_call_read gave 0: suspends through suspend(context)
+ * unless something happened meanwhile; false: nothing was suspended, poll or read again.
+ */
+bool api_call_wait(struct api_call *call, void (*suspend)(void *context), void *context);
+
+struct api_answer {
+    int status;
+    const char *body; /* JSON, of the call */
+    size_t length;
+    int retry_after_s;           /* 0: no such header */
+    double queue_ms, compute_ms; /* < 0: the engine never saw it */
+};
+struct api_answer api_call_answer(const struct api_call *call);
+
+/* HTTP thread, stream: copies up to max bytes of events. 0: nothing yet; -1: the stream has ended.
+ */
+ptrdiff_t api_call_read(struct api_call *call, char *out, size_t max);
+
+/* Any thread: the client is gone; the engine frees its rows at the next tick. */
+void api_call_cancel(struct api_call *call);
+/* Cancels if still running. */
+void api_call_free(struct api_call *call); /* NULL is fine */
+
+/* For the log line; complete once the call has ended. */
+struct api_call_summary {
+    const char *id; /* "chatcmpl-..." or "" */
+    int32_t prompt_tokens, completion_tokens, rounds;
+    double queue_ms, compute_ms;
+};
+struct api_call_summary api_call_summarise(const struct api_call *call);
+
+/* {"error": {...}}; param and code may be NULL (null). */
+void api_error_body(struct buffer *out, const char *type, const char *param, const char *code,
+                    const char *message);
+
+/* Bodies of GET /v1/models and /v1/models/{id}; the latter returns false for another id. */
+void api_models_body(const struct api *api, struct buffer *out);
+bool api_model_body(const struct api *api, const char *id, size_t id_length, struct buffer *out);
+
+#endif

@@ -1,0 +1,318 @@
+#include "server/api/parameters.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/arena.h"
+#include "common/rng.h"
+#include "server/api/api.h"
+#include "server/api/api_error.h"
+#include "server/api/fields.h"
+#include "server/model/chat_template.h"
+
+static const char default_mask_text[] = "\xe2\x96\x91"; /* U+2591 */
+
+/* Defaults by family, DECODING section 3. */
+static const struct family_defaults {
+    int32_t max_tokens, block_length;
+    enum selection selection;
+    float threshold;
+    enum cache_mode cache;
+} family_table[] = {
+    [MODEL_LLADA] = {256, 32, SELECTION_THRESHOLD, 0.9f, CACHE_DUAL},
+};
+
+/* The first of the two that says something. */
+static int32_t first_integer(int32_t configured, int32_t generation, int32_t otherwise)
+{
+    return configured >= 0 ? configured : generation >= 0 ? generation : otherwise;
+}
+
+static float first_number(double configured, double generation, float otherwise)
+{
+    /* A comparison with NAN is false. */
+    return configured >= 0 ? (float)configured : generation >= 0 ? (float)generation : otherwise;
+}
+
+/* A default that this build lacks counts as not said. */
+static enum selection default_selection(const struct api *api, enum selection otherwise)
+{
+    enum selection selection = otherwise;
+    const char *configured = api->settings.selection;
+    if (!(configured && selection_from_name(configured, &selection))) {
+        selection_from_name(api->generation.selection, &selection);
+    }
+    return selection;
+}
+
+/* A default that this build lacks falls back to the exact form, no cache. */
+static enum cache_mode default_cache(const struct api *api, enum cache_mode otherwise)
+{
+    const char *name = api->settings.cache        ? api->settings.cache
+                       : api->generation.cache[0] ? api->generation.cache
+                                                  : NULL;
+    if (!name) {
+        return otherwise;
+    }
+    enum cache_mode cache;
+    return cache_mode_from_name(name, &cache) ? cache : CACHE_NONE;
+}
+
+static void add_stop_token(struct decode_params *params, int32_t id)
+{
+    for (int32_t i = 0; i < params->stop_token_count; i++) {
+        if (params->stop_tokens[i] == id) {
+            return;
+        }
+    }
+    if (id >= 0 && params->stop_token_count < MODEL_STOP_TOKENS_MAX) {
+        params->stop_tokens[params->stop_token_count++] = id;
+    }
+}
+
+static void set_stop_tokens(struct decode_params *params, const struct api *api)
+{
+    params->stop_token_count = 0;
+    if (api->chat_template) {
+        add_stop_token(
+            params, tokenizer_find(api->tokenizer, chat_template_end_of_turn(api->chat_template)));
+    }
+    for (int32_t i = 0; i < api->config.stop_token_count; i++) {
+        add_stop_token(params, api->config.stop_tokens[i]);
+    }
+}
+
+static struct decode_params defaults(const struct api *api)
+{
+    const struct family_defaults *family = &family_table[api->config.family];
+    const struct api_decode_defaults *configured = &api->settings;
+    const struct generation_defaults *generation = &api->generation;
+    int32_t max_tokens =
+        first_integer(configured->max_tokens, generation->max_tokens, family->max_tokens);
+    int32_t block_length =
+        first_integer(configured->block_length, generation->block_length, family->block_length);
+    struct decode_params params =
+        decode_params_neutral(max_tokens < 1 ? 1 : max_tokens, block_length < 1 ? 1 : block_length);
+    params.selection = default_selection(api, family->selection);
+    params.threshold =
+        first_number(configured->threshold, generation->threshold, family->threshold);
+    params.factor = 1;
+    params.cache = default_cache(api, family->cache);
+    params.steps = first_integer(configured->steps, generation->steps, 0);
+    params.temperature = first_number(configured->temperature, generation->temperature, 0);
+    params.top_k = first_integer(configured->top_k, generation->top_k, 0);
+    params.top_p = first_number(configured->top_p, generation->top_p, 1);
+    params.eos_early_stop = true;
+    set_stop_tokens(&params, api);
+    return params;
+}
+
+/* reasoning_effort and realtime: presets that any explicit field overrides afterwards. */
+static void apply_preset(struct decode_params *params, const struct api *api, const json_t *body)
+{
+    const struct family_defaults *family = &family_table[api->config.family];
+    const char *realtime = fields_boolean(body, "realtime", false) ? "instant" : NULL;
+    const char *effort = fields_string(body, "reasoning_effort", realtime);
+    if (!effort) {
+        return;
+    }
+    params->steps = 0;
+    if (strcmp(effort, "high") == 0) {
+        params->cache = CACHE_NONE;
+        params->selection = SELECTION_STEPS;
+        return;
+    }
+    params->selection = family->selection;
+    params->threshold = strcmp(effort, "instant") == 0 ? 0.6f
+                        : strcmp(effort, "low") == 0   ? 0.8f
+                                                       : family->threshold;
+    if (strcmp(effort, "medium") == 0) {
+        params->cache = family->cache;
+        params->block_length = family->block_length;
+    }
+}
+
+/*
+ * One value under several names: *out is left alone where none is there, and two names with
+ * different values are refused.
+ */
+static int read_aliased(int32_t *out, bool *asked, const json_t *body, const char *const *names,
+                        struct api_error *err)
+{
+    const char *seen = NULL;
+    int64_t value = 0;
+    for (; *names; names++) {
+        if (!fields_get(body, *names)) {
+            continue;
+        }
+        int64_t given = fields_integer(body, *names, 0);
+        if (seen && given != value) {
+            return api_error_refuse(err, "invalid_value", *names,
+                                    "%s is %" PRId64 " but %s, the same parameter, is %" PRId64
+                                    "; send one of them",
+                                    *names, given, seen, value);
+        }
+        seen = *names;
+        value = given;
+    }
+    if (seen) {
+        *out = (int32_t)value;
+    }
+    *asked = seen != NULL;
+    return 0;
+}
+
+static int read_selection(struct decode_params *params, const json_t *body, struct api_error *err)
+{
+    const char *selection = fields_string(body, "selection", NULL);
+    const char *remasking = fields_string(body, "remasking", NULL);
+    const char *translated = !remasking                         ? NULL
+                             : strcmp(remasking, "random") == 0 ? "random"
+                                                                : "steps";
+    if (selection && translated && strcmp(selection, translated) != 0) {
+        return api_error_refuse(err, "invalid_value", "remasking",
+                                "remasking %s means selection %s, but selection is %s; send one "
+                                "of them",
+                                remasking, translated, selection);
+    }
+    if (selection || translated) {
+        selection_from_name(selection ? selection : translated, &params->selection);
+    }
+    return 0;
+}
+
+static int read_decode(struct api_parameters *out, const struct api *api, const json_t *body,
+                       struct api_error *err)
+{
+    static const char *const length_names[] = {"max_tokens", "max_completion_tokens", "gen_length",
+                                               NULL};
+    static const char *const steps_names[] = {"steps", "num_denoising_steps", NULL};
+    struct decode_params *params = &out->decode;
+    *params = defaults(api);
+    apply_preset(params, api, body);
+
+    bool steps_asked;
+    int code = read_aliased(&params->max_tokens, &out->max_tokens_asked, body, length_names, err);
+    if (!code) {
+        code = read_aliased(&params->steps, &steps_asked, body, steps_names, err);
+    }
+    if (!code) {
+        code = read_selection(params, body, err);
+    }
+    if (code) {
+        return code;
+    }
+    params->block_length = (int32_t)fields_integer(body, "block_length", params->block_length);
+    params->threshold = (float)fields_number(body, "threshold", params->threshold);
+    params->factor = (float)fields_number(body, "factor", params->factor);
+    params->refresh_interval = (int32_t)fields_integer(body, "refresh_interval", 0);
+    params->temperature = (float)fields_number(body, "temperature", params->temperature);
+    params->top_p = (float)fields_number(body, "top_p", params->top_p);
+    params->min_p = (float)fields_number(body, "min_p", params->min_p);
+    int64_t top_k = fields_integer(body, "top_k", params->top_k);
+    params->top_k = top_k < 0 ? 0 : (int32_t)top_k; /* -1 is another way to say off */
+    params->cfg_scale = (float)fields_number(body, "cfg_scale", 0);
+    params->eos_early_stop = fields_boolean(body, "eos_early_stop", true);
+    params->ignore_eos = fields_boolean(body, "ignore_eos", false);
+    cache_mode_from_name(fields_string(body, "cache", cache_mode_name(params->cache)),
+                         &params->cache);
+    params->seed =
+        fields_get(body, "seed") ? (uint64_t)fields_integer(body, "seed", 0) : rng_random_seed();
+    return 0;
+}
+
+static int read_stops(struct api_parameters *out, const json_t *stop, struct arena *arena,
+                      struct api_error *err)
+{
+    bool single = json_is_string(stop);
+    size_t count = single ? 1 : json_array_size(stop);
+    if (count > STOP_STRINGS_MAX) {
+        return api_error_value(err, "stop", stop, "a string or an array of at most 16 strings");
+    }
+    out->stops = arena_alloc(arena, count * sizeof *out->stops);
+    if (!out->stops) {
+        return api_error_out_of_memory(err);
+    }
+    for (size_t i = 0; i < count; i++) {
+        const json_t *item = single ? stop : json_array_get(stop, i);
+        if (json_string_length(item) == 0) { /* also of anything that is no string */
+            char param[32];
+            snprintf(param, sizeof param, single ? "stop" : "stop[%zu]", i);
+            return api_error_value(err, param, item, "a string of at least one byte");
+        }
+        if (stop_string_init(&out->stops[i], json_string_value(item), json_string_length(item),
+                             arena)) {
+            return api_error_out_of_memory(err);
+        }
+    }
+    out->stop_count = count;
+    return 0;
+}
+
+static int read_stream_options(struct api_parameters *out, const json_t *body,
+                               struct api_error *err)
+{
+    const json_t *include = fields_get(fields_get(body, "stream_options"), "include_usage");
+    if (include && !json_is_boolean(include)) {
+        return api_error_value(err, "stream_options.include_usage", include, "true or false");
+    }
+    out->include_usage = json_is_true(include);
+    return 0;
+}
+
+int parameters_read(struct api_parameters *out, const struct api *api, const json_t *body,
+                    struct arena *arena, struct api_error *err)
+{
+    memset(out, 0, sizeof *out);
+    out->choices = (int32_t)fields_integer(body, "n", 1);
+    const json_t *best_of = fields_get(body, "best_of");
+    if (best_of && fields_integer(body, "best_of", 1) != out->choices) {
+        return api_error_unsupported(err, "best_of", best_of);
+    }
+    out->stream = fields_boolean(body, "stream", false);
+    out->diffusing = fields_boolean(body, "diffusing", false);
+    out->return_token_ids = fields_boolean(body, "return_token_ids", false);
+    out->return_confidences = fields_boolean(body, "return_confidences", false);
+    const json_t *mask = fields_get(body, "diffusing_mask");
+    out->mask_length = mask ? json_string_length(mask) : strlen(default_mask_text);
+    out->mask_text =
+        arena_copy(arena, mask ? json_string_value(mask) : default_mask_text, out->mask_length);
+    if (!out->mask_text) {
+        return api_error_out_of_memory(err);
+    }
+    int code = read_stream_options(out, body, err);
+    if (!code) {
+        code = read_stops(out, fields_get(body, "stop"), arena, err);
+    }
+    return code ? code : read_decode(out, api, body, err);
+}
+
+int parameters_fit(struct decode_params *out, const struct api_parameters *parameters,
+                   const struct api *api, int32_t prompt_length, struct api_error *err)
+{
+    int32_t context = api->config.max_positions;
+    *out = parameters->decode;
+    if (parameters->max_tokens_asked && out->max_tokens > context - prompt_length) {
+        return api_error_refuse(
+            err, "context_length_exceeded", "max_tokens",
+            "the prompt has %" PRId32 " tokens and max_tokens is %" PRId32 ", together %" PRId64
+            ", but the context holds %" PRId32 "; shorten the prompt or lower max_tokens",
+            prompt_length, out->max_tokens, (int64_t)prompt_length + out->max_tokens, context);
+    }
+    if (prompt_length >= context) {
+        return api_error_refuse(err, "context_length_exceeded", NULL,
+                                "the prompt has %" PRId32 " tokens, but the context holds %" PRId32
+                                ", answer included; shorten the prompt",
+                                prompt_length, context);
+    }
+    if (out->max_tokens > context - prompt_length) {
+        out->max_tokens = context - prompt_length;
+    }
+    bool counted = out->selection == SELECTION_STEPS || out->selection == SELECTION_RANDOM;
+    if (counted && out->steps == 0) {
+        out->steps = out->max_tokens; /* one token a round */
+    }
+    return 0;
+}

@@ -1,0 +1,46 @@
+/*
+ * What a request asks for, after defaults: request field > configured key > generation_config.json
+ * > the family's table. Plain values; texts live in the arena that parameters_read was given.
+ */
+#ifndef SERVER_API_PARAMETERS_H
+#define SERVER_API_PARAMETERS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <jansson.h>
+
+#include "server/api/answer_text.h"
+#include "server/engine/decode.h"
+
+struct api;
+struct api_error;
+struct arena;
+
+enum { STOP_STRINGS_MAX = 16 };
+
+struct api_parameters {
+    int32_t choices; /* n */
+    bool stream, include_usage, diffusing;
+    bool return_token_ids, return_confidences;
+    const char *mask_text; /* [mask_length] shown for a masked position */
+    size_t mask_length;
+    struct stop_string *stops; /* [stop_count] */
+    size_t stop_count;
+    /* max_tokens and, with selection steps, steps are set for a prompt by parameters_fit. */
+    struct decode_params decode;
+    bool max_tokens_asked; /* by the request: too many are an error, not cut to what fits */
+};
+
+/* Reads a body that fields_check has passed. */
+int parameters_read(struct api_parameters *out, const struct api *api, const json_t *body,
+                    struct arena *arena, struct api_error *err);
+
+/*
+ * The parameters of one prompt: max_tokens within the context. context_length_exceeded where
+ * prompt and answer do not fit.
+ */
+int parameters_fit(struct decode_params *out, const struct api_parameters *parameters,
+                   const struct api *api, int32_t prompt_length, struct api_error *err);
+
+#endif

@@ -1,0 +1,227 @@
+/* denoised bench: what this program costs and how fast it is, on this machine. */
+#include "server/commands/commands.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/error.h"
+#include "common/rng.h"
+#include "server/commands/child_server.h"
+#include "server/commands/runtime.h"
+#include "server/model/random_checkpoint.h"
+
+static void print_figure(const char *name, double value, const char *unit, const char *target)
+{
+    printf("%-52s %10.2f %-8s %s\n", name, value, unit, target);
+    fflush(stdout);
+}
+
+static void bench_binary(void)
+{
+    struct stat status;
+
+    if (stat("/proc/self/exe", &status) == 0)
+        print_figure("binary, with debug symbols", (double)status.st_size / 1e6, "MB", "");
+}
+
+/* Plain English: sentences in random order, so that no cache holds the whole text. */
+static void english_text(struct buffer *text, size_t size)
+{
+    static const char *const sentences[] = {
+        "The morning train was late again, and nobody on the platform seemed surprised. ",
+        "She had read the letter three times before she noticed the second page. ",
+        "Two of the windows were broken, but the roof still kept out most of the rain. ",
+        "If you follow the river for about four miles, you will reach the old mill. ",
+        "\"I never said that,\" he answered, \"and I would not have said it to you.\" ",
+        "The committee met on Tuesday, discussed the budget for an hour, and went home.\n",
+        "Copper conducts electricity better than iron does, though it costs far more. ",
+        "Their youngest daughter wanted to become a pilot, a painter, or possibly both. ",
+        "In 1931 the harbour handled 48,000 tons of timber, most of it from the north. ",
+        "Nothing grows under these trees except moss and a few pale mushrooms.\n\n",
+        "You don't need a large kitchen to cook well; you need a sharp knife and time. ",
+        "The experiment was repeated with fresh samples, and the result did not change. ",
+    };
+    uint32_t place = 0;
+
+    while (text->length < size && !text->failed) {
+        uint32_t word = rng_word(1, place++, 1, RNG_ORIGIN, 0);
+        buffer_append_text(text, sentences[word % (sizeof sentences / sizeof *sentences)]);
+    }
+}
+
+static int bench_tokenizer(const struct runtime *runtime, struct error *err)
+{
+    struct buffer text = {0};
+    double best = 0;
+    int code = 0;
+
+    english_text(&text, 4000000);
+    for (int run = 0; run < 3 && code == 0; run++) {
+        struct token_list ids = {0};
+        int64_t begin = clock_now_us();
+        code = tokenizer_encode(runtime->tokenizer, text.data, text.length, 0, &ids, err);
+        double rate = (double)text.length / (double)(clock_now_us() - begin);
+        best = rate > best ? rate : best;
+        token_list_free(&ids);
+    }
+    if (code == 0)
+        print_figure("tokenizer, plain English, one thread", best, "MB/s", "(target >= 10)");
+    buffer_free(&text);
+    return code;
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* One answer decoded alone by the engine: rounds and tokens per second. */
+static int bench_alone(struct runtime *runtime, struct error *err)
+{
+    enum { RUNS = 9, ANSWER = 64 };
+    double rates[RUNS], rounds[RUNS];
+    int code = 0;
+
+    for (int run = 0; run < RUNS && code == 0; run++) {
+        struct decode_params params = decode_params_neutral(ANSWER, 32);
+        struct request *request = NULL;
+        struct token_list prompt = {0};
+        params.selection = SELECTION_STEPS;
+        params.steps = ANSWER / 2;
+        params.cache = CACHE_NONE;
+        params.eos_early_stop = false;
+        code = tokenizer_encode(runtime->tokenizer, "Once upon a time", 16, TOKENIZER_POST_PROCESS,
+                                &prompt, err);
+        if (code == 0)
+            code = request_create(&request, prompt.ids, (int32_t)prompt.count, &params, 1,
+                                  runtime->model->config.mask_token, err);
+        if (code == 0)
+            code = engine_submit(runtime->engine, request, err);
+        int64_t begin = clock_now_us();
+        while (code == 0 && engine_tick(runtime->engine, clock_now_us())) {
+        }
+        double seconds = (double)(clock_now_us() - begin) * 1e-6;
+        rates[run] = ANSWER / seconds;
+        rounds[run] = seconds * 1e3 / params.steps;
+        request_release(request);
+        token_list_free(&prompt);
+    }
+    if (code != 0)
+        return code;
+    qsort(rates, RUNS, sizeof *rates, compare_doubles);
+    qsort(rounds, RUNS, sizeof *rounds, compare_doubles);
+    print_figure("one sequence, 64 tokens, 2 a round, cache none", rates[RUNS / 2], "tokens/s",
+                 "(median)");
+    print_figure("its round", rounds[RUNS / 2], "ms", "(median)");
+    return 0;
+}
+
+/* Start to the first answer and resident memory of a server process with this model. */
+static int bench_process(const char *directory, const char *what, struct error *err)
+{
+    struct child_server child;
+    struct buffer response = {0};
+    char name[120];
+    int code = child_server_start(&child, directory, err);
+
+    if (code != 0)
+        return code;
+    code =
+        child_server_post(&child, "/v1/completions",
+                          "{\"prompt\": \"Once upon a time\", \"max_tokens\": 32}", &response, err);
+    double seconds = (double)(clock_now_us() - child.started_us) * 1e-6;
+    for (int i = 0; i < 3 && code == 0; i++)
+        code =
+            child_server_post(&child, "/v1/completions",
+                              "{\"prompt\": \"Once upon a time\", \"n\": 16, \"max_tokens\": 64, "
+                              "\"temperature\": 1}",
+                              &response, err);
+    double resident = child_server_resident_mb(&child);
+    child_server_stop(&child);
+    buffer_free(&response);
+    if (code != 0)
+        return code;
+    double table = child.weights_mb + child.kv_mb + child.activations_mb;
+    snprintf(name, sizeof name, "%s: start to the end of the first answer", what);
+    print_figure(name, seconds, "s", "(target < 1 with models/tiny)");
+    snprintf(name, sizeof name, "%s: resident after warm-up", what);
+    char target[80];
+    snprintf(target, sizeof target, "(target <= %.1f = 1.3 x %.1f + 24)", 1.3 * table + 24, table);
+    print_figure(name, resident, "MB", target);
+    return 0;
+}
+
+static int copy_file(const char *from, const char *to, struct error *err)
+{
+    char chunk[65536];
+    size_t got;
+    FILE *in = fopen(from, "rb");
+    FILE *out = in != NULL ? fopen(to, "wb") : NULL;
+    int failed = out == NULL;
+
+    while (!failed && (got = fread(chunk, 1, sizeof chunk, in)) > 0)
+        failed = fwrite(chunk, 1, got, out) != got;
+    if (in != NULL)
+        failed |= fclose(in) != 0;
+    if (out != NULL)
+        failed |= fclose(out) != 0;
+    return failed ? error_set(err, ERROR_IO, "bench: %s could not be copied to %s", from, to) : 0;
+}
+
+/* A random checkpoint of about 200 MB with the tokenizer of the model at hand. */
+static int bench_large(const struct runtime *runtime, struct error *err)
+{
+    struct model_config shape = runtime->model->config;
+    char directory[] = "/tmp/denoised-bench-XXXXXX";
+    static const char *const files[] = {"tokenizer.json", "config.json", "model.safetensors"};
+    char from[PATH_MAX + 32], to[sizeof directory + 32];
+
+    shape.layers = 12;
+    shape.width = 768;
+    shape.heads = shape.kv_heads = 12;
+    shape.head_dim = shape.rotary_dim = 64;
+    shape.ffn_width = 2304;
+    if (mkdtemp(directory) == NULL)
+        return error_set(err, ERROR_IO, "bench: no temporary directory can be made in /tmp");
+    int code = random_checkpoint_write(directory, &shape, 1, err);
+    snprintf(from, sizeof from, "%s/tokenizer.json", runtime->model_directory);
+    snprintf(to, sizeof to, "%s/tokenizer.json", directory);
+    if (code == 0)
+        code = copy_file(from, to, err);
+    if (code == 0)
+        code = bench_process(directory, "200 MB random checkpoint", err);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(to, sizeof to, "%s/%s", directory, files[i]);
+        unlink(to);
+    }
+    rmdir(directory);
+    return code;
+}
+
+int command_bench(struct settings *settings)
+{
+    struct runtime runtime;
+    struct error err = {0};
+    int code = runtime_start(&runtime, settings, &err);
+
+    if (code != 0)
+        return runtime_complain(&err);
+    runtime_print_memory(&runtime, stdout);
+    bench_binary();
+    code = bench_tokenizer(&runtime, &err);
+    if (code == 0)
+        code = bench_alone(&runtime, &err);
+    if (code == 0)
+        code = bench_process(runtime.model_directory, runtime.model_name, &err);
+    if (code == 0 && !settings->quick)
+        code = bench_large(&runtime, &err);
+    runtime_stop(&runtime);
+    return code == 0 ? 0 : runtime_complain(&err);
+}

@@ -1,0 +1,213 @@
+/* denoised generate: one answer on the terminal, with the draft refining in place. */
+#include "server/commands/commands.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "common/error.h"
+#include "common/utf8.h"
+#include "server/api/answer_text.h"
+#include "server/api/api_error.h"
+#include "server/api/parameters.h"
+#include "server/commands/runtime.h"
+
+/* The reader of the stream waits here for the engine. */
+struct gate {
+    pthread_mutex_t lock;
+    pthread_cond_t opened;
+    bool waiting;
+};
+
+static void gate_close(void *context)
+{
+    struct gate *gate = context;
+
+    pthread_mutex_lock(&gate->lock);
+    gate->waiting = true;
+    pthread_mutex_unlock(&gate->lock);
+}
+
+static void gate_open(void *context)
+{
+    struct gate *gate = context;
+
+    pthread_mutex_lock(&gate->lock);
+    gate->waiting = false;
+    pthread_cond_signal(&gate->opened);
+    pthread_mutex_unlock(&gate->lock);
+}
+
+static void gate_pass(struct gate *gate)
+{
+    pthread_mutex_lock(&gate->lock);
+    while (gate->waiting)
+        pthread_cond_wait(&gate->opened, &gate->lock);
+    pthread_mutex_unlock(&gate->lock);
+}
+
+/* Terminal lines that a text of one-column characters takes. */
+static int lines_of(const char *text, size_t length, int columns)
+{
+    int lines = 0, column = 0;
+
+    for (size_t i = 0; i < length;) {
+        uint32_t code_point;
+        int size = utf8_next(text + i, length - i, &code_point);
+        i += (size_t)(size < 0 ? -size : size);
+        if (code_point == '\n' || column == columns) {
+            lines++;
+            column = 0;
+        }
+        column += code_point != '\n';
+    }
+    return lines;
+}
+
+/* Replaces the draft that is on the terminal by a newer one. */
+static void redraw(const struct buffer *text, int *lines_above)
+{
+    struct winsize size = {0};
+    int columns =
+        ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+
+    if (*lines_above > 0)
+        printf("\033[%dA", *lines_above);
+    printf("\r\033[J%.*s", (int)text->length, text->data != NULL ? text->data : "");
+    fflush(stdout);
+    *lines_above = lines_of(text->data, text->length, columns);
+}
+
+/* Follows the drafts until the last; `text` is the answer in the end. */
+static void follow(struct request *request, const struct answer_rules *rules, struct gate *gate,
+                   const char *prompt, struct draft *draft, struct buffer *text)
+{
+    bool terminal = isatty(STDOUT_FILENO);
+    struct buffer scratch = {0};
+    int lines_above = 0;
+
+    for (;;) {
+        uint64_t version = stream_read(&request->stream, 0, draft);
+        bool final = draft->finish != FINISH_NONE;
+        buffer_clear(text);
+        buffer_append_text(text, prompt);
+        answer_text_append_draft(text, rules, draft->tokens, draft->length, &scratch);
+        if (terminal)
+            redraw(text, &lines_above);
+        if (final)
+            break;
+        if (stream_wait(&request->stream, version, gate_close, gate))
+            gate_pass(gate);
+    }
+    buffer_free(&scratch);
+    if (!terminal)
+        printf("%.*s", (int)text->length, text->data != NULL ? text->data : "");
+    printf("\n");
+}
+
+static int encode_prompt(const struct runtime *runtime, const char *text, bool chat,
+                         struct token_list *ids, struct error *err)
+{
+    struct chat_message message = {CHAT_USER, text, strlen(text)};
+    struct text_segment_list segments = {0};
+    struct buffer rendered = {0};
+
+    if (!chat)
+        return tokenizer_encode(runtime->tokenizer, text, strlen(text),
+                                TOKENIZER_MATCH_ADDED | TOKENIZER_POST_PROCESS, ids, err);
+    if (runtime->chat_template == NULL)
+        return error_set(err, ERROR_INVALID, "--chat: %s", runtime->api.chat_template_reason);
+    int code =
+        chat_template_render(runtime->chat_template, &message, 1, true, &rendered, &segments, err);
+    if (code == 0)
+        code = tokenizer_encode_segments(runtime->tokenizer, rendered.data, rendered.length,
+                                         segments.items, segments.count, ids, err);
+    text_segment_list_free(&segments);
+    buffer_free(&rendered);
+    return code;
+}
+
+/* Parameters as for a request without fields. */
+static int choose_parameters(const struct runtime *runtime, int32_t prompt_length,
+                             struct decode_params *out, struct error *err)
+{
+    struct api_parameters parameters;
+    struct api_error failure = {0};
+    struct arena arena;
+    json_t *body = json_object();
+
+    arena_init(&arena);
+    int code = body == NULL ? error_set(err, ERROR_MEMORY, "out of memory") : 0;
+    if (code == 0 &&
+        (parameters_read(&parameters, &runtime->api, body, &arena, &failure) != 0 ||
+         parameters_fit(out, &parameters, &runtime->api, prompt_length, &failure) != 0))
+        code = error_set(err, ERROR_INVALID, "%s", failure.message);
+    json_decref(body);
+    arena_free(&arena);
+    return code;
+}
+
+static int generate(struct runtime *runtime, const char *prompt, bool chat, struct error *err)
+{
+    struct gate gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
+    struct token_list ids = {0};
+    struct request *request = NULL;
+    struct decode_params params;
+    struct buffer text = {0};
+    struct draft draft;
+    int32_t mask_token = runtime->model->config.mask_token;
+
+    int code = encode_prompt(runtime, prompt, chat, &ids, err);
+    if (code == 0 && ids.count == 0)
+        code = error_set(err, ERROR_INVALID,
+                         "the text is empty and this model has no token that "
+                         "starts one; give it a few words");
+    if (code == 0)
+        code = choose_parameters(runtime, (int32_t)ids.count, &params, err);
+    if (code == 0)
+        code = request_create(&request, ids.ids, (int32_t)ids.count, &params, 1, mask_token, err);
+    if (code == 0)
+        code = draft_create(&draft, &request->arena, params.max_tokens, mask_token, err);
+    if (code == 0) {
+        stream_set_wake(&request->stream, gate_open, &gate);
+        code = engine_start(runtime->engine, err);
+    }
+    if (code == 0)
+        code = engine_submit(runtime->engine, request, err);
+    if (code == 0) {
+        struct answer_rules rules = {.tokenizer = runtime->tokenizer,
+                                     .mask_token = mask_token,
+                                     .stop_tokens = params.stop_tokens,
+                                     .stop_token_count = params.stop_token_count,
+                                     .mask_text = "░",
+                                     .mask_length = strlen("░")};
+        follow(request, &rules, &gate, chat ? "" : prompt, &draft, &text);
+        double seconds = (double)(draft.updated_us - draft.admitted_us) * 1e-6;
+        fprintf(stderr, "%d tokens in %d rounds, %.0f ms, %.0f tokens/s\n", draft.text_tokens,
+                draft.round, seconds * 1e3, draft.text_tokens / seconds);
+        if (draft.finish == FINISH_FAILED) {
+            *err = request->stream.error;
+            code = err->code;
+        }
+    }
+    engine_stop(runtime->engine);
+    request_release(request);
+    token_list_free(&ids);
+    buffer_free(&text);
+    return code;
+}
+
+int command_generate(struct settings *settings)
+{
+    struct runtime runtime;
+    struct error err = {0};
+    int code = runtime_start(&runtime, settings, &err);
+
+    if (code == 0) {
+        code = generate(&runtime, settings->positional[0], settings->chat, &err);
+        runtime_stop(&runtime);
+    }
+    return code == 0 ? 0 : runtime_complain(&err);
+}

@@ -1,0 +1,92 @@
+#include "server/commands/commands.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/error.h"
+#include "server/commands/runtime.h"
+#include "server/model/config.h"
+#include "server/model/safetensors.h"
+
+static void print_config(const struct model_config *config)
+{
+    printf("family         %s (model_type %s)\n", model_family_name(config->family),
+           config->model_type);
+    printf("layers         %d of width %d, %d heads of %d (%d for keys and values), FFN %d\n",
+           config->layers, config->width, config->heads, config->head_dim, config->kv_heads,
+           config->ffn_width);
+    printf("vocabulary     %d ids (%d rows), mask %d, stop", config->vocabulary,
+           config->embedding_rows, config->mask_token);
+    for (int32_t i = 0; i < config->stop_token_count; i++)
+        printf(" %d", config->stop_tokens[i]);
+    printf("\ncontext        %d positions, RoPE theta %g\n", config->max_positions,
+           config->rope_theta);
+    printf("head           %s%s\n", config->tied_head ? "the embedding" : "of its own",
+           config->qkv_bias ? "; q, k, v have biases" : "");
+}
+
+static void print_tensors(const struct checkpoint *checkpoint)
+{
+    size_t bytes = 0;
+    int64_t parameters = 0;
+
+    printf("\n%-60s %-5s %-18s %10s\n", "tensor", "dtype", "shape", "MB");
+    for (size_t i = 0; i < checkpoint_tensor_count(checkpoint); i++) {
+        const struct tensor *tensor = checkpoint_tensor(checkpoint, i);
+        char shape[120] = "";
+        int64_t elements = 1;
+        for (int d = 0; d < tensor->dimensions; d++) {
+            size_t used = strlen(shape);
+            snprintf(shape + used, sizeof shape - used, "%s%lld", d > 0 ? " x " : "",
+                     (long long)tensor->shape[d]);
+            elements *= tensor->shape[d];
+        }
+        printf("%-60s %-5s %-18s %10.3f\n", tensor->name, tensor->dtype_name, shape,
+               (double)tensor->size / 1e6);
+        bytes += tensor->size;
+        parameters += elements;
+    }
+    printf("%zu tensors, %.1f M numbers, %.1f MB\n", checkpoint_tensor_count(checkpoint),
+           (double)parameters / 1e6, (double)bytes / 1e6);
+}
+
+/* What serving takes: the weights in the compute dtype, one full canvas of K and V, activations. */
+static void print_memory(const struct model_config *config)
+{
+    static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16};
+    int32_t pages = (config->max_positions + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS;
+
+    printf("\nmemory needed    weights  KV of one full canvas  activations for its rows\n");
+    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+        struct model_memory needed = model_memory_estimate(config, dtypes[i], config->max_positions,
+                                                           config->max_positions, pages);
+        printf("  %-9s %10.1f MB %19.1f MB %22.1f MB\n", dtype_name(dtypes[i]),
+               (double)(needed.weights + needed.other) * 1e-6, (double)needed.kv_pool * 1e-6,
+               (double)needed.activations * 1e-6);
+    }
+}
+
+int command_inspect(struct settings *settings)
+{
+    char directory[PATH_MAX];
+    struct model_config config;
+    struct generation_defaults defaults;
+    struct checkpoint *checkpoint = NULL;
+    struct error err = {0};
+
+    if (settings->positional_count == 1)
+        settings->model = settings->positional[0];
+    int code = runtime_find_model(directory, settings, &err);
+    if (code == 0)
+        code = model_config_read(&config, &defaults, directory, &err);
+    if (code == 0)
+        code = checkpoint_open(&checkpoint, directory, &err);
+    if (code != 0)
+        return runtime_complain(&err);
+    printf("%s\n", directory);
+    print_config(&config);
+    print_tensors(checkpoint);
+    print_memory(&config);
+    checkpoint_close(checkpoint);
+    return 0;
+}

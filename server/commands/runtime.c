@@ -1,0 +1,212 @@
+#include "server/commands/runtime.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysinfo.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/error.h"
+
+static bool has_config(const char *directory)
+{
+    char path[PATH_MAX + 128];
+    struct stat status;
+
+    snprintf(path, sizeof path, "%s/config.json", directory);
+    return stat(path, &status) == 0;
+}
+
+int runtime_find_model(char out[PATH_MAX], const struct settings *settings, struct error *err)
+{
+    /* The build tree's root, an installation's share folder, the current folder. */
+    static const char *const places[] = {"../../models/tiny", "../share/denoised/models/tiny",
+                                         "models/tiny"};
+    char program[PATH_MAX];
+
+    if (settings->model != NULL) {
+        struct stat status;
+        if (stat(settings->model, &status) != 0 || !S_ISDIR(status.st_mode))
+            return error_set(err, ERROR_INVALID,
+                             "model \"%s\": there is no such directory; name one that holds "
+                             "config.json, *.safetensors and tokenizer.json",
+                             settings->model);
+        if (realpath(settings->model, out) == NULL)
+            return error_set(err, ERROR_IO, "model \"%s\": the path cannot be resolved",
+                             settings->model);
+        return 0;
+    }
+    ssize_t length = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (length > 0) {
+        program[length] = '\0';
+        *strrchr(program, '/') = '\0';
+        for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+            char place[PATH_MAX + 64];
+            snprintf(place, sizeof place, "%s/%s", program, places[i]);
+            if (has_config(place) && realpath(place, out) != NULL)
+                return 0;
+        }
+    }
+    if (has_config("models/tiny") && realpath("models/tiny", out) != NULL)
+        return 0;
+    return error_set(err, ERROR_INVALID,
+                     "models/tiny was not found beside the program; name a model with --model DIR");
+}
+
+/* The number format that "auto" stands for: that of the checkpoint's weights, as far as the device
+ * computes it in hardware. */
+static int dtype_choose(enum dtype *out, const struct settings *settings, const char *directory,
+                        struct error *err)
+{
+    if (strcmp(settings->dtype, "float32") == 0 || strcmp(settings->dtype, "bfloat16") == 0) {
+        *out = settings->dtype[0] == 'f' ? DTYPE_FLOAT32 : DTYPE_BFLOAT16;
+        return 0;
+    }
+    if (strcmp(settings->dtype, "auto") != 0)
+        return error_set(err, ERROR_INVALID,
+                         "dtype \"%s\": this device has float32 and bfloat16; use one of them or "
+                         "auto",
+                         settings->dtype);
+    int code = model_checkpoint_dtype(out, directory, err);
+    if (code == 0 && *out != DTYPE_FLOAT32)
+        *out = backend_prefers_bfloat16(settings->device) ? DTYPE_BFLOAT16 : DTYPE_FLOAT32;
+    return code;
+}
+
+static int32_t kv_tokens_choose(const struct settings *settings, const struct model *model)
+{
+    int64_t context = model->config.max_positions;
+    int64_t wanted = settings->kv_cache_tokens;
+    struct attention_shape shape = {.layers = model->config.layers,
+                                    .heads = model->config.heads,
+                                    .kv_heads = model->config.kv_heads,
+                                    .head_dim = model->config.head_dim};
+    struct sysinfo info;
+
+    if (wanted < 0) {
+        wanted = context * settings->max_sequences;
+        if (sysinfo(&info) == 0) {
+            uint64_t quarter = (uint64_t)(info.freeram + info.bufferram) * info.mem_unit / 4;
+            int64_t fit = (int64_t)(quarter / backend_kv_bytes(&shape, model->backend->dtype));
+            wanted = wanted < fit ? wanted : fit;
+        }
+        wanted = wanted > context ? wanted : context;
+    }
+    int64_t most = (int64_t)INT32_MAX / 2;
+    return (int32_t)(wanted < most ? wanted : most);
+}
+
+static int engine_make(struct runtime *runtime, const struct settings *settings, struct error *err)
+{
+    int32_t context = runtime->model->config.max_positions;
+    struct engine_options options = {
+        .max_sequences = (int32_t)settings->max_sequences,
+        .max_rows_per_tick = (int32_t)settings->max_rows_per_tick,
+        .queue_limit = (int32_t)settings->queue_limit,
+        .kv_cache_tokens = kv_tokens_choose(settings, runtime->model),
+        .token_limit = tokenizer_size(runtime->tokenizer),
+    };
+
+    if (options.max_rows_per_tick < 0)
+        options.max_rows_per_tick = context > 512 ? context : 512;
+    return engine_create(&runtime->engine, runtime->model, &options, err);
+}
+
+static void api_fill(struct runtime *runtime, const struct settings *settings,
+                     const char *template_reason)
+{
+    struct api *api = &runtime->api;
+
+    api->engine = runtime->engine;
+    api->tokenizer = runtime->tokenizer;
+    api->chat_template = runtime->chat_template;
+    api->chat_template_reason = template_reason;
+    api->config = runtime->model->config;
+    api->generation = runtime->model->defaults;
+    api->settings = (struct api_decode_defaults){
+        .max_tokens = (int32_t)settings->max_tokens,
+        .block_length = (int32_t)settings->block_length,
+        .steps = (int32_t)settings->steps,
+        .top_k = (int32_t)settings->top_k,
+        .temperature = settings->temperature,
+        .top_p = settings->top_p,
+        .threshold = settings->threshold,
+        .selection = settings->selection,
+        .cache = settings->cache,
+    };
+    api->model_name = runtime->model_name;
+    api->system_fingerprint = runtime->fingerprint;
+    api->created = clock_wall_us() / 1000000;
+    api->max_choices = settings->max_choices > 0 ? (int32_t)settings->max_choices : 1;
+    api->strict = settings->strict;
+}
+
+int runtime_start(struct runtime *runtime, const struct settings *settings, struct error *err)
+{
+    struct backend_options options = {.threads =
+                                          settings->threads < 0 ? 0 : (int)settings->threads};
+    struct backend *backend = NULL;
+    const char *template_reason = NULL;
+    char path[PATH_MAX + 32];
+    int code;
+
+    memset(runtime, 0, sizeof *runtime);
+    code = runtime_find_model(runtime->model_directory, settings, err);
+    if (code == 0)
+        code = dtype_choose(&options.dtype, settings, runtime->model_directory, err);
+    if (code == 0)
+        code = backend_create(&backend, settings->device, &options, err);
+    if (code == 0)
+        code = model_load(&runtime->model, runtime->model_directory, backend, err);
+    snprintf(path, sizeof path, "%s/tokenizer.json", runtime->model_directory);
+    if (code == 0)
+        code = tokenizer_load(&runtime->tokenizer, path, err);
+    if (code == 0)
+        code = chat_template_load(&runtime->chat_template, &template_reason,
+                                  runtime->model_directory, err);
+    if (code == 0)
+        code = engine_make(runtime, settings, err);
+    if (code != 0) {
+        runtime_stop(runtime);
+        return code;
+    }
+    const char *slash = strrchr(runtime->model_directory, '/');
+    snprintf(runtime->model_name, sizeof runtime->model_name, "%s",
+             settings->model_name != NULL ? settings->model_name : slash + 1);
+    snprintf(runtime->fingerprint, sizeof runtime->fingerprint, "denoised-%.60s-%.120s",
+             DENOISED_VERSION, runtime->model_name);
+    api_fill(runtime, settings, template_reason);
+    return 0;
+}
+
+void runtime_stop(struct runtime *runtime)
+{
+    engine_free(runtime->engine);
+    model_free(runtime->model);
+    chat_template_free(runtime->chat_template);
+    tokenizer_free(runtime->tokenizer);
+    memset(runtime, 0, sizeof *runtime);
+}
+
+void runtime_print_memory(const struct runtime *runtime, FILE *out)
+{
+    struct model_memory used = model_memory_used(runtime->model);
+    struct engine_counters counters = engine_counters_read(runtime->engine);
+    struct backend *backend = runtime->model->backend;
+    const double mb = 1e6;
+
+    fprintf(out, "model    %s: %.1f M parameters, context %d, %s on %s\n", runtime->model_name,
+            (double)runtime->model->parameters / 1e6, runtime->model->config.max_positions,
+            dtype_name(backend->dtype), backend->ops->description(backend));
+    fprintf(out, "memory   weights %.1f MB, KV pool %.1f MB (%d positions), activations %.1f MB\n",
+            (double)used.weights / mb, (double)used.kv_pool / mb,
+            counters.kv_pages_total * KV_PAGE_POSITIONS,
+            (double)(used.activations + used.other) / mb);
+}
+
+int runtime_complain(const struct error *err)
+{
+    fprintf(stderr, "denoised: %s\n", err->message);
+    return error_exit_status(err->code);
+}

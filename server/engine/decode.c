@@ -1,0 +1,58 @@
+#include "server/engine/decode.h"
+
+#include <stddef.h>
+#include <string.h>
+
+/* Indexed by enum selection and enum cache_mode. */
+static const char *const SELECTION_NAMES[] = {"steps", "threshold", "factor", "random"};
+static const char *const CACHE_MODE_NAMES[] = {"none", "prefix", "dual"};
+
+/* Index of the name, or -1. */
+static int name_find(const char *const *names, size_t count, const char *name)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(names[i], name) == 0)
+            return (int)i;
+    }
+    return -1;
+}
+
+const char *selection_name(enum selection selection)
+{
+    return SELECTION_NAMES[selection];
+}
+
+bool selection_from_name(const char *name, enum selection *out)
+{
+    int index = name_find(SELECTION_NAMES, sizeof SELECTION_NAMES / sizeof *SELECTION_NAMES, name);
+    if (index < 0)
+        return false;
+    *out = (enum selection)index;
+    return true;
+}
+
+const char *cache_mode_name(enum cache_mode cache)
+{
+    return CACHE_MODE_NAMES[cache];
+}
+
+bool cache_mode_from_name(const char *name, enum cache_mode *out)
+{
+    int index =
+        name_find(CACHE_MODE_NAMES, sizeof CACHE_MODE_NAMES / sizeof *CACHE_MODE_NAMES, name);
+    if (index < 0)
+        return false;
+    *out = (enum cache_mode)index;
+    return true;
+}
+
+struct decode_params decode_params_neutral(int32_t max_tokens, int32_t block_length)
+{
+    return (struct decode_params){
+        .max_tokens = max_tokens,
+        .block_length = block_length,
+        .selection = SELECTION_STEPS,
+        .cache = CACHE_NONE,
+        .top_p = 1,
+    };
+}

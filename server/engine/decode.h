@@ -1,0 +1,58 @@
+/*
+ * What a client can ask of the decoding, and what a sequence's canvas looks like: plain structs
+ * shared by the policy, the scheduler and the API. No ownership.
+ */
+#ifndef SERVER_ENGINE_DECODE_H
+#define SERVER_ENGINE_DECODE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/model/config.h"
+
+/* Which masked positions commit in a round. */
+enum selection { SELECTION_STEPS, SELECTION_THRESHOLD, SELECTION_FACTOR, SELECTION_RANDOM };
+
+/* Which positions are recomputed in a round; all others are read from the KV cache. */
+enum cache_mode { CACHE_NONE, CACHE_PREFIX, CACHE_DUAL };
+
+const char *selection_name(enum selection selection); /* "steps", ... */
+bool selection_from_name(const char *name, enum selection *out);
+const char *cache_mode_name(enum cache_mode cache); /* "none", ... */
+bool cache_mode_from_name(const char *name, enum cache_mode *out);
+
+/* One request's parameters after defaults and validation. */
+struct decode_params {
+    int32_t max_tokens;   /* answer positions of the canvas, >= 1 */
+    int32_t block_length; /* >= 1 */
+    int32_t steps;        /* rounds for the whole answer; 0: no step budget */
+    enum selection selection;
+    float threshold; /* of SELECTION_THRESHOLD: confidence at which a position commits */
+    float factor;    /* of SELECTION_FACTOR */
+    enum cache_mode cache;
+    int32_t refresh_interval; /* whole-canvas window every so many rounds of a region; 0: never */
+    float temperature;        /* 0: the best token */
+    int32_t top_k;            /* 0: off */
+    float top_p;              /* 1: off */
+    float min_p;              /* 0: off */
+    uint64_t seed;
+    float cfg_scale;     /* 0: no guidance */
+    bool eos_early_stop; /* end as soon as everything up to the first stop id is committed */
+    bool ignore_eos;     /* stop ids are banned */
+    int32_t stop_tokens[MODEL_STOP_TOKENS_MAX];
+    int32_t stop_token_count;
+};
+
+/* Neutral values: everything off, one token a round, greedy. max_tokens and block_length are set.
+ */
+struct decode_params decode_params_neutral(int32_t max_tokens, int32_t block_length);
+
+enum finish {
+    FINISH_NONE,      /* still running */
+    FINISH_STOP,      /* a stop id ended the text */
+    FINISH_LENGTH,    /* every position holds a token, none of them a stop id */
+    FINISH_CANCELLED, /* the client left */
+    FINISH_FAILED,    /* stream.error says why */
+};
+
+#endif

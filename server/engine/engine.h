@@ -1,0 +1,69 @@
+/*
+ * The engine: many sequences refined by one forward pass per tick. One thread (its own after
+ * engine_start, or the caller of engine_tick) owns model, KV pages and sequences. Any thread may
+ * submit, cancel and read the counters. The engine knows nothing of JSON, text or sockets.
+ *
+ * A tick allocates nothing, takes no lock but the streams' and logs nothing.
+ */
+#ifndef SERVER_ENGINE_ENGINE_H
+#define SERVER_ENGINE_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/engine/request.h"
+#include "server/model/model.h"
+
+struct error;
+struct engine;
+
+struct engine_options {
+    int32_t max_sequences;     /* sequences that run at the same time */
+    int32_t max_rows_per_tick; /* rows of one forward; a canvas (guided: two) must fit */
+    int32_t queue_limit;       /* sequences that wait beyond those */
+    int64_t kv_cache_tokens;   /* positions of the KV pool, rounded up to pages */
+    int32_t token_limit;       /* ids from here on are never chosen (size of the tokenizer) */
+};
+
+/* Reserves everything it will ever need (the model's activations and KV pool included). */
+int engine_create(struct engine **out, struct model *model, const struct engine_options *options,
+                  struct error *err);
+/* Stops the thread if it runs; unfinished requests end as cancelled. The model stays the caller's.
+ */
+void engine_free(struct engine *engine);
+
+/*
+ * Hands a request over; the engine takes a reference of its own. ERROR_LIMIT: the queue is full;
+ * ERROR_UNAVAILABLE: draining or stopped; ERROR_DEVICE_LOST; ERROR_INVALID: the canvas (prompt +
+ * max_tokens, twice with guidance) is longer than the context, than the pool can ever hold or than
+ * a tick has rows, or there are more choices than can ever wait (the message has both numbers).
+ * Nothing is kept of a request that is refused.
+ */
+int engine_submit(struct engine *engine, struct request *request, struct error *err);
+
+/* One pass of the loop at time now. Returns true while any request is queued or running. */
+bool engine_tick(struct engine *engine, int64_t now_us);
+
+/* Runs ticks on a thread of its own; sleeps while there is nothing to do. */
+int engine_start(struct engine *engine, struct error *err);
+/* From now on submit fails with ERROR_UNAVAILABLE; what runs goes on. */
+void engine_drain(struct engine *engine);
+/* Waits until nothing is queued or running, at most timeout_us (without a thread of its own: not at
+ * all). True when all is done. Call it from the thread that starts and stops the engine. */
+bool engine_wait_idle(struct engine *engine, int64_t timeout_us);
+/* Ends everything that still runs with ERROR_UNAVAILABLE and joins the thread. */
+void engine_stop(struct engine *engine);
+
+/* Read at any time from any thread; each number is consistent by itself. */
+struct engine_counters {
+    int32_t waiting, running;           /* sequences */
+    int32_t max_sequences, queue_limit; /* submit refuses what goes beyond their sum */
+    int32_t kv_pages_used, kv_pages_total;
+    uint64_t ticks, rows, rounds, committed_tokens, revised_tokens;
+    uint64_t finished, cancelled, rejected; /* requests */
+    int64_t forward_us, tick_us; /* time inside forward passes; inside ticks that had rows */
+    bool draining, device_lost;
+};
+struct engine_counters engine_counters_read(const struct engine *engine);
+
+#endif

@@ -1,0 +1,145 @@
+#include "server/engine/stream.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "common/arena.h"
+
+int draft_create(struct draft *draft, struct arena *arena, int32_t length, int32_t mask_token,
+                 struct error *err)
+{
+    size_t count = (size_t)length;
+    *draft = (struct draft){.length = length, .of = -1, .masked = length};
+    draft->tokens = arena_alloc(arena, count * sizeof *draft->tokens);
+    draft->confidence = arena_alloc(arena, count * sizeof *draft->confidence);
+    draft->raw_logprob = arena_alloc(arena, count * sizeof *draft->raw_logprob);
+    if (draft->tokens == NULL || draft->confidence == NULL || draft->raw_logprob == NULL)
+        return error_set(err, ERROR_MEMORY,
+                         "out of memory for a draft of %d positions: try again later", length);
+    for (size_t i = 0; i < count; i++)
+        draft->tokens[i] = mask_token;
+    return 0;
+}
+
+int stream_init(struct stream *stream, struct arena *arena, int32_t choices, int32_t length,
+                int32_t mask_token, struct error *err)
+{
+    *stream = (struct stream){.choices = choices};
+    stream->drafts = arena_alloc(arena, (size_t)choices * sizeof *stream->drafts);
+    if (stream->drafts == NULL)
+        return error_set(err, ERROR_MEMORY, "out of memory for %d drafts: try again later",
+                         choices);
+    for (int32_t i = 0; i < choices; i++) {
+        int rc = draft_create(&stream->drafts[i], arena, length, mask_token, err);
+        if (rc != 0)
+            return rc;
+    }
+    if (pthread_mutex_init(&stream->lock, NULL) != 0)
+        return error_set(err, ERROR_MEMORY, "no lock for an event stream: try again later");
+    return 0;
+}
+
+void stream_destroy(struct stream *stream)
+{
+    pthread_mutex_destroy(&stream->lock);
+}
+
+void stream_set_wake(struct stream *stream, void (*wake)(void *context), void *context)
+{
+    pthread_mutex_lock(&stream->lock);
+    stream->wake = wake;
+    stream->wake_context = context;
+    pthread_mutex_unlock(&stream->lock);
+}
+
+static void draft_copy(struct draft *to, const struct draft *from)
+{
+    assert(to->length == from->length);
+    struct draft copy = *from;
+    size_t count = (size_t)from->length;
+    copy.tokens = memcpy(to->tokens, from->tokens, count * sizeof *to->tokens);
+    copy.confidence = memcpy(to->confidence, from->confidence, count * sizeof *to->confidence);
+    copy.raw_logprob = memcpy(to->raw_logprob, from->raw_logprob, count * sizeof *to->raw_logprob);
+    *to = copy;
+}
+
+/* With the lock held: counts a post and ends the reader's suspension, if it is suspended. */
+static void stream_announce(struct stream *stream)
+{
+    stream->version++;
+    if (!stream->waiting)
+        return;
+    stream->waiting = false;
+    if (stream->wake != NULL)
+        stream->wake(stream->wake_context);
+}
+
+/* With the lock held. */
+static bool all_final(const struct stream *stream)
+{
+    for (int32_t i = 0; i < stream->choices; i++) {
+        if (stream->drafts[i].finish == FINISH_NONE)
+            return false;
+    }
+    return true;
+}
+
+void stream_post(struct stream *stream, int32_t choice, const struct draft *draft)
+{
+    assert(choice >= 0 && choice < stream->choices);
+    pthread_mutex_lock(&stream->lock);
+    draft_copy(&stream->drafts[choice], draft);
+    stream_announce(stream);
+    pthread_mutex_unlock(&stream->lock);
+}
+
+void stream_fail(struct stream *stream, enum finish finish, const struct error *error)
+{
+    assert(finish != FINISH_NONE);
+    pthread_mutex_lock(&stream->lock);
+    bool ended_one = false;
+    for (int32_t i = 0; i < stream->choices; i++) {
+        if (stream->drafts[i].finish == FINISH_NONE) {
+            stream->drafts[i].finish = finish;
+            ended_one = true;
+        }
+    }
+    if (ended_one) {
+        if (error != NULL)
+            stream->error = *error;
+        stream_announce(stream);
+    }
+    pthread_mutex_unlock(&stream->lock);
+}
+
+uint64_t stream_read(struct stream *stream, int32_t choice, struct draft *copy)
+{
+    assert(choice >= 0 && choice < stream->choices);
+    pthread_mutex_lock(&stream->lock);
+    draft_copy(copy, &stream->drafts[choice]);
+    uint64_t version = stream->version;
+    pthread_mutex_unlock(&stream->lock);
+    return version;
+}
+
+bool stream_finished(struct stream *stream)
+{
+    pthread_mutex_lock(&stream->lock);
+    bool finished = all_final(stream);
+    pthread_mutex_unlock(&stream->lock);
+    return finished;
+}
+
+bool stream_wait(struct stream *stream, uint64_t version, void (*suspend)(void *context),
+                 void *context)
+{
+    pthread_mutex_lock(&stream->lock);
+    bool wait = stream->version == version && !all_final(stream);
+    if (wait) {
+        stream->waiting = true;
+        if (suspend != NULL)
+            suspend(context);
+    }
+    pthread_mutex_unlock(&stream->lock);
+    return wait;
+}

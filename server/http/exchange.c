@@ -1,0 +1,355 @@
+#include "server/http/exchange.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "server/api/api.h"
+#include "server/http/routes.h"
+#include "server/http/server.h"
+#include "server/http/suspension.h"
+
+enum {
+    STREAM_BUFFER_BYTES = 16384, /* for HTTP/1.0; else libmicrohttpd uses the connection's own */
+    SLOW_BODY_BYTES = 65536,     /* that much of a body must come within idle_timeout */
+    STATUS_CLIENT_LEFT = 499,    /* in the log only, where no response was begun */
+};
+
+static const char COMMENT[] = ": keep-alive\n\n";
+
+static bool is_draining(const struct exchange *exchange)
+{
+    return atomic_load(&exchange->server->draining);
+}
+
+/* Queues the response and lets go of it; the exchange's common headers are added here. */
+static enum MHD_Result queue_response(struct exchange *exchange, int status,
+                                      struct MHD_Response *response)
+{
+    if (response == NULL)
+        return MHD_NO;
+    bool complete = response_header(response, "x-request-id", "%s", exchange->request_id);
+    /* A client with a kept connection learns this way to open its next one elsewhere. */
+    if (is_draining(exchange))
+        complete &= response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
+    enum MHD_Result result =
+        complete ? MHD_queue_response(exchange->connection, (unsigned)status, response) : MHD_NO;
+    MHD_destroy_response(response);
+    exchange->phase = EXCHANGE_RESPONDING;
+    exchange->status = status;
+    return result;
+}
+
+static enum MHD_Result respond(struct exchange *exchange)
+{
+    int status = exchange->answer.status;
+
+    return queue_response(exchange, status, response_create(&exchange->answer));
+}
+
+static enum MHD_Result respond_call_answer(struct exchange *exchange)
+{
+    struct api_answer answer = api_call_answer(exchange->call);
+    /* The body is the call's, which lives until the exchange is completed. */
+    struct MHD_Response *response = MHD_create_response_from_buffer(
+        answer.length, (void *)(uintptr_t)answer.body, MHD_RESPMEM_PERSISTENT);
+
+    if (response == NULL)
+        return MHD_NO;
+    bool complete = response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
+    if (answer.retry_after_s > 0)
+        complete &=
+            response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, "%d", answer.retry_after_s);
+    if (answer.queue_ms >= 0)
+        complete &= response_header(response, "x-denoised-queue-ms", "%.3f", answer.queue_ms);
+    if (answer.compute_ms >= 0)
+        complete &= response_header(response, "x-denoised-compute-ms", "%.3f", answer.compute_ms);
+    if (!complete) {
+        MHD_destroy_response(response);
+        return MHD_NO;
+    }
+    return queue_response(exchange, answer.status, response);
+}
+
+/* MHD_ContentReaderCallback of a stream: nothing is kept here, so nothing can pile up. */
+static ssize_t read_stream(void *context, uint64_t position, char *out, size_t max)
+{
+    struct exchange *exchange = context;
+    (void)position;
+
+    for (;;) {
+        if (suspension_over(exchange))
+            return MHD_CONTENT_READER_END_WITH_ERROR;
+        ptrdiff_t length = api_call_read(exchange->call, out, max);
+        if (length < 0)
+            return MHD_CONTENT_READER_END_OF_STREAM;
+        if (length > 0) {
+            suspension_note_written(exchange);
+            return length;
+        }
+        /* The call gives 0 between events only, so the line cannot cut one in two. */
+        if (max >= strlen(COMMENT) && suspension_take_comment(exchange)) {
+            memcpy(out, COMMENT, strlen(COMMENT));
+            return (ssize_t)strlen(COMMENT);
+        }
+        if (suspension_wait(exchange))
+            return 0;
+    }
+}
+
+static enum MHD_Result respond_stream(struct exchange *exchange)
+{
+    struct MHD_Response *response = MHD_create_response_from_callback(
+        MHD_SIZE_UNKNOWN, STREAM_BUFFER_BYTES, read_stream, exchange, NULL);
+
+    if (response == NULL)
+        return MHD_NO;
+    if (!response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "text/event-stream") ||
+        !response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-cache") ||
+        !response_header(response, "X-Accel-Buffering", "no")) {
+        MHD_destroy_response(response);
+        return MHD_NO;
+    }
+    suspension_begin_stream(exchange);
+    return queue_response(exchange, MHD_HTTP_OK, response);
+}
+
+/* MHD_NO closes the connection. */
+static enum MHD_Result follow_call(struct exchange *exchange)
+{
+    while (!suspension_over(exchange)) {
+        switch (api_call_poll(exchange->call)) {
+        case API_STATE_ANSWER:
+            return respond_call_answer(exchange);
+        case API_STATE_STREAM:
+            return respond_stream(exchange);
+        case API_STATE_WAITING:
+            if (suspension_wait(exchange))
+                return MHD_YES;
+            break;
+        }
+    }
+    return MHD_NO;
+}
+
+static enum MHD_Result body_complete(struct exchange *exchange, const char *path)
+{
+    struct http_server *server = exchange->server;
+    struct answer *answer = &exchange->answer;
+
+    if (answer->status == 0 && exchange->route->kind != ROUTE_CALL)
+        route_answer(exchange->route, path, server->api, is_draining(exchange), answer);
+    if (answer->status == 0 && exchange->received == 0)
+        answer_refuse(answer, MHD_HTTP_BAD_REQUEST, "invalid_json",
+                      "The request has no body; send a JSON object.");
+    if (answer->status == 0) {
+        exchange->call = api_call_create(server->api, (enum api_endpoint)exchange->route->endpoint,
+                                         exchange->arrival_us);
+        if (exchange->call == NULL || exchange->body.failed)
+            answer_refuse(answer, MHD_HTTP_INTERNAL_SERVER_ERROR, NULL,
+                          "The server is out of memory; send a shorter request or try later.");
+    }
+    if (answer->status != 0)
+        return respond(exchange);
+    /*
+     * Suspending here would leave libmicrohttpd with the intention to read from the socket when it
+     * is resumed, and a half-closed client would count as gone then. After one more turn of its
+     * loop it knows that the request is complete and reads no further.
+     */
+    exchange->phase = EXCHANGE_WHOLE;
+    return MHD_YES;
+}
+
+/* libmicrohttpd takes no response in the middle of a body. */
+static enum MHD_Result cut_off(struct exchange *exchange)
+{
+    response_send_raw(exchange->fd, &exchange->answer, exchange->request_id);
+    exchange->status = exchange->answer.status;
+    exchange->linger = true;
+    return MHD_NO;
+}
+
+static void refuse_length(struct exchange *exchange)
+{
+    answer_refuse(&exchange->answer, MHD_HTTP_CONTENT_TOO_LARGE, NULL,
+                  "The body is longer than the %zu bytes that max_body_bytes of this server "
+                  "allows; send less.",
+                  exchange->server->options.max_body_bytes);
+}
+
+static enum MHD_Result body_arrives(struct exchange *exchange, const char *bytes, size_t *size)
+{
+    const struct http_options *options = &exchange->server->options;
+
+    exchange->received += *size;
+    if (exchange->received > options->max_body_bytes) {
+        refuse_length(exchange);
+        return cut_off(exchange);
+    }
+    double allowed_s =
+        options->idle_timeout_s * (1 + (double)(exchange->received / SLOW_BODY_BYTES));
+    if ((double)(clock_now_us() - exchange->arrival_us) * 1e-6 > allowed_s) {
+        answer_refuse(&exchange->answer, MHD_HTTP_REQUEST_TIMEOUT, NULL,
+                      "After %.0f s only %zu bytes of the body have arrived; send it faster.",
+                      allowed_s, exchange->received);
+        return cut_off(exchange);
+    }
+    /* What cannot be answered well is read all the same, so that the connection can be kept. */
+    if (exchange->answer.status == 0 && exchange->route->kind == ROUTE_CALL)
+        buffer_append(&exchange->body, bytes, *size);
+    *size = 0;
+    return MHD_YES;
+}
+
+/* Everything that can be told from the headers; leaves answer.status at 0 where all is well. */
+static void check_request(struct exchange *exchange, const char *path, const char *method)
+{
+    struct answer *answer = &exchange->answer;
+
+    exchange->route = route_find(path);
+    if (exchange->route == NULL) {
+        answer_refuse(answer, MHD_HTTP_NOT_FOUND, "not_found", "There is nothing at %.200s.", path);
+    } else if (!route_allows(exchange->route, method)) {
+        answer_refuse(answer, MHD_HTTP_METHOD_NOT_ALLOWED, NULL,
+                      "%.20s is not allowed at %s; "
+                      "use %s.",
+                      method, exchange->path, exchange->route->allow);
+        answer->allow = exchange->route->allow;
+    } else if (exchange->route->kind == ROUTE_CALL) {
+        if (is_draining(exchange))
+            answer_refuse_draining(answer);
+        else if (!request_headers_json(exchange->connection))
+            answer_refuse(answer, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, NULL,
+                          "The body must be plain JSON; send it with the header \"Content-Type: "
+                          "application/json\" and no Content-Encoding.");
+    }
+}
+
+/* The headers are there. */
+static enum MHD_Result begin(struct exchange *exchange, const char *path, const char *method)
+{
+    struct MHD_Connection *connection = exchange->connection;
+    size_t max_body_bytes = exchange->server->options.max_body_bytes;
+
+    request_headers_id(connection, exchange->request_id);
+    if (!request_headers_framing_ok(connection)) {
+        answer_refuse(&exchange->answer, MHD_HTTP_BAD_REQUEST, NULL,
+                      "The body's length must be told by Content-Length or by "
+                      "\"Transfer-Encoding: chunked\", not by both.");
+        exchange->linger = true;
+        return respond(exchange);
+    }
+    if (request_headers_too_long(connection, max_body_bytes)) {
+        refuse_length(exchange);
+        exchange->linger = true;
+        return respond(exchange);
+    }
+    check_request(exchange, path, method);
+    /* Answered now the connection ends with this response; else it is kept, after the body. */
+    if (exchange->answer.status != 0 && request_headers_expect(connection)) {
+        exchange->linger = true;
+        return respond(exchange);
+    }
+    return MHD_YES;
+}
+
+static struct exchange *exchange_create(struct http_server *server,
+                                        struct MHD_Connection *connection, const char *path)
+{
+    struct exchange *exchange = calloc(1, sizeof *exchange);
+
+    if (exchange == NULL)
+        return NULL;
+    exchange->server = server;
+    exchange->connection = connection;
+    exchange->fd =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+    exchange->arrival_us = clock_now_us();
+    exchange->ticket = WATCHER_NONE;
+    strncpy(exchange->path, path, EXCHANGE_PATH_MAX);
+    pthread_mutex_init(&exchange->lock, NULL);
+    if (server_enlist(server, exchange))
+        return exchange;
+    pthread_mutex_destroy(&exchange->lock);
+    free(exchange);
+    return NULL;
+}
+
+enum MHD_Result exchange_handle(void *context, struct MHD_Connection *connection, const char *url,
+                                const char *method, const char *version, const char *upload,
+                                size_t *upload_size, void **connection_context)
+{
+    struct exchange *exchange = *connection_context;
+    (void)version;
+
+    if (exchange == NULL) {
+        exchange = exchange_create(context, connection, url);
+        *connection_context = exchange;
+        return exchange == NULL ? MHD_NO : begin(exchange, url, method);
+    }
+    if (*upload_size > 0)
+        return body_arrives(exchange, upload, upload_size);
+    switch (exchange->phase) {
+    case EXCHANGE_BODY:
+        return body_complete(exchange, url);
+    case EXCHANGE_WHOLE:
+        exchange->phase = EXCHANGE_RUNNING;
+        return suspension_prepare(exchange) ? MHD_YES : MHD_NO;
+    case EXCHANGE_RUNNING:
+        return follow_call(exchange);
+    case EXCHANGE_RESPONDING:
+        break;
+    }
+    return MHD_YES;
+}
+
+static void log_exchange(const struct exchange *exchange, bool completed)
+{
+    struct api_call_summary summary = {.id = "", .queue_ms = 0, .compute_ms = 0};
+    bool probe = exchange->route != NULL &&
+                 (exchange->route->kind == ROUTE_HEALTH || exchange->route->kind == ROUTE_READY);
+    struct buffer path = {0};
+
+    if (exchange->call != NULL)
+        summary = api_call_summarise(exchange->call);
+    log_append_json_string(&path, exchange->path, strlen(exchange->path));
+    /* Load balancers ask for /health and /ready every few seconds. */
+    log_line(probe ? LOG_DEBUG : LOG_INFO, "request",
+             "\"id\":\"%s\",\"request_id\":\"%s\",\"path\":%s,\"status\":%d,\"completed\":%s,"
+             "\"prompt_tokens\":%d,\"completion_tokens\":%d,\"rounds\":%d,\"queue_ms\":%.3f,"
+             "\"compute_ms\":%.3f,\"total_ms\":%.3f",
+             summary.id, exchange->request_id, path.failed ? "\"\"" : path.data,
+             exchange->status != 0 ? exchange->status : STATUS_CLIENT_LEFT,
+             completed ? "true" : "false", summary.prompt_tokens, summary.completion_tokens,
+             summary.rounds, summary.queue_ms > 0 ? summary.queue_ms : 0.0,
+             summary.compute_ms > 0 ? summary.compute_ms : 0.0,
+             (double)(clock_now_us() - exchange->arrival_us) * 1e-3);
+    buffer_free(&path);
+}
+
+void exchange_completed(void *context, struct MHD_Connection *connection, void **connection_context,
+                        enum MHD_RequestTerminationCode reason)
+{
+    struct http_server *server = context;
+    struct exchange *exchange = *connection_context;
+    (void)connection;
+
+    if (exchange == NULL)
+        return;
+    *connection_context = NULL;
+    /* The socket is closed when this returns: until then its number is certainly this one's. */
+    watcher_remove(server->watcher, exchange->ticket);
+    if (exchange->linger)
+        watcher_linger(server->watcher, exchange->fd);
+    log_exchange(exchange, reason == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+    api_call_free(exchange->call);
+    server_delist(server, exchange);
+    /* Whoever resumed the connection may still hold the lock on its way out. */
+    pthread_mutex_lock(&exchange->lock);
+    pthread_mutex_unlock(&exchange->lock);
+    pthread_mutex_destroy(&exchange->lock);
+    buffer_free(&exchange->body);
+    buffer_free(&exchange->answer.body);
+    free(exchange);
+}

@@ -1,0 +1,36 @@
+/*
+ * The HTTP listener: libmicrohttpd event threads, a preparation pool and a watcher thread. It owns
+ * all three; struct api is the caller's and outlives it. Start and stop belong to one thread.
+ */
+#ifndef SERVER_HTTP_HTTP_H
+#define SERVER_HTTP_HTTP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct api;
+struct error;
+struct http_server;
+
+struct http_options {
+    const char *host; /* numeric address or name */
+    int port;         /* 0: a free one */
+    int event_threads;
+    int preparation_threads;
+    int max_connections;
+    size_t max_body_bytes;
+    double half_close_grace_s; /* how long a request that is no stream goes on half-closed */
+    double idle_timeout_s;     /* connections without a request, and slow senders */
+};
+
+/* ERROR_INVALID names host and port when the address is in use or cannot be bound. */
+int http_start(struct http_server **out, const struct api *api, const struct http_options *options,
+               struct error *err);
+int http_port(const struct http_server *server);
+/* New requests get 503 draining and /ready turns 503; running ones go on. */
+void http_drain(struct http_server *server);
+/* Ends every connection and joins all threads. */
+void http_stop(struct http_server *server); /* NULL is fine */
+
+#endif

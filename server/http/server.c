@@ -1,0 +1,181 @@
+#include "server/http/server.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/error.h"
+#include "server/http/exchange.h"
+#include "server/http/listener.h"
+#include "server/http/preparation.h"
+#include "server/http/suspension.h"
+#include "server/http/watcher.h"
+
+/* What is left when the engine has ended, error events say, gets that long to reach its client. */
+enum { STOP_GRACE_S = 2 };
+
+bool server_enlist(struct http_server *server, struct exchange *exchange)
+{
+    pthread_mutex_lock(&server->lock);
+    bool welcome = !server->stopping;
+    if (welcome) {
+        exchange->next = server->exchanges;
+        if (exchange->next != NULL)
+            exchange->next->previous = exchange;
+        server->exchanges = exchange;
+    }
+    pthread_mutex_unlock(&server->lock);
+    return welcome;
+}
+
+void server_delist(struct http_server *server, struct exchange *exchange)
+{
+    pthread_mutex_lock(&server->lock);
+    if (exchange->previous != NULL)
+        exchange->previous->next = exchange->next;
+    else
+        server->exchanges = exchange->next;
+    if (exchange->next != NULL)
+        exchange->next->previous = exchange->previous;
+    if (server->exchanges == NULL)
+        pthread_cond_broadcast(&server->idle);
+    pthread_mutex_unlock(&server->lock);
+}
+
+static int daemon_start(struct http_server *server, int listen_fd, struct error *err)
+{
+    const struct http_options *options = &server->options;
+    unsigned threads = (unsigned)options->event_threads;
+    unsigned connections = (unsigned)options->max_connections;
+    /* Each thread has its own share of the connections. */
+    if (connections < threads)
+        connections = threads;
+    struct MHD_OptionItem items[] = {
+        {MHD_OPTION_LISTEN_SOCKET, listen_fd, NULL},
+        {MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)exchange_completed, server},
+        {MHD_OPTION_CONNECTION_LIMIT, connections, NULL},
+        {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)ceil(options->idle_timeout_s), NULL},
+        /* A pool of one is told by leaving the option out. */
+        {threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, threads, NULL},
+        {MHD_OPTION_END, 0, NULL},
+    };
+
+    server->daemon = MHD_start_daemon(
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
+        exchange_handle, server, MHD_OPTION_ARRAY, items, MHD_OPTION_END);
+    if (server->daemon == NULL)
+        return error_set(err, ERROR_IO,
+                         "the HTTP library did not start with event_threads %u and "
+                         "max_connections %u: %s; lower them or raise the system's limits",
+                         threads, connections, strerror(errno));
+    return 0;
+}
+
+static struct http_server *server_create(const struct api *api, const struct http_options *options)
+{
+    struct http_server *server = calloc(1, sizeof *server);
+    pthread_condattr_t attributes;
+
+    if (server == NULL)
+        return NULL;
+    server->api = api;
+    server->options = *options;
+    server->options.host = NULL; /* the caller's, and not needed again */
+    pthread_mutex_init(&server->lock, NULL);
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&server->idle, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return server;
+}
+
+static void server_free(struct http_server *server)
+{
+    preparation_stop(server->preparation);
+    watcher_stop(server->watcher);
+    pthread_cond_destroy(&server->idle);
+    pthread_mutex_destroy(&server->lock);
+    free(server);
+}
+
+int http_start(struct http_server **out, const struct api *api, const struct http_options *options,
+               struct error *err)
+{
+    int listen_fd = -1;
+
+    *out = NULL;
+    struct http_server *server = server_create(api, options);
+    if (server == NULL)
+        return error_set(err, ERROR_MEMORY, "HTTP server: out of memory");
+    listener_raise_file_limit(options->max_connections);
+    int code = listener_open(&listen_fd, options->host, options->port, err);
+    if (code == 0) {
+        server->port = listener_port(listen_fd);
+        code = watcher_start(&server->watcher, options->max_connections + options->event_threads,
+                             SUSPENSION_KEEP_ALIVE_US, suspension_notice, err);
+    }
+    if (code == 0)
+        code = preparation_start(&server->preparation, options->preparation_threads,
+                                 suspension_prepare_item, err);
+    if (code != 0 && listen_fd >= 0)
+        close(listen_fd);
+    /* The socket is libmicrohttpd's from here on, even if it fails. */
+    if (code == 0)
+        code = daemon_start(server, listen_fd, err);
+    if (code != 0) {
+        server_free(server);
+        return code;
+    }
+    *out = server;
+    return 0;
+}
+
+int http_port(const struct http_server *server)
+{
+    return server->port;
+}
+
+void http_drain(struct http_server *server)
+{
+    atomic_store(&server->draining, true);
+}
+
+static void wait_until_idle(struct http_server *server)
+{
+    struct timespec end;
+
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += STOP_GRACE_S;
+    pthread_mutex_lock(&server->lock);
+    while (server->exchanges != NULL &&
+           pthread_cond_timedwait(&server->idle, &server->lock, &end) == 0)
+        ;
+    pthread_mutex_unlock(&server->lock);
+}
+
+/* From here on nothing is suspended but what is being prepared. */
+static void resume_all(struct http_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    server->stopping = true;
+    for (struct exchange *exchange = server->exchanges; exchange != NULL; exchange = exchange->next)
+        suspension_stop(exchange);
+    pthread_mutex_unlock(&server->lock);
+}
+
+void http_stop(struct http_server *server)
+{
+    if (server == NULL)
+        return;
+    http_drain(server);
+    wait_until_idle(server);
+    /* libmicrohttpd must not be stopped while a connection is suspended. */
+    resume_all(server);
+    preparation_stop(server->preparation);
+    server->preparation = NULL;
+    MHD_stop_daemon(server->daemon);
+    server_free(server);
+}

@@ -1,0 +1,34 @@
+/* Running the head on chosen logits. */
+#ifndef TESTS_CONFORMANCE_HEAD_H
+#define TESTS_CONFORMANCE_HEAD_H
+
+#include "conformance.h"
+
+struct head_output {
+    struct head_statistics *row; /* [rows] */
+    int32_t *top_token;          /* [rows, HEAD_TOP_MAX] */
+    float *top_logprob;
+    int32_t *raw_top_token; /* [rows, HEAD_RAW_TOP_MAX] */
+    float *raw_top_logprob;
+};
+
+/* The greedy row without adjustments. */
+struct head_row plain_row(int32_t hidden);
+
+/*
+ * Judges the batch. weight [vocabulary, columns] float32, bias [vocabulary] or NULL, hidden
+ * [lines, columns] activations.
+ */
+struct head_output run_head(struct backend *backend, const float *weight, const float *bias,
+                            int32_t vocabulary, int32_t columns, const void *hidden, int32_t lines,
+                            const struct head_batch *batch);
+void free_head_output(struct head_output *output);
+
+/*
+ * One row whose logits are exactly `logits` [vocabulary], which must be bfloat16 numbers or not
+ * finite: one hidden element, which is 1, times a weight column; what is not finite comes as bias.
+ */
+struct head_output judge_logits(struct backend *backend, const float *logits, int32_t vocabulary,
+                                const struct head_batch *batch);
+
+#endif

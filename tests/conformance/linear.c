@@ -1,0 +1,188 @@
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "common/error.h"
+#include "conformance.h"
+
+struct linear_case {
+    int32_t lines;
+    int64_t rows, columns; /* of the weight */
+    bool biased;
+};
+
+static const struct linear_case CASES[] = {
+    {1, 1, 1, false},    {1, 64, 64, true},    {3, 63, 65, true},     {6, 65, 63, false},
+    {7, 130, 257, true}, {31, 100, 512, true}, {33, 704, 256, false}, {32, 256, 704, true},
+    {5, 2, 1031, false}, {129, 72, 40, true},
+};
+enum { CASE_COUNT = sizeof CASES / sizeof CASES[0] };
+
+static float *random_floats(struct random *random, size_t count)
+{
+    return random_activations(random, count, DTYPE_FLOAT32);
+}
+
+static void *run_linear(struct backend *backend, const struct linear_case *shape, const void *in,
+                        int32_t lines, const float *values, const float *bias)
+{
+    size_t element = dtype_size(backend->dtype);
+    struct weight *weight = make_weight(backend, values, shape->rows, shape->columns, bias);
+    struct guarded input =
+        guarded_create(backend, in, (size_t)lines * (size_t)shape->columns * element);
+    struct guarded output =
+        guarded_create(backend, NULL, (size_t)lines * (size_t)shape->rows * element);
+    struct step_rows step = {0};
+    backend->ops->step_begin(backend, &step);
+    backend->ops->linear(backend, output.data, input.data, weight, lines);
+    cr_assert_eq(backend->ops->step_end(backend, NULL), 0);
+    backend->ops->weight_destroy(backend, weight);
+    free(guarded_take(&input));
+    return guarded_take(&output);
+}
+
+SUBJECT_TEST(linear, agrees_with_the_reference)
+{
+    struct backend *backend = subject_open(subject, 2);
+    struct backend *reference = reference_open(subject->dtype);
+    struct backend_limits limits = plain_limits(160, 16);
+    struct random random = {1};
+    reserve(backend, &limits);
+    reserve(reference, &limits);
+    for (int i = 0; i < CASE_COUNT; i++) {
+        const struct linear_case *shape = &CASES[i];
+        float *values = random_floats(&random, (size_t)(shape->rows * shape->columns));
+        float *bias = random_floats(&random, (size_t)shape->rows);
+        size_t inputs = (size_t)shape->lines * (size_t)shape->columns;
+        void *in = random_activations(&random, inputs, subject->dtype);
+        const float *added = shape->biased ? bias : NULL;
+        void *actual = run_linear(backend, shape, in, shape->lines, values, added);
+        void *expected = run_linear(reference, shape, in, shape->lines, values, added);
+        expect_near(actual, expected, (size_t)shape->lines * (size_t)shape->rows, subject->dtype, 1,
+                    "linear");
+        free(values);
+        free(bias);
+        free(in);
+        free(actual);
+        free(expected);
+    }
+    backend_destroy(backend);
+    backend_destroy(reference);
+}
+
+SUBJECT_TEST(linear, line_does_not_depend_on_batch_or_threads)
+{
+    struct backend *backend = subject_open(subject, 1);
+    struct backend *threaded = subject_open(subject, 3);
+    struct backend_limits limits = plain_limits(160, 16);
+    struct random random = {2};
+    reserve(backend, &limits);
+    reserve(threaded, &limits);
+    for (int i = 0; i < CASE_COUNT; i++) {
+        const struct linear_case *shape = &CASES[i];
+        float *values = random_floats(&random, (size_t)(shape->rows * shape->columns));
+        size_t inputs = (size_t)shape->lines * (size_t)shape->columns;
+        size_t line_in = (size_t)shape->columns * dtype_size(subject->dtype);
+        size_t line_out = (size_t)shape->rows * dtype_size(subject->dtype);
+        char *in = random_activations(&random, inputs, subject->dtype);
+        char *batch = run_linear(backend, shape, in, shape->lines, values, NULL);
+        char *other = run_linear(threaded, shape, in, shape->lines, values, NULL);
+        expect_same_bits(other, batch, (size_t)shape->lines * line_out, "three threads");
+        for (int32_t line = 0; line < shape->lines; line += 1 + shape->lines / 5) {
+            char *alone = run_linear(backend, shape, in + (size_t)line * line_in, 1, values, NULL);
+            expect_same_bits(alone, batch + (size_t)line * line_out, line_out, "one line alone");
+            free(alone);
+        }
+        free(values);
+        free(in);
+        free(batch);
+        free(other);
+    }
+    backend_destroy(backend);
+    backend_destroy(threaded);
+}
+
+SUBJECT_TEST(linear, nan_of_one_line_stays_in_it)
+{
+    struct backend *backend = subject_open(subject, 1);
+    struct backend *reference = reference_open(subject->dtype);
+    struct backend_limits limits = plain_limits(16, 16);
+    const struct linear_case shape = {8, 70, 33, false};
+    struct random random = {3};
+    reserve(backend, &limits);
+    reserve(reference, &limits);
+    float *values = random_floats(&random, 70 * 33);
+    void *in = random_activations(&random, 8 * 33, subject->dtype);
+    /* The last element of an odd line: its neighbour in memory belongs to the next line. */
+    const float bad[2] = {NAN, INFINITY};
+    for (int i = 0; i < 2; i++) {
+        size_t at = (size_t)(3 * i + 1) * 33 + (i == 0 ? 0 : 32);
+        if (subject->dtype == DTYPE_BFLOAT16)
+            ((uint16_t *)in)[at] = bfloat16_from_float(bad[i]);
+        else
+            ((float *)in)[at] = bad[i];
+    }
+    void *actual = run_linear(backend, &shape, in, 8, values, NULL);
+    void *expected = run_linear(reference, &shape, in, 8, values, NULL);
+    expect_near(actual, expected, 8 * 70, subject->dtype, 1, "linear with NaN");
+    free(values);
+    free(in);
+    free(actual);
+    free(expected);
+    backend_destroy(backend);
+    backend_destroy(reference);
+}
+
+/* The same numbers, which every dtype holds exactly, as four kinds of source. */
+SUBJECT_TEST(linear, packs_sources_of_every_dtype_one_after_the_other)
+{
+    struct backend *backend = subject_open(subject, 2);
+    struct backend_limits limits = plain_limits(16, 16);
+    enum { COLUMNS = 37, ROWS = 3 * COLUMNS };
+    float full[ROWS], scales[3] = {0.5f, 2.0f, 0.25f};
+    uint16_t half[ROWS], brain[ROWS];
+    int8_t small[ROWS];
+    struct random random = {4};
+    reserve(backend, &limits);
+    for (int i = 0; i < ROWS; i++) {
+        small[i] = (int8_t)((int)random_below(&random, 255) - 127);
+        full[i] = (float)small[i] * scales[i / COLUMNS];
+        brain[i] = bfloat16_from_float(full[i]);
+        /* float16 of small integers times a power of two, by its definition. */
+        int exponent;
+        float fraction = frexpf(fabsf(full[i]), &exponent);
+        half[i] = full[i] == 0 ? 0
+                               : (uint16_t)((full[i] < 0 ? 0x8000 : 0) | (exponent + 14) << 10 |
+                                            ((int)(fraction * 2048) & 0x3ff));
+    }
+    struct tensor_source sources[4] = {{full, NULL, DTYPE_FLOAT32, 3, COLUMNS},
+                                       {brain, NULL, DTYPE_BFLOAT16, 3, COLUMNS},
+                                       {half, NULL, DTYPE_FLOAT16, 3, COLUMNS},
+                                       {small, scales, DTYPE_INT8, 3, COLUMNS}};
+    struct weight *weight;
+    cr_assert_eq(backend->ops->weight_create(backend, &weight, sources, 4, NULL, NULL), 0);
+
+    struct guarded table = guarded_create(backend, NULL, 12 * COLUMNS * sizeof(float));
+    int32_t tokens[12], zeros[12] = {0};
+    uint8_t shadow[12] = {0};
+    for (int i = 0; i < 12; i++)
+        tokens[i] = 11 - i;
+    struct step_rows step = {.rows = 12,
+                             .token = tokens,
+                             .sequence = zeros,
+                             .position = zeros,
+                             .kv_end = zeros,
+                             .shadow = shadow,
+                             .page_table = zeros};
+    backend->ops->step_begin(backend, &step);
+    backend->ops->embed(backend, table.data, weight);
+    cr_assert_eq(backend->ops->step_end(backend, NULL), 0);
+    float *embedded = guarded_take(&table);
+    for (int row = 0; row < 12; row++) {
+        for (int column = 0; column < COLUMNS; column++)
+            cr_assert_eq(embedded[row * COLUMNS + column], full[(11 - row) % 3 * COLUMNS + column],
+                         "row %d column %d", row, column);
+    }
+    free(embedded);
+    backend->ops->weight_destroy(backend, weight);
+    backend_destroy(backend);
+}

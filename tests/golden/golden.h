@@ -1,0 +1,36 @@
+/*
+ * What the golden tests share: models of the fixtures on a backend, and tensors of the files beside
+ * them. Everything here fails the running Criterion test instead of returning an error.
+ */
+#ifndef TESTS_GOLDEN_GOLDEN_H
+#define TESTS_GOLDEN_GOLDEN_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/dtype.h"
+
+struct checkpoint;
+struct model;
+
+/*
+ * Loads a checkpoint of build/fixtures/llada ("plain", "grouped", "tied", "int8"; "placeholder" is
+ * the trained model of models/tiny) onto a new backend ("ref", "cpu"). Not reserved yet; the caller
+ * frees it with model_free, and the backend with it.
+ */
+struct model *golden_load_model(const char *fixture, const char *backend, enum dtype dtype);
+
+/* Path of a file of a fixture, e.g. ("plain", "traces.json"); valid until the next call. */
+const char *golden_path(const char *fixture, const char *file);
+
+/* The fixture's logits.safetensors; the caller closes it. */
+struct checkpoint *golden_open_logits(const char *fixture);
+
+/* The tensor NAME_index of such a file with its shape checked: int32 [rows], float [rows, columns].
+ */
+const int32_t *golden_ids(const struct checkpoint *file, const char *name, int index,
+                          int32_t *rows);
+const float *golden_matrix(const struct checkpoint *file, const char *name, int index,
+                           int32_t *rows, int32_t *columns);
+
+#endif

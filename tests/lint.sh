@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Formatting, forbidden includes and clang-tidy; exit 1 on any finding.
+set -u
+mapfile -t files < <(git ls-files -co --exclude-standard '*.c' '*.h')
+findings=0
+
+clang-format --dry-run -Werror "${files[@]}" || findings=1
+
+# Arrows point down only: a file includes headers of its own folder and of folders below.
+order=(common kernels server/model server/engine server/api server/http)
+for ((i = 0; i < ${#order[@]}; i++)); do
+    for ((j = i + 1; j < ${#order[@]}; j++)); do
+        if grep -n "#include \"${order[j]}/" $(printf '%s\n' "${files[@]}" | grep "^${order[i]}/"); then
+            echo "lint: ${order[i]} must not include ${order[j]}"
+            findings=1
+        fi
+    done
+done
+
+flags="-std=c11 -D_GNU_SOURCE -I. $(pkg-config --cflags libmicrohttpd jansson libpcre2-8 libutf8proc)"
+printf '%s\n' "${files[@]}" | grep -E '^(common|kernels|server)/.*\.c$' | grep -vE '_avx' |
+    xargs -P "$(nproc)" -n 1 sh -c "clang-tidy --quiet \"\$@\" -- $flags 2>/dev/null" tidy >build/tidy.log ||
+    { cat build/tidy.log; findings=1; }
+[ "$findings" -eq 0 ] && echo "lint: clean"
+exit "$findings"

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Runs every test program of a build folder and ends with one line
+# "N passed, N failed, N skipped", summed over all of them. Exit 1 on any failure.
+#   tests/run.sh build/release
+set -u
+build=${1:?usage: tests/run.sh build/FLAVOR}
+export DENOISED_BINARY=$build/denoised
+mkdir -p build/logs
+tests/fixtures/unpack.sh build/fixtures || { echo "tests: fixtures could not be unpacked"; exit 1; }
+
+passed=0 failed=0 skipped=0
+# Criterion, in TAP: "ok - ...", "not ok - ...", "ok - ... # SKIP ...".
+run_criterion() {
+    local log=build/logs/$(basename "$build")-${1//\//_}.tap status=0 good bad skip
+    "$build/tests/$1" --tap --jobs "$(nproc)" >"$log" 2>"$log.err" || status=$?
+    skip=$(grep -c '^ok .*# SKIP' "$log")
+    good=$(($(grep -c '^ok ' "$log") - skip))
+    bad=$(grep -c '^not ok ' "$log")
+    if [ "$status" -ne 0 ] || [ "$bad" -gt 0 ] || [ $((good + bad + skip)) -eq 0 ]; then
+        # A program that dies without naming a test is a failure of its own.
+        [ "$bad" -gt 0 ] || bad=1
+        grep -A12 '^not ok ' "$log" | head -n 200
+        tail -n 60 "$log.err"
+    fi
+    report "$1" "$good" "$bad" "$skip"
+}
+# Plain programs end with that line themselves.
+run_plain() {
+    local log=build/logs/$(basename "$build")-${1//\//_}.log status=0 line
+    "$build/tests/$1" >"$log" 2>&1 || status=$?
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
+    if [ -z "$line" ]; then
+        line="0 passed, 1 failed, 0 skipped"
+    fi
+    read -r good _ bad _ skip _ <<<"${line//,/}"
+    [ "$status" -eq 0 ] || [ "$bad" -gt 0 ] || bad=1
+    [ "$bad" -eq 0 ] || tail -n 60 "$log"
+    report "$1" "$good" "$bad" "$skip"
+}
+report() {
+    printf '%-28s %4d passed, %d failed, %d skipped\n' "$1" "$2" "$3" "$4"
+    passed=$((passed + $2)) failed=$((failed + $3)) skipped=$((skipped + $4))
+}
+
+for program in "$build"/tests/* "$build"/tests/thread/*; do
+    [ -f "$program" ] && [ -x "$program" ] || continue
+    name=${program#"$build"/tests/}
+    case $name in
+    thread/*) run_plain "$name" ;;
+    *) case $build in
+        # Criterion does not work under ThreadSanitizer.
+        *tsan) ;;
+        *) run_criterion "$name" ;;
+        esac ;;
+    esac
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -1,0 +1,278 @@
+/* What is refused, with which words, before the engine sees a request. */
+#include <criterion/criterion.h>
+#include <math.h>
+#include <string.h>
+
+#include "server/api/fields.h"
+#include "tests/unit/api/support.h"
+
+static void expect(enum api_endpoint endpoint, const char *body, int status, const char *code,
+                   const char *param, const char *in_message)
+{
+    struct refused refused = support_refuse(endpoint, body);
+    const char *message = refused_text(&refused, "message");
+    cr_expect_eq(refused.status, status, "%s: %d", body, refused.status);
+    cr_expect_str_eq(refused_text(&refused, "code"), code, "%s: %s", body, message);
+    cr_expect_str_eq(refused_text(&refused, "param"), param, "%s: %s", body, message);
+    cr_expect_not_null(strstr(message, in_message), "%s: %s", body, message);
+}
+
+Test(requests, broken_json_is_refused_with_line_and_column)
+{
+    static const char *const bodies[] = {
+        "",
+        "{",
+        "{\"prompt\":\"a\"} x",
+        "{\"n\":NaN}",
+        "{\"temperature\":1e400}",
+        "{\"prompt\":\"\\ud800\"}",
+        "{\"prompt\":\"\\udc00x\"}",
+        "{\"prompt\":\"\xff\"}",
+        "{\"prompt\":\"\xed\xa0\x80\"}",
+        "{\"prompt\":\"a\",\"prompt\":\"b\"}",
+        "[]",
+        "3",
+        "null",
+        "{\"seed\":99999999999999999999999}",
+    };
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        expect(API_COMPLETIONS, bodies[i], 400, "invalid_json", "", "(line ");
+    }
+    expect(API_COMPLETIONS, "{\"a\":1,\n  \"b\":tru}", 400, "invalid_json", "", "line 2, column");
+}
+
+Test(requests, deep_nesting_is_refused)
+{
+    static char body[100001];
+    memset(body, '[', sizeof body - 1);
+    memcpy(body, "{\"a\":", 5);
+    expect(API_COMPLETIONS, body, 400, "invalid_json", "", "depth");
+}
+
+/* A value of each JSON type. */
+static const struct {
+    unsigned types; /* what it counts as */
+    const char *text;
+} samples[] = {
+    {FIELD_BOOLEAN, "true"}, {FIELD_INTEGER | FIELD_NUMBER, "1"},
+    {FIELD_NUMBER, "0.5"},   {FIELD_STRING, "\"text\""},
+    {FIELD_ARRAY, "[0]"},    {FIELD_OBJECT, "{\"a\":0}"},
+};
+
+static enum api_endpoint endpoint_of(const struct field *field)
+{
+    return field->endpoints & FIELD_COMPLETIONS ? API_COMPLETIONS : API_CHAT_COMPLETIONS;
+}
+
+Test(requests, every_field_refuses_every_other_type)
+{
+    size_t count;
+    const struct field *table = fields_table(&count);
+    for (size_t i = 0; i < count; i++) {
+        for (size_t k = 0; k < sizeof samples / sizeof samples[0]; k++) {
+            char body[256];
+            snprintf(body, sizeof body, "{\"%s\":%s}", table[i].name, samples[k].text);
+            if (!(samples[k].types & table[i].types)) {
+                expect(endpoint_of(&table[i]), body, 400, "invalid_value", table[i].name,
+                       "it must be");
+            }
+        }
+    }
+}
+
+Test(requests, every_number_is_refused_just_outside_its_range)
+{
+    size_t count;
+    const struct field *table = fields_table(&count);
+    for (size_t i = 0; i < count; i++) {
+        bool number = table[i].types & (FIELD_INTEGER | FIELD_NUMBER);
+        if (!number || (table[i].min == 0 && table[i].max == 0)) {
+            continue;
+        }
+        double step = table[i].types & FIELD_INTEGER ? 1 : 0.001;
+        double outside[] = {table[i].above_min ? table[i].min : table[i].min - step,
+                            table[i].max + step};
+        for (size_t k = 0; k < 2; k++) {
+            char body[256];
+            snprintf(body, sizeof body, "{\"%s\":%.14g}", table[i].name, outside[k]);
+            expect(endpoint_of(&table[i]), body, 400, "invalid_value", table[i].name,
+                   table[i].above_min ? "above" : "from");
+        }
+    }
+}
+
+Test(requests, every_choice_of_words_refuses_another_word)
+{
+    size_t count;
+    const struct field *table = fields_table(&count);
+    static const char *const others[] = {"", "nonesuch", "none dual", " none"};
+    for (size_t i = 0; i < count; i++) {
+        for (size_t k = 0; table[i].words && k < 4; k++) {
+            char body[256];
+            snprintf(body, sizeof body, "{\"%s\":\"%s\"}", table[i].name, others[k]);
+            expect(API_COMPLETIONS, body, 400, "invalid_value", table[i].name, "one of ");
+        }
+    }
+}
+
+/* The body without a prompt gets as far as the missing prompt when its field is taken. */
+static void expect_taken(const struct field *field, const char *value)
+{
+    char body[256];
+    bool chat = endpoint_of(field) == API_CHAT_COMPLETIONS;
+    snprintf(body, sizeof body, "{\"%s\":%s}", field->name, value);
+    expect(endpoint_of(field), body, 400, "invalid_value", chat ? "messages" : "prompt",
+           "is missing");
+}
+
+Test(requests, null_is_absent_and_neutral_values_are_taken)
+{
+    size_t count;
+    const struct field *table = fields_table(&count);
+    for (size_t i = 0; i < count; i++) {
+        expect_taken(&table[i], "null");
+        json_t *neutral = table[i].neutral ? json_loads(table[i].neutral, 0, NULL) : NULL;
+        cr_expect_eq(table[i].neutral != NULL, neutral != NULL, "%s", table[i].name);
+        for (size_t k = 0; k < json_array_size(neutral); k++) {
+            char *text = json_dumps(json_array_get(neutral, k), JSON_ENCODE_ANY);
+            expect_taken(&table[i], text);
+            free(text);
+        }
+        json_decref(neutral);
+    }
+}
+
+Test(requests, what_is_not_built_is_refused_by_name)
+{
+    static const char *const fields[] = {
+        "\"logprobs\":2",
+        "\"echo\":true",
+        "\"suffix\":\"x\"",
+        "\"logit_bias\":{\"5\":1}",
+        "\"presence_penalty\":0.5",
+        "\"frequency_penalty\":-1",
+        "\"timeout\":0.8",
+        "\"repetition_penalty\":1.1",
+        "\"regex\":\"a+\"",
+        "\"response_format\":{\"type\":\"json_object\"}",
+        "\"choice\":[\"a\"]",
+        "\"prediction\":{\"type\":\"content\",\"content\":\"x\"}",
+        "\"draft\":\"x\"",
+        "\"max_refinement_steps\":8",
+        "\"revision\":\"remask\"",
+        "\"confidence_threshold\":0.999",
+        "\"selection\":\"margin\"",
+        "\"cache\":\"vicinity\"",
+        "\"fixed\":[{}]",
+        "\"bad_words\":[\"x\"]",
+        "\"negative_prompt\":\"x\"",
+        "\"allowed_token_ids\":[5]",
+        "\"best_of\":2",
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        char body[256], name[64];
+        sscanf(fields[i], "\"%63[a-z_]", name);
+        snprintf(body, sizeof body, "{\"prompt\":\"a\",%s}", fields[i]);
+        expect(API_COMPLETIONS, body, 400, "unsupported_parameter", name, "not carried out");
+    }
+    expect(API_CHAT_COMPLETIONS, "{\"tools\":[{}]}", 400, "unsupported_parameter", "tools", "[{}]");
+    expect(API_CHAT_COMPLETIONS, "{\"logprobs\":true}", 400, "unsupported_parameter", "logprobs",
+           "true");
+}
+
+Test(requests, unknown_fields_are_ignored_unless_strict)
+{
+    expect(API_COMPLETIONS, "{\"nonesuch\":1}", 400, "invalid_value", "prompt", "missing");
+    struct api_error err = {0};
+    json_t *body = json_loads("{\"nonesuch\":1}", 0, NULL);
+    cr_assert_neq(fields_check(body, API_COMPLETIONS, true, &err), 0);
+    cr_expect_str_eq(err.param, "nonesuch");
+    json_decref(body);
+}
+
+Test(requests, another_model_is_not_found)
+{
+    expect(API_COMPLETIONS, "{\"model\":\"gpt\",\"prompt\":\"a\"}", 404, "model_not_found", "model",
+           "gpt");
+    expect(API_COMPLETIONS, "{\"model\":\"tiny\\u0000\",\"prompt\":\"a\"}", 404, "model_not_found",
+           "model", "tiny");
+    expect(API_COMPLETIONS, "{\"model\":\"tiny\"}", 400, "invalid_value", "prompt", "missing");
+}
+
+Test(requests, nested_values_are_named)
+{
+    expect(API_COMPLETIONS, "{\"stop\":[\"a\",\"\"]}", 400, "invalid_value", "stop[1]", "\"\"");
+    expect(API_COMPLETIONS, "{\"stop\":[3]}", 400, "invalid_value", "stop[0]", "is 3");
+    expect(API_COMPLETIONS, "{\"stop\":\"\"}", 400, "invalid_value", "stop", "at least one");
+    expect(API_COMPLETIONS,
+           "{\"stop\":[\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\","
+           "\"a\",\"a\",\"a\",\"a\",\"a\"]}",
+           400, "invalid_value", "stop", "at most 16");
+    expect(API_COMPLETIONS, "{\"stream_options\":{\"include_usage\":1}}", 400, "invalid_value",
+           "stream_options.include_usage", "true or false");
+    expect(API_COMPLETIONS, "{\"max_tokens\":5,\"gen_length\":6}", 400, "invalid_value",
+           "gen_length", "max_tokens");
+    expect(API_COMPLETIONS, "{\"selection\":\"threshold\",\"remasking\":\"random\"}", 400,
+           "invalid_value", "remasking", "random");
+    expect(API_COMPLETIONS, "{\"prompt\":\"a\",\"n\":9}", 400, "invalid_value", "n", "at most 8");
+    expect(API_COMPLETIONS, "{\"prompt\":[\"a\",\"b\",\"c\"],\"n\":3}", 400, "invalid_value",
+           "prompt", "at most 2");
+}
+
+Test(requests, prompts_are_checked)
+{
+    expect(API_COMPLETIONS, "{\"prompt\":[]}", 400, "invalid_value", "prompt", "empty");
+    expect(API_COMPLETIONS, "{\"prompt\":[[]]}", 400, "invalid_value", "prompt[0]", "empty");
+    expect(API_COMPLETIONS, "{\"prompt\":[5,\"a\"]}", 400, "invalid_value", "prompt[1]", "token");
+    expect(API_COMPLETIONS, "{\"prompt\":[\"a\",7]}", 400, "invalid_value", "prompt[1]", "string");
+    expect(API_COMPLETIONS, "{\"prompt\":[true]}", 400, "invalid_value", "prompt[0]", "true");
+    expect(API_COMPLETIONS, "{\"prompt\":[10,4096]}", 400, "invalid_value", "prompt[1]", "4096");
+    expect(API_COMPLETIONS, "{\"prompt\":[-1]}", 400, "invalid_value", "prompt[0]", "-1");
+    expect(API_COMPLETIONS, "{\"prompt\":[10,4294967306]}", 400, "invalid_value", "prompt[1]",
+           "4294967306");
+    expect(API_COMPLETIONS, "{\"prompt\":[10,2]}", 400, "invalid_value", "prompt[1]", "mask");
+    expect(API_COMPLETIONS, "{\"prompt\":\"a<|mdm_mask|>b\"}", 400, "invalid_value", "prompt",
+           "mask");
+    expect(API_COMPLETIONS, "{\"prompt\":[\"a\",[[1]]]}", 400, "invalid_value", "prompt[1][0]",
+           "token");
+}
+
+Test(requests, a_canvas_longer_than_the_context_is_refused_with_both_numbers)
+{
+    expect(API_COMPLETIONS, "{\"prompt\":[10,11,12],\"max_tokens\":190}", 400,
+           "context_length_exceeded", "max_tokens", "193, but the context holds 192");
+    expect(API_COMPLETIONS, "{\"prompt\":[10],\"max_tokens\":2147483647}", 400,
+           "context_length_exceeded", "max_tokens", "2147483648");
+    char body[2048] = "{\"prompt\":[10";
+    for (int i = 0; i < 191; i++) {
+        strcat(body, ",10");
+    }
+    strcat(body, "]}");
+    expect(API_COMPLETIONS, body, 400, "context_length_exceeded", "", "192 tokens");
+}
+
+Test(requests, messages_are_checked)
+{
+    enum api_endpoint chat = API_CHAT_COMPLETIONS;
+    expect(chat, "{\"messages\":[]}", 400, "invalid_value", "messages", "at least 1");
+    expect(chat, "{\"messages\":[3]}", 400, "invalid_value", "messages[0]", "object");
+    expect(chat, "{\"messages\":[{\"content\":\"x\"}]}", 400, "invalid_value", "messages[0].role",
+           "missing");
+    expect(chat, "{\"messages\":[{\"role\":\"king\",\"content\":\"x\"}]}", 400, "invalid_value",
+           "messages[0].role", "king");
+    expect(chat, "{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", 400,
+           "unsupported_parameter", "messages[0].role", "tool");
+    expect(chat, "{\"messages\":[{\"role\":\"user\"}]}", 400, "invalid_value",
+           "messages[0].content", "missing");
+    expect(chat, "{\"messages\":[{\"role\":\"user\",\"content\":5}]}", 400, "invalid_value",
+           "messages[0].content", "is 5");
+    expect(chat,
+           "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
+           "{\"type\":\"image_url\",\"image_url\":{}}]}]}",
+           400, "invalid_value", "messages[0].content[1]", "image_url");
+    expect(chat, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\"}]}]}", 400,
+           "invalid_value", "messages[0].content[0]", "text is missing");
+    expect(chat,
+           "{\"messages\":[{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"id\":1}]}]}",
+           400, "unsupported_parameter", "messages[0].tool_calls", "not carried out");
+}

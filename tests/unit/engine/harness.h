@@ -1,0 +1,42 @@
+/*
+ * An engine on the fake backend with a driven clock, for tests of whole schedules. Everything here
+ * fails the running Criterion test instead of returning an error.
+ */
+#ifndef TESTS_UNIT_ENGINE_HARNESS_H
+#define TESTS_UNIT_ENGINE_HARNESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "server/engine/engine.h"
+#include "server/engine/engine_internal.h"
+#include "tests/support/fake_backend.h"
+
+struct harness {
+    struct model *model;
+    struct engine *engine;
+    int64_t now_us;
+    int64_t ticks;
+};
+
+/* Room for `sequences` at once, each of up to 128 positions, and for `waiting` more. */
+struct engine_options harness_options(int32_t sequences, int32_t waiting);
+
+void harness_create(struct harness *harness, const struct engine_options *options);
+void harness_create_with(struct harness *harness, const struct engine_options *options,
+                         const struct fake_options *fake);
+/* Also checks that the backend's contract was kept and that no page or slot is held. */
+void harness_free(struct harness *harness);
+
+/* A request with a prompt of prompt_length tokens made from prompt_seed. */
+struct request *harness_request(int32_t prompt_length, int32_t prompt_seed,
+                                const struct decode_params *params, int32_t choices);
+void harness_submit(struct harness *harness, struct request *request);
+bool harness_tick(struct harness *harness);
+void harness_run(struct harness *harness); /* until nothing is left */
+
+const struct draft *harness_draft(const struct request *request, int32_t choice);
+/* Tokens, confidences, rounds and ending of two drafts. */
+bool drafts_are_equal(const struct draft *a, const struct draft *b);
+
+#endif
