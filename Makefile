@@ -62,9 +62,14 @@ deps:
 bench: all
 	$(BUILD)/denoised bench
 
+# The release binary ships without debug symbols; debuggers find them in denoised.debug beside it.
+SPLIT_DEBUG = objcopy --only-keep-debug $@ $@.debug && strip --strip-debug $@ && \
+	objcopy --add-gnu-debuglink=$@.debug $@
+
 $(BUILD)/denoised: $(call objects,$(PROGRAM_SOURCES)) $(call below,settings $(UP_TO_http))
 	@echo "  link   $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+	$(if $(filter release,$(FLAVOR)),$(Q)$(SPLIT_DEBUG))
 
 UNIT_SUPPORT_engine := tests/support/fake_backend.c
 define layer_rules

@@ -104,8 +104,8 @@ int api_error_from(struct api_error *err, const struct error *cause,
         err->retry_after_s = seconds_to_drain(counters);
         break;
     case ERROR_UNAVAILABLE:
-        set(err, 503, "unavailable_error", "draining",
-            "the server is draining and takes no new requests; ask again shortly");
+        set(err, 503, "unavailable_error", "draining", "%s",
+            cause->message[0] ? cause->message : "the server is stopping; ask again shortly");
         err->retry_after_s = RETRY_AFTER_DRAINING_S;
         break;
     case ERROR_DEVICE_LOST:

@@ -67,7 +67,7 @@ struct api_call *api_call_create(const struct api *api, enum api_endpoint endpoi
         return NULL;
     }
     arena_init(&call->arena);
-    snprintf(call->id, sizeof call->id, "%s-%013" PRIx64 "%013" PRIx64,
+    snprintf(call->id, sizeof call->id, "%s-%014" PRIx64 "%014" PRIx64,
              endpoint == API_CHAT_COMPLETIONS ? "chatcmpl" : "cmpl", rng_random_seed(),
              rng_random_seed());
     call->state = API_STATE_WAITING;
@@ -247,6 +247,14 @@ static void cancel_submitted(struct api_call *call)
 static int submit(struct api_call *call)
 {
     struct engine *engine = call->reply.api->engine;
+    struct engine_counters counters = engine_counters_read(engine);
+    if (call->reply.choice_count > counters.max_sequences + counters.queue_limit) {
+        return api_error_refuse(&call->error, "invalid_value", "n",
+                                "n times the prompts is %" PRId32 ", but at most %" PRId32
+                                " answers can run and wait here; ask for fewer",
+                                call->reply.choice_count,
+                                counters.max_sequences + counters.queue_limit);
+    }
     for (int32_t i = 0; i < call->reply.choice_count; i++) {
         pthread_mutex_lock(&call->gate);
         bool cancelled = call->cancelled;
@@ -255,7 +263,7 @@ static int submit(struct api_call *call)
         struct error cause = {.code = ERROR_UNAVAILABLE};
         int code = cancelled ? ERROR_UNAVAILABLE : engine_submit(engine, call->requests[i], &cause);
         if (code) {
-            struct engine_counters counters = engine_counters_read(engine);
+            counters = engine_counters_read(engine);
             api_error_from(&call->error, &cause, &counters);
             if (code == ERROR_INVALID) { /* the canvas does not fit, all else was checked here */
                 call->error.code = "context_length_exceeded";
@@ -302,8 +310,8 @@ static void cancel_ended_choices(struct api_call *call)
 enum api_state api_call_poll(struct api_call *call)
 {
     struct reply *reply = &call->reply;
-    if (call->state != API_STATE_WAITING) {
-        return call->state;
+    if (call->state != API_STATE_WAITING || reply->choice_count == 0) {
+        return call->state; /* without choices: it was never prepared, its client has gone */
     }
     for (int32_t i = 0; i < reply->choice_count; i++) {
         struct choice *choice = &reply->choices[i];

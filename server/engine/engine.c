@@ -246,10 +246,6 @@ bool engine_tick(struct engine *engine, int64_t now_us)
 {
     struct scheduler *scheduler = &engine->scheduler;
     enqueue_list(engine, intake_take(&engine->intake));
-    if (engine->device_error.code != 0) {
-        scheduler_fail_all(scheduler, FINISH_FAILED, &engine->device_error);
-        return has_work(engine);
-    }
     scheduler_drop_cancelled(scheduler);
     scheduler_admit(scheduler, engine->model->config.mask_token, now_us);
     scheduler_pick(scheduler);

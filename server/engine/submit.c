@@ -12,23 +12,24 @@ static int check_canvas(const struct engine *engine, const struct request *reque
     int64_t length = (int64_t)request->prompt_length + params->max_tokens;
     int64_t canvases = params->cfg_scale > 0 ? 2 : 1;
     const char *guided = canvases == 2 ? ", twice for guidance" : "";
+    int64_t pages = kv_pages_needed(length) * canvases;
+    int64_t rows = length * canvases;
     int32_t context = engine->model->config.max_positions;
     if (length > context)
         return error_set(err, ERROR_INVALID,
                          "the canvas has %lld positions (prompt %d + max_tokens %d), the context "
                          "%d: shorten the prompt or lower max_tokens",
                          (long long)length, request->prompt_length, params->max_tokens, context);
-    if (kv_pages_needed(length) * canvases > engine->kv_pages)
+    if (pages > engine->kv_pages)
         return error_set(err, ERROR_INVALID,
                          "the canvas of %lld positions%s needs %lld KV pages, the pool has %d: "
                          "shorten the prompt, lower max_tokens, or have kv_cache_tokens raised",
-                         (long long)length, guided, (long long)(kv_pages_needed(length) * canvases),
-                         engine->kv_pages);
-    if (length * canvases > engine->options.max_rows_per_tick)
+                         (long long)length, guided, (long long)pages, engine->kv_pages);
+    if (rows > engine->options.max_rows_per_tick)
         return error_set(err, ERROR_INVALID,
                          "the canvas of %lld positions%s needs %lld rows, a tick has %d: shorten "
                          "the prompt, lower max_tokens, or have max_rows_per_tick raised",
-                         (long long)length, guided, (long long)(length * canvases),
+                         (long long)length, guided, (long long)rows,
                          engine->options.max_rows_per_tick);
     return 0;
 }

@@ -64,10 +64,7 @@ static size_t qkv_width(const struct attention_case *shape)
 static struct backend *open_for(const struct subject *subject, int threads,
                                 const struct attention_case *shape)
 {
-    struct backend *backend =
-        subject != NULL && subject->backend[0] != '\0' ? subject_open(subject, threads) : NULL;
-    if (backend == NULL)
-        backend = reference_open(subject->dtype);
+    struct backend *backend = subject_open(subject, threads);
     struct backend_limits limits = plain_limits(ROWS_MAX, 16);
     limits.attention = (struct attention_shape){
         LAYERS, shape->heads, shape->kv_heads, shape->head_dim, shape->rotary_dim, 10000, 1e-6f};
@@ -152,7 +149,7 @@ static void compare_step(const struct attended *actual, const struct attended *e
 static void compare_case(const struct subject *subject, const struct attention_case *shape,
                          struct random *random)
 {
-    struct subject reference_subject = {"", "", subject->dtype};
+    const struct subject reference_subject = {"ref", "", subject->dtype};
     struct backend *backend = open_for(subject, 3, shape);
     struct backend *reference = open_for(&reference_subject, 1, shape);
     struct rows *steps[2] = {prefill_rows(shape), window_rows(shape)};

@@ -13,7 +13,8 @@ struct criterion_test_params subject_parameters(void)
         {"cpu", "scalar", DTYPE_FLOAT32},      {"cpu", "scalar", DTYPE_BFLOAT16},
         {"cpu", "avx2", DTYPE_FLOAT32},        {"cpu", "avx2", DTYPE_BFLOAT16},
         {"cpu", "avx512", DTYPE_FLOAT32},      {"cpu", "avx512", DTYPE_BFLOAT16},
-        {"cpu", "avx512bf16", DTYPE_BFLOAT16},
+        {"cpu", "avx512bf16", DTYPE_BFLOAT16}, {"ref", "", DTYPE_FLOAT32},
+        {"ref", "", DTYPE_BFLOAT16},
     };
     return cr_make_param_array(struct subject, subjects, sizeof subjects / sizeof subjects[0]);
 }
@@ -24,7 +25,8 @@ struct backend *subject_open(const struct subject *subject, int threads)
     struct backend_options options = {subject->dtype, threads, subject->instructions};
     struct backend *backend;
     struct error err = {0};
-    if (only != NULL && strcmp(only, subject->instructions) != 0)
+    if (only != NULL && strcmp(only, subject->instructions) != 0 &&
+        strcmp(subject->backend, "ref") != 0)
         cr_skip_test("DENOISED_CONFORMANCE asks for %s alone", only);
     if (backend_create(&backend, subject->backend, &options, &err) != 0)
         cr_skip_test("%s", err.message);

@@ -1,7 +1,8 @@
 /*
  * Conformance of the backends: every operation on every instruction set and dtype against the ref
- * backend. A subject that this machine lacks is reported as skipped. DENOISED_CONFORMANCE=NAME (an
- * instruction set) leaves out all others.
+ * backend, which is a subject too: for the tests whose right answers do not come from it. A subject
+ * that this machine lacks is reported as skipped. DENOISED_CONFORMANCE=NAME (an instruction set)
+ * leaves out the other ones.
  */
 #ifndef TESTS_CONFORMANCE_CONFORMANCE_H
 #define TESTS_CONFORMANCE_CONFORMANCE_H

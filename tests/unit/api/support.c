@@ -57,7 +57,7 @@ struct refused support_refuse_bytes(enum api_endpoint endpoint, const char *body
     struct api_answer answer = api_call_answer(call);
     json_t *json = json_loadb(answer.body, answer.length, 0, NULL);
     cr_assert_not_null(json, "%.*s", (int)answer.length, answer.body);
-    struct refused refused = {answer.status, json_object_get(json, "error")};
+    struct refused refused = {answer.status, json, json_object_get(json, "error")};
     cr_assert_not_null(refused.error);
     api_call_free(call);
     return refused;

@@ -24,7 +24,8 @@ struct api *support_api(void);
 /* The answer to a body that is refused before the engine would see it. */
 struct refused {
     int status;
-    json_t *error; /* the member "error"; never freed */
+    json_t *body;        /* the caller releases it */
+    const json_t *error; /* its member "error" */
 };
 struct refused support_refuse(enum api_endpoint endpoint, const char *body);
 /* The same for a body with bytes that are no C string. */

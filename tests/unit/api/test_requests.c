@@ -1,6 +1,7 @@
 /* What is refused, with which words, before the engine sees a request. */
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "server/api/fields.h"
@@ -15,6 +16,7 @@ static void expect(enum api_endpoint endpoint, const char *body, int status, con
     cr_expect_str_eq(refused_text(&refused, "code"), code, "%s: %s", body, message);
     cr_expect_str_eq(refused_text(&refused, "param"), param, "%s: %s", body, message);
     cr_expect_not_null(strstr(message, in_message), "%s: %s", body, message);
+    json_decref(refused.body);
 }
 
 Test(requests, broken_json_is_refused_with_line_and_column)

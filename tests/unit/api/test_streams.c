@@ -1,5 +1,6 @@
 /* Drafts posted by hand become server-sent events. */
 #include <criterion/criterion.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/error.h"
@@ -175,8 +176,9 @@ Test(diffusing, every_round_shows_the_whole_answer_and_what_changed)
                   "block", 0, 4, "elapsed_ms", 3.5, "skipped", 0, "final", 0, "tokens", "p", 0,
                   "id", tokens[0], "t", "c", "c", 0.5, "p", 2, "id", tokens[2], "t", "t", "c", 0.5);
     cr_assert_not_null(expected);
-    cr_expect(json_equal(expected, json_at(events, "[0].denoised")), "%s",
-              json_dumps(json_at(events, "[0].denoised"), 0));
+    char *dumped = json_dumps(json_at(events, "[0].denoised"), 0);
+    cr_expect(json_equal(expected, json_at(events, "[0].denoised")), "%s", dumped);
+    free(dumped);
     json_decref(expected);
     json_decref(events);
 

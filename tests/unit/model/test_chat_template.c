@@ -4,10 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/error.h"
 #include "server/model/chat_template.h"
+#include "tests/unit/model/temporary_directory.h"
 #include "tests/unit/model/tokenizer_fixture.h"
 
 struct family_name {
@@ -231,52 +231,21 @@ Test(chat_template, llada_without_a_bos_token_refuses_to_render)
 
 /* ---- directories ---- */
 
-struct directory {
-    char path[64];
-};
-
-static struct directory make_directory(void)
-{
-    struct directory directory = {"/tmp/denoised-template-XXXXXX"};
-    cr_assert_not_null(mkdtemp(directory.path));
-    return directory;
-}
-
-static void write_file(const struct directory *directory, const char *name, const char *text)
-{
-    char path[128];
-    snprintf(path, sizeof path, "%s/%s", directory->path, name);
-    FILE *file = fopen(path, "w");
-    cr_assert_not_null(file);
-    fputs(text, file);
-    fclose(file);
-}
-
-/* Writes a config with this template value, which is taken over. */
-static void write_config(const struct directory *directory, json_t *template_value, json_t *bos)
+/* Writes a config with these values, which are taken over. */
+static void write_config(const struct temporary_directory *directory, json_t *template_value,
+                         json_t *bos)
 {
     json_t *config = json_object();
     json_object_set_new(config, "chat_template", template_value);
     json_object_set_new(config, "bos_token", bos);
     char *text = json_dumps(config, 0);
-    write_file(directory, "tokenizer_config.json", text);
+    temporary_write_text(directory, "tokenizer_config.json", text);
     free(text);
     json_decref(config);
 }
 
-static void remove_directory(const struct directory *directory)
-{
-    static const char *const names[] = {"tokenizer_config.json", "chat_template.jinja"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char path[128];
-        snprintf(path, sizeof path, "%s/%s", directory->path, names[i]);
-        unlink(path);
-    }
-    rmdir(directory->path);
-}
-
 /* Loads a directory and compares the family; NULL for none. Then removes the directory. */
-static void expect_family(const struct directory *directory, const char *family,
+static void expect_family(const struct temporary_directory *directory, const char *family,
                           const char *reason_word)
 {
     struct chat_template *chat_template = NULL;
@@ -294,12 +263,12 @@ static void expect_family(const struct directory *directory, const char *family,
         cr_expect_not_null(strstr(reason, reason_word), "%s", reason);
     }
     chat_template_free(chat_template);
-    remove_directory(directory);
+    temporary_directory_remove(directory);
 }
 
 Test(chat_template, loads_a_string_and_a_bos_object_from_the_config)
 {
-    struct directory directory = make_directory();
+    struct temporary_directory directory = temporary_directory_create();
     char *text = template_of("llada");
     write_config(&directory, json_string(text), json_pack("{s:s}", "content", "<bos>"));
     struct chat_template *chat_template = NULL;
@@ -319,12 +288,12 @@ Test(chat_template, loads_a_string_and_a_bos_object_from_the_config)
     rendered_free(&rendered);
     chat_template_free(chat_template);
     free(text);
-    remove_directory(&directory);
+    temporary_directory_remove(&directory);
 }
 
 Test(chat_template, loads_the_default_of_a_list)
 {
-    struct directory directory = make_directory();
+    struct temporary_directory directory = temporary_directory_create();
     char *text = template_of("chatml_qwen25");
     write_config(&directory,
                  json_pack("[{s:s,s:s},{s:s,s:s}]", "name", "tool_use", "template", "x", "name",
@@ -336,48 +305,48 @@ Test(chat_template, loads_the_default_of_a_list)
 
 Test(chat_template, jinja_file_wins_over_the_config)
 {
-    struct directory directory = make_directory();
+    struct temporary_directory directory = temporary_directory_create();
     char *text = template_of("llada2");
     write_config(&directory, json_string("something else"), json_string("<bos>"));
-    write_file(&directory, "chat_template.jinja", text);
+    temporary_write_text(&directory, "chat_template.jinja", text);
     free(text);
     expect_family(&directory, "llada2", NULL);
 }
 
 Test(chat_template, jinja_file_alone_is_enough)
 {
-    struct directory directory = make_directory();
+    struct temporary_directory directory = temporary_directory_create();
     char *text = template_of("chatml_dream");
-    write_file(&directory, "chat_template.jinja", text);
+    temporary_write_text(&directory, "chat_template.jinja", text);
     free(text);
     expect_family(&directory, "chatml_dream", NULL);
 }
 
 Test(chat_template, no_template_is_no_error)
 {
-    struct directory directory = make_directory();
+    struct temporary_directory directory = temporary_directory_create();
     expect_family(&directory, NULL, "no chat template");
-    directory = make_directory();
+    directory = temporary_directory_create();
     write_config(&directory, json_null(), json_null());
     expect_family(&directory, NULL, "no chat template");
 }
 
 Test(chat_template, unknown_template_is_no_error)
 {
-    struct directory directory = make_directory();
+    struct temporary_directory directory = temporary_directory_create();
     write_config(&directory, json_string("{{ messages }}"), json_null());
     expect_family(&directory, NULL, "known");
 }
 
 Test(chat_template, broken_config_is_an_error_that_names_the_file)
 {
-    struct directory directory = make_directory();
-    write_file(&directory, "tokenizer_config.json", "{");
+    struct temporary_directory directory = temporary_directory_create();
+    temporary_write_text(&directory, "tokenizer_config.json", "{");
     struct chat_template *chat_template = NULL;
     const char *reason = NULL;
     struct error err = {0};
     cr_expect_eq(chat_template_load(&chat_template, &reason, directory.path, &err), ERROR_INVALID);
     cr_expect_null(chat_template);
     cr_expect_not_null(strstr(err.message, "tokenizer_config.json"));
-    remove_directory(&directory);
+    temporary_directory_remove(&directory);
 }

@@ -1,0 +1,120 @@
+/* Starting and stopping. */
+#include <criterion/criterion.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/http/client.h"
+
+/* Two answers one after the other. */
+#define LONG_STREAM                                                                                \
+    "{\"prompt\":\"a\",\"max_tokens\":160,\"steps\":160,\"ignore_eos\":true,\"n\":2,"              \
+    "\"stream\":true}"
+
+static struct server_process server;
+
+/* A connection on which a long stream has begun. */
+static int begin_stream(struct buffer *in)
+{
+    int fd = socket_open(&server);
+
+    cr_assert(socket_post(fd, "/v1/completions", LONG_STREAM, "Connection: close\r\n"));
+    cr_assert(socket_read_until(fd, in, "data: {"));
+    return fd;
+}
+
+Test(lifecycle, sigterm_refuses_new_requests_finishes_running_ones_and_exits_with_0)
+{
+    struct buffer in = {0};
+    char retry[16];
+
+    cr_assert(server_process_start(&server, (const char *const[]){"--max-sequences", "1", NULL}));
+    int fd = begin_stream(&in);
+    server_process_signal(&server, SIGTERM);
+    cr_assert(server_process_wait_for_log(&server, "draining"));
+    struct reply ready = client_send(&server, "GET", "/ready", NULL);
+    while (ready.status == 200) { /* the log line comes a moment before the deed */
+        reply_free(&ready);
+        ready = client_send(&server, "GET", "/ready", NULL);
+    }
+    expect_error(&ready, 503, "unavailable_error", "draining");
+    cr_assert(head_value(ready.head.data, "retry-after", retry, sizeof retry));
+    struct reply refused =
+        client_send(&server, "POST", "/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":4}");
+    expect_error(&refused, 503, "unavailable_error", "draining");
+    cr_assert(head_value(refused.head.data, "retry-after", retry, sizeof retry));
+    struct reply health = client_send(&server, "GET", "/health", NULL);
+    cr_assert_eq(health.status, 200);
+    cr_assert(socket_read_to_end(fd, &in));
+    cr_assert_not_null(strstr(in.data, "data: [DONE]\n\n"), "%s", in.data);
+    cr_assert_eq(server_process_wait(&server), 0);
+    reply_free(&ready);
+    reply_free(&refused);
+    reply_free(&health);
+    buffer_free(&in);
+    close(fd);
+}
+
+Test(lifecycle, what_outlasts_the_drain_timeout_ends_with_an_error_event)
+{
+    struct buffer in = {0};
+
+    cr_assert(server_process_start(
+        &server, (const char *const[]){"--max-sequences", "1", "--drain-timeout", "0.1", NULL}));
+    int fd = begin_stream(&in);
+    server_process_signal(&server, SIGTERM);
+    cr_assert(socket_read_to_end(fd, &in));
+    cr_assert_not_null(strstr(in.data, "data: {\"error\":{"), "%s", in.data);
+    cr_assert_null(strstr(in.data, "[DONE]"), "%s", in.data);
+    cr_assert_eq(server_process_wait(&server), 0);
+    buffer_free(&in);
+    close(fd);
+}
+
+Test(lifecycle, a_second_signal_ends_at_once_even_with_clients_that_wait)
+{
+    struct buffer in = {0}, unstreamed = {0};
+
+    cr_assert(server_process_start(&server, (const char *const[]){"--max-sequences", "1", NULL}));
+    int fd = begin_stream(&in), waiting = socket_open(&server), idle = socket_open(&server);
+    cr_assert(socket_post(waiting, "/v1/completions", "{\"prompt\":\"a\",\"n\":64}", ""));
+    server_process_signal(&server, SIGTERM);
+    cr_assert(server_process_wait_for_log(&server, "draining"));
+    server_process_signal(&server, SIGTERM);
+    cr_assert_eq(server_process_wait(&server), 0);
+    cr_assert(socket_read_to_end(fd, &in));
+    cr_assert_not_null(strstr(in.data, "data: {\"error\":{"), "%s", in.data);
+    socket_read_to_end(waiting, &unstreamed);
+    cr_assert(unstreamed.data == NULL || strstr(unstreamed.data, " 200 OK") == NULL);
+    buffer_free(&in);
+    buffer_free(&unstreamed);
+    close(fd);
+    close(waiting);
+    close(idle);
+}
+
+Test(lifecycle, a_port_in_use_is_exit_2_and_a_message_that_names_it)
+{
+    struct server_process second;
+    char port[16];
+
+    cr_assert(server_process_start(&server, NULL));
+    snprintf(port, sizeof port, "%d", server.port);
+    cr_assert_eq(server_process_try(&second, (const char *const[]){"--port", port, NULL}), 2);
+    cr_assert_not_null(strstr(second.log.data, port), "%s", second.log.data);
+    cr_assert_not_null(strstr(second.log.data, "in use"), "%s", second.log.data);
+    buffer_free(&second.log);
+    cr_assert_eq(server_process_stop(&server), 0);
+}
+
+Test(lifecycle, one_event_thread_and_one_preparation_thread_suffice)
+{
+    cr_assert(
+        server_process_start(&server, (const char *const[]){"--event-threads", "1",
+                                                            "--preparation-threads", "1", NULL}));
+    struct reply reply =
+        client_send(&server, "POST", "/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":4}");
+    cr_assert_eq(reply.status, 200);
+    reply_free(&reply);
+    cr_assert_eq(server_process_stop(&server), 0);
+}
