@@ -100,16 +100,17 @@ LANES_INLINE void rope_head(void *head, const float *scale, float epsilon, const
 static float softmax_page(float *scores, int64_t count, float scale, float *maximum, float *sum)
 {
     const int_lanes first = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    float_lanes values[PANEL_COLUMNS / LANES], total = {0}, correction = {0};
-    float largest = *maximum;
+    float_lanes values[PANEL_COLUMNS / LANES], total = {0}, correction = {0}, most = {0};
 
+    most += *maximum;
     for (int32_t i = 0; i < PANEL_COLUMNS / LANES; i++) {
         int_lanes inside = first + i * LANES < (int32_t)count;
         lanes_load(&values[i], scores, i * LANES, DTYPE_FLOAT32);
         values[i] *= scale;
         lanes_keep_where(&values[i], &inside, -INFINITY);
-        largest = lanes_max(&values[i], largest);
+        lanes_raise(&most, &values[i]);
     }
+    float largest = lanes_max(&most);
     for (int32_t i = 0; i < PANEL_COLUMNS / LANES; i++) {
         int_lanes inside = first + i * LANES < (int32_t)count;
         values[i] -= largest;
@@ -127,16 +128,20 @@ static float softmax_page(float *scores, int64_t count, float scale, float *maxi
 
 static float row_max(const float *row, int64_t count)
 {
-    float_lanes largest = {0};
+    float_lanes largest = {0}, other;
     largest += -INFINITY;
-    for (int64_t i = 0; i + LANES <= count; i += LANES) {
-        float_lanes value;
-        lanes_load(&value, row, i, DTYPE_FLOAT32);
-        int_lanes greater = value > largest;
-        largest = (float_lanes)(((int_lanes)value & greater) | ((int_lanes)largest & ~greater));
+    other = largest;
+    int64_t i = 0;
+    for (; i + 2 * LANES <= count; i += 2 * LANES) {
+        float_lanes first, second;
+        lanes_load(&first, row, i, DTYPE_FLOAT32);
+        lanes_load(&second, row, i + LANES, DTYPE_FLOAT32);
+        lanes_raise(&largest, &first);
+        lanes_raise(&other, &second);
     }
-    float result = lanes_max(&largest, -INFINITY);
-    for (int64_t i = count / LANES * LANES; i < count; i++)
+    lanes_raise(&largest, &other);
+    float result = lanes_max(&largest);
+    for (; i < count; i++)
         result = row[i] > result ? row[i] : result;
     return result;
 }

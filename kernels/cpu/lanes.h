@@ -97,14 +97,23 @@ LANES_INLINE float lanes_sum(const float_lanes *value)
     return sums[0];
 }
 
-/* The largest that is no NaN, or `start`. */
-LANES_INLINE float lanes_max(const float_lanes *value, float start)
+/* largest = value where that is greater; a NaN in value never is. */
+LANES_INLINE void lanes_raise(float_lanes *largest, const float_lanes *value)
+{
+    int_lanes greater = *value > *largest;
+    *largest = (float_lanes)(((int_lanes)*value & greater) | ((int_lanes)*largest & ~greater));
+}
+
+/* Of lanes without NaN. */
+LANES_INLINE float lanes_max(const float_lanes *value)
 {
     float values[LANES];
     memcpy(values, value, sizeof values);
-    for (int i = 0; i < LANES; i++)
-        start = values[i] > start ? values[i] : start;
-    return start;
+    for (int width = LANES / 2; width > 0; width /= 2) {
+        for (int i = 0; i < width; i++)
+            values[i] = values[i] > values[i + width] ? values[i] : values[i + width];
+    }
+    return values[0];
 }
 
 /* Bit i is set where value[i] > threshold. */

@@ -109,7 +109,7 @@ static int engine_make(struct runtime *runtime, const struct settings *settings,
     };
 
     if (options.max_rows_per_tick < 0)
-        options.max_rows_per_tick = context > 512 ? context : 512;
+        options.max_rows_per_tick = 2 * context > 512 ? 2 * context : 512;
     return engine_create(&runtime->engine, runtime->model, &options, err);
 }
 

@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "kernels/backend.h"
 #include "server/model/config.h"
 
 /* Which masked positions commit in a round. */
@@ -20,6 +21,12 @@ const char *selection_name(enum selection selection); /* "steps", ... */
 bool selection_from_name(const char *name, enum selection *out);
 const char *cache_mode_name(enum cache_mode cache); /* "none", ... */
 bool cache_mode_from_name(const char *name, enum cache_mode *out);
+
+/* Bytes that the joined text of the answer must not contain. */
+struct banned_word {
+    const char *bytes; /* [length] length >= 1 */
+    int32_t length;
+};
 
 /* One request's parameters after defaults and validation. */
 struct decode_params {
@@ -39,6 +46,20 @@ struct decode_params {
     float cfg_scale;     /* 0: no guidance */
     bool eos_early_stop; /* end as soon as everything up to the first stop id is committed */
     bool ignore_eos;     /* stop ids are banned */
+    bool logits_eos_inf; /* the model's EOS ids are banned before the softmax (LLaDA) */
+    bool confidence_eos_eot_inf;               /* stop ids commit last (LLaDA) */
+    float presence_penalty, frequency_penalty; /* 0: off */
+    float repetition_penalty;                  /* 1: off */
+    /* What follows lies in the request's arena, or wherever it outlives the request. */
+    const struct token_bias *biases; /* [bias_count]; -INFINITY bans */
+    int32_t bias_count;
+    const uint32_t *allowed;        /* bitset over the embedding's rows; NULL: all */
+    const int32_t *negative_prompt; /* [negative_prompt_length] of the guidance partner; NULL: the
+                                       prompt masked */
+    int32_t negative_prompt_length;
+    const struct banned_word *banned_words; /* [banned_word_count] */
+    int32_t banned_word_count;
+    int32_t top_logprobs; /* raw top entries kept for every position, 0 to HEAD_RAW_TOP_MAX */
     int32_t stop_tokens[MODEL_STOP_TOKENS_MAX];
     int32_t stop_token_count;
 };

@@ -15,8 +15,7 @@ struct error;
 struct token_list;
 struct tokenizer;
 
-/* Reads a tokenizer.json. ERROR_INVALID or ERROR_UNSUPPORTED with a line that names file and key.
- */
+/* Reads a tokenizer.json. ERROR_INVALID or ERROR_UNSUPPORTED: the line names file and key. */
 int tokenizer_load(struct tokenizer **out, const char *path, struct error *err);
 void tokenizer_free(struct tokenizer *tokenizer); /* NULL is fine */
 

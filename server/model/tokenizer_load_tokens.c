@@ -34,7 +34,7 @@ static int measure(struct token_reader *reader)
     int32_t largest = -1;
     for (void *at = json_object_iter((json_t *)reader->vocabulary); at != NULL;
          at = json_object_iter_next((json_t *)reader->vocabulary, at)) {
-        int32_t id;
+        int32_t id = 0;
         int result = read_id(reader, json_object_iter_value(at), "model.vocab",
                              json_object_iter_key(at), &id);
         if (result != 0) {
@@ -50,7 +50,7 @@ static int measure(struct token_reader *reader)
                              "%s: added_tokens[%zu] must be an object with a string content",
                              reader->path, i);
         }
-        int32_t id;
+        int32_t id = 0;
         int result = read_id(reader, json_object_get(token, "id"), "added_tokens", content, &id);
         if (result != 0) {
             return result;

@@ -62,7 +62,7 @@ static const struct setting TABLE[] = {
             "CPU threads of the engine; default: as many as the process may use"),
     INTEGER(max_sequences, MODEL_COMMANDS, "32", 1, 4096, "sequences refined at the same time"),
     INTEGER(max_rows_per_tick, MODEL_COMMANDS, NULL, 1, 1 << 20,
-            "rows of one forward pass; default: the model's context, at least 512"),
+            "rows of one forward pass; default: twice the model's context, at least 512"),
     INTEGER(queue_limit, MODEL_COMMANDS, "256", 0, 1 << 20, "sequences that may wait"),
     INTEGER(kv_cache_tokens, MODEL_COMMANDS, NULL, 64, 1LL << 32,
             "positions of the KV cache; default: max_sequences full contexts, at most a quarter of "

@@ -254,26 +254,25 @@ SUBJECT_TEST(attention, shadow_row_equals_a_stored_row_and_stores_nothing)
     backend_destroy(backend);
 }
 
-/* What an ended sequence left in a page, be it NaN, cannot be seen behind kv_end. */
-SUBJECT_TEST(attention, nothing_behind_kv_end_is_seen)
+/* What an ended sequence left in a page, be it NaN or huge, cannot be seen behind kv_end. */
+static void check_reused_page(const struct subject *subject, int fill)
 {
     const struct attention_case *shape = &CASES[3];
     struct backend *clean = open_for(subject, 1, shape), *dirty = open_for(subject, 1, shape);
     struct random random = {24};
     struct rows *poison = rows_create(), *rows = rows_create();
     size_t element = dtype_size(subject->dtype), width = qkv_width(shape);
-    float *scales = random_activations(&random, 2 * (size_t)shape->head_dim, DTYPE_FLOAT32);
     for (int32_t i = 0; i < 128; i++)
         rows_add(poison, 1, i, 128, false);
     for (int32_t i = 0; i < 71; i++)
         rows_add(rows, 1, i, 71, false);
-    char *nans = malloc(128 * width * element);
-    cr_assert_not_null(nans);
-    memset(nans, 0xff, 128 * width * element);
+    char *left = malloc(128 * width * element);
+    cr_assert_not_null(left);
+    memset(left, fill, 128 * width * element);
     void *qkv = random_activations(&random, 71 * width, subject->dtype);
-    struct attended poisoned = run_step(dirty, shape, poison, nans, scales, 0);
-    struct attended actual = run_step(dirty, shape, rows, qkv, scales, 0);
-    struct attended expected = run_step(clean, shape, rows, qkv, scales, 0);
+    struct attended poisoned = run_step(dirty, shape, poison, left, NULL, 0);
+    struct attended actual = run_step(dirty, shape, rows, qkv, NULL, 0);
+    struct attended expected = run_step(clean, shape, rows, qkv, NULL, 0);
     expect_same_bits(actual.out, expected.out,
                      71 * (size_t)(shape->heads * shape->head_dim) * element, "a reused page");
     free_attended(&poisoned);
@@ -281,9 +280,14 @@ SUBJECT_TEST(attention, nothing_behind_kv_end_is_seen)
     free_attended(&expected);
     free(poison);
     free(rows);
-    free(nans);
+    free(left);
     free(qkv);
-    free(scales);
     backend_destroy(clean);
     backend_destroy(dirty);
+}
+
+SUBJECT_TEST(attention, nothing_behind_kv_end_is_seen)
+{
+    check_reused_page(subject, 0xff); /* NaN */
+    check_reused_page(subject, 0x47); /* some 50,000 in both dtypes */
 }

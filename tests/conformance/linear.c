@@ -121,6 +121,15 @@ SUBJECT_TEST(linear, nan_of_one_line_stays_in_it)
         else
             ((float *)in)[at] = bad[i];
     }
+    /* What an earlier call left in working memory must not matter either. */
+    const struct linear_case even = {8, 70, 256, false};
+    float *even_values = random_floats(&random, 70 * 256);
+    void *nans = malloc(8 * 256 * sizeof(float));
+    cr_assert_not_null(nans);
+    memset(nans, 0xff, 8 * 256 * sizeof(float));
+    free(run_linear(backend, &even, nans, 8, even_values, NULL));
+    free(even_values);
+    free(nans);
     void *actual = run_linear(backend, &shape, in, 8, values, NULL);
     void *expected = run_linear(reference, &shape, in, 8, values, NULL);
     expect_near(actual, expected, 8 * 70, subject->dtype, 1, "linear with NaN");
@@ -130,6 +139,36 @@ SUBJECT_TEST(linear, nan_of_one_line_stays_in_it)
     free(expected);
     backend_destroy(backend);
     backend_destroy(reference);
+}
+
+SUBJECT_TEST(linear, bfloat16_results_round_to_nearest_even)
+{
+    struct backend *backend = subject_open(subject, 1);
+    struct backend_limits limits = plain_limits(8, 16);
+    const struct linear_case shape = {4, 20, 2, false};
+    /* Sums between two neighbours of bfloat16, whose distance is 2^-7 from 1 on. */
+    const float first[4] = {1, 1 + 0x1p-7f, -1, 1},
+                second[4] = {0x1p-8f, 0x1p-8f, -0x1p-8f, 0x1.8p-8f};
+    const float rounded[4] = {1, 1 + 0x1p-6f, -1, 1 + 0x1p-7f};
+    float ones[40];
+    uint16_t in[8];
+    if (subject->dtype != DTYPE_BFLOAT16) {
+        backend_destroy(backend);
+        return;
+    }
+    reserve(backend, &limits);
+    for (int i = 0; i < 40; i++)
+        ones[i] = 1;
+    for (int i = 0; i < 4; i++) {
+        in[2 * i] = bfloat16_from_float(first[i]);
+        in[2 * i + 1] = bfloat16_from_float(second[i]);
+    }
+    uint16_t *out = run_linear(backend, &shape, in, 4, ones, NULL);
+    for (int i = 0; i < 80; i++)
+        cr_assert_eq(bfloat16_to_float(out[i]), rounded[i / 20], "line %d column %d is %a", i / 20,
+                     i % 20, (double)bfloat16_to_float(out[i]));
+    free(out);
+    backend_destroy(backend);
 }
 
 /* The same numbers, which every dtype holds exactly, as four kinds of source. */

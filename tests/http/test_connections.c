@@ -6,9 +6,12 @@
 
 #include "tests/http/client.h"
 
-/* One sequence at a time, so that what a lost client leaves behind delays the next request. */
+/*
+ * One sequence at a time, so that what a lost client leaves behind delays the next request; and a
+ * queue that LONG_FIELDS fills, so that /ready tells when such a request is in.
+ */
 static const char *const ONE_AT_A_TIME[] = {
-    "--max-sequences", "1", "--queue-limit", "256", "--half-close-grace", "0.2", NULL};
+    "--max-sequences", "1", "--queue-limit", "63", "--half-close-grace", "0.2", NULL};
 
 static struct server_process server;
 
@@ -274,10 +277,10 @@ Test(connections, a_slow_reader_does_not_hold_the_engine_and_misses_only_rounds)
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &tiny, sizeof tiny);
     cr_assert(socket_post(fd, "/v1/completions",
                           "{\"prompt\":\"a\",\"max_tokens\":160,\"steps\":160,\"ignore_eos\":true,"
-                          "\"n\":6,\"stream\":true,\"diffusing\":true}",
+                          "\"n\":2,\"stream\":true,\"diffusing\":true}",
                           "Connection: close\r\n"));
     cr_assert(socket_read_until(fd, &in, "data: {"));
-    /* First come, first served: this answer means that the six others are complete. */
+    /* First come, first served: this answer means that the two others are complete. */
     struct reply reply = client_send(&server, "POST", "/v1/completions", SHORT);
     cr_assert_eq(reply.status, 200);
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &large, sizeof large);
@@ -285,7 +288,7 @@ Test(connections, a_slow_reader_does_not_hold_the_engine_and_misses_only_rounds)
     unchunk(in.data, &text);
     struct events events = events_parse(text.data);
     cr_assert(events.done);
-    cr_assert_eq(count(text.data, "\"final\":true"), 6);
+    cr_assert_eq(count(text.data, "\"final\":true"), 2);
     cr_assert_gt(sum_of_skipped(events.list), 0);
     json_decref(events.list);
     reply_free(&reply);

@@ -1,86 +1,30 @@
 #include "tests/support/json_schema.h"
+#include "tests/support/json_schema_internal.h"
 
 #include <math.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/buffer.h"
-#include "common/error.h"
 #include "common/json.h"
-#include "common/utf8.h"
 
 enum { SCHEMA_DEPTH_MAX = 100 }; /* schemas entered at once; our deepest body needs about 20 */
 
-/* Where a value or a keyword stands: the way up to the document's root. */
-struct place {
-    const struct place *above; /* NULL: the root */
-    const char *name;          /* of the member; of a root, its whole pointer; NULL: use index */
-    size_t index;
-    int depth;
-};
-
-static struct place place_root(const char *pointer)
-{
-    return (struct place){.name = pointer};
-}
-
-static struct place place_member(const struct place *above, const char *name)
-{
-    return (struct place){.above = above, .name = name, .depth = above->depth + 1};
-}
-
-static struct place place_item(const struct place *above, size_t index)
-{
-    return (struct place){.above = above, .index = index, .depth = above->depth + 1};
-}
-
-/* As a JSON pointer, "#/paths/~1health". */
-static void append_place(struct buffer *out, const struct place *place)
-{
-    if (!place->above) {
-        buffer_append_text(out, place->name);
-        return;
-    }
-    append_place(out, place->above);
-    buffer_append_char(out, '/');
-    if (!place->name) {
-        buffer_format(out, "%zu", place->index);
-        return;
-    }
-    for (const char *c = place->name; *c; c++) {
-        if (*c == '~' || *c == '/') {
-            buffer_append_text(out, *c == '~' ? "~0" : "~1");
-        } else {
-            buffer_append_char(out, *c);
-        }
-    }
-}
-
-/* The first thing found wrong, and how far into the value that was. */
-struct finding {
-    struct error error;
-    int depth;
-};
-
-/* "VALUE AT: message [schema AT]"; value_at NULL: about the schema alone. */
-__attribute__((format(printf, 5, 6))) static int report(struct finding *finding, int code,
-                                                        const struct place *value_at,
-                                                        const struct place *schema_at,
-                                                        const char *format, ...)
+int json_schema_report(struct finding *finding, int code, const struct json_place *value_at,
+                       const struct json_place *schema_at, const char *format, ...)
 {
     struct buffer text = {0};
     va_list arguments;
-    append_place(&text, value_at ? value_at : schema_at);
+    json_place_append(&text, value_at ? value_at : schema_at);
     buffer_append_text(&text, ": ");
     va_start(arguments, format);
     buffer_format_list(&text, format, arguments);
     va_end(arguments);
     if (value_at) {
         buffer_append_text(&text, " [schema ");
-        append_place(&text, schema_at);
+        json_place_append(&text, schema_at);
         buffer_append_char(&text, ']');
     }
     finding->depth = value_at ? value_at->depth : 0;
@@ -90,59 +34,7 @@ __attribute__((format(printf, 5, 6))) static int report(struct finding *finding,
     return finding->error.code;
 }
 
-/* ---- references ------------------------------------------------------------------------------ */
-
-/* One step of a pointer, [length] bytes with ~0 and ~1. */
-static const json_t *resolve_step(const json_t *node, const char *step, size_t length)
-{
-    char name[256];
-    size_t written = 0;
-    if (length >= sizeof name) {
-        return NULL;
-    }
-    for (size_t i = 0; i < length; i++) {
-        bool escaped = step[i] == '~' && i + 1 < length;
-        name[written++] = !escaped ? step[i] : step[i + 1] == '1' ? '/' : '~';
-        i += escaped ? 1 : 0;
-    }
-    name[written] = '\0';
-    return json_is_array(node) ? json_array_get(node, (size_t)strtoul(name, NULL, 10))
-                               : json_object_get(node, name);
-}
-
-const json_t *json_schema_resolve(const json_t *document, const char *reference)
-{
-    if (strncmp(reference, "#/", 2) != 0) {
-        return NULL;
-    }
-    const json_t *node = document;
-    for (const char *step = reference + 2; node && step;) {
-        const char *slash = strchr(step, '/');
-        node = resolve_step(node, step, slash ? (size_t)(slash - step) : strlen(step));
-        step = slash ? slash + 1 : NULL;
-    }
-    return node;
-}
-
-/* ---- checking a value ------------------------------------------------------------------------ */
-
-/* One keyword of a schema against one value. */
-struct subject {
-    const json_t *document;
-    const json_t *schema;  /* that holds the keyword */
-    const json_t *keyword; /* its value */
-    const json_t *value;
-    const struct place *schema_at; /* of the keyword */
-    const struct place *value_at;
-    int entered; /* schemas so far */
-};
-
-static int check_schema(const struct subject *from, const json_t *schema,
-                        const struct place *schema_at, const json_t *value,
-                        const struct place *value_at, struct finding *finding);
-
-/* A short form of a value for messages. */
-static const char *describe(const json_t *value, char *out, size_t size)
+const char *json_schema_describe(const json_t *value, char *out, size_t size)
 {
     size_t written = json_dumpb(value, out, size - 1, JSON_ENCODE_ANY | JSON_COMPACT);
     if (written == 0 || written >= size) {
@@ -152,11 +44,27 @@ static const char *describe(const json_t *value, char *out, size_t size)
     return out;
 }
 
+/* One keyword of a schema against one value. */
+struct subject {
+    const json_t *document;
+    const json_t *schema;  /* that holds the keyword */
+    const json_t *keyword; /* its value */
+    const json_t *value;
+    const struct json_place *schema_at; /* of the keyword */
+    const struct json_place *value_at;
+    int entered; /* schemas so far */
+};
+
+static int check_schema(const struct subject *from, const json_t *schema,
+                        const struct json_place *schema_at, const json_t *value,
+                        const struct json_place *value_at, struct finding *finding);
+
 static int refuse(const struct subject *subject, struct finding *finding, const char *expected)
 {
     char found[96];
-    return report(finding, ERROR_INVALID, subject->value_at, subject->schema_at,
-                  "is %s, but must be %s", describe(subject->value, found, sizeof found), expected);
+    return json_schema_report(finding, ERROR_INVALID, subject->value_at, subject->schema_at,
+                              "is %s, but must be %s",
+                              json_schema_describe(subject->value, found, sizeof found), expected);
 }
 
 static bool is_integral(const json_t *value)
@@ -185,7 +93,8 @@ static int check_type(const struct subject *subject, struct finding *finding)
     }
     char expected[128];
     return fits ? 0
-                : refuse(subject, finding, describe(subject->keyword, expected, sizeof expected));
+                : refuse(subject, finding,
+                         json_schema_describe(subject->keyword, expected, sizeof expected));
 }
 
 /* 1 and 1.0 are the same value. */
@@ -201,7 +110,8 @@ static int check_const(const struct subject *subject, struct finding *finding)
     char expected[96];
     return is_equal(subject->keyword, subject->value)
                ? 0
-               : refuse(subject, finding, describe(subject->keyword, expected, sizeof expected));
+               : refuse(subject, finding,
+                        json_schema_describe(subject->keyword, expected, sizeof expected));
 }
 
 static int check_enum(const struct subject *subject, struct finding *finding)
@@ -213,7 +123,7 @@ static int check_enum(const struct subject *subject, struct finding *finding)
     }
     char words[256], expected[288];
     snprintf(expected, sizeof expected, "one of %s",
-             describe(subject->keyword, words, sizeof words));
+             json_schema_describe(subject->keyword, words, sizeof words));
     return refuse(subject, finding, expected);
 }
 
@@ -223,8 +133,8 @@ static int check_required(const struct subject *subject, struct finding *finding
          i++) {
         const char *name = json_string_value(json_array_get(subject->keyword, i));
         if (!json_object_get(subject->value, name)) {
-            return report(finding, ERROR_INVALID, subject->value_at, subject->schema_at,
-                          "lacks the member %s", name);
+            return json_schema_report(finding, ERROR_INVALID, subject->value_at, subject->schema_at,
+                                      "lacks the member %s", name);
         }
     }
     return 0;
@@ -237,10 +147,10 @@ static int check_properties(const struct subject *subject, struct finding *findi
     json_object_foreach((json_t *)subject->keyword, name, schema)
     {
         const json_t *member = json_object_get(subject->value, name);
-        struct place schema_at = place_member(subject->schema_at, name);
-        struct place value_at = place_member(subject->value_at, name);
-        int code = member ? check_schema(subject, schema, &schema_at, member, &value_at, finding)
-                          : 0;
+        struct json_place schema_at = json_place_member(subject->schema_at, name);
+        struct json_place value_at = json_place_member(subject->value_at, name);
+        int code =
+            member ? check_schema(subject, schema, &schema_at, member, &value_at, finding) : 0;
         if (code) {
             return code;
         }
@@ -258,10 +168,10 @@ static int check_additional(const struct subject *subject, struct finding *findi
         if (json_object_get(properties, name)) {
             continue;
         }
-        struct place value_at = place_member(subject->value_at, name);
+        struct json_place value_at = json_place_member(subject->value_at, name);
         if (json_is_false(subject->keyword)) {
-            return report(finding, ERROR_INVALID, &value_at, subject->schema_at,
-                          "is a member that the schema does not know");
+            return json_schema_report(finding, ERROR_INVALID, &value_at, subject->schema_at,
+                                      "is a member that the schema does not know");
         }
         int code = json_is_object(subject->keyword)
                        ? check_schema(subject, subject->keyword, subject->schema_at, member,
@@ -277,7 +187,7 @@ static int check_additional(const struct subject *subject, struct finding *findi
 static int check_items(const struct subject *subject, struct finding *finding)
 {
     for (size_t i = 0; i < json_array_size(subject->value); i++) {
-        struct place value_at = place_item(subject->value_at, i);
+        struct json_place value_at = json_place_item(subject->value_at, i);
         int code = check_schema(subject, subject->keyword, subject->schema_at,
                                 json_array_get(subject->value, i), &value_at, finding);
         if (code) {
@@ -294,8 +204,9 @@ static int check_min_items(const struct subject *subject, struct finding *findin
     if (!json_is_array(subject->value) || (json_int_t)size >= least) {
         return 0;
     }
-    return report(finding, ERROR_INVALID, subject->value_at, subject->schema_at,
-                  "has %zu elements, but must have at least %lld", size, (long long)least);
+    return json_schema_report(finding, ERROR_INVALID, subject->value_at, subject->schema_at,
+                              "has %zu elements, but must have at least %lld", size,
+                              (long long)least);
 }
 
 static int check_max_items(const struct subject *subject, struct finding *finding)
@@ -305,8 +216,9 @@ static int check_max_items(const struct subject *subject, struct finding *findin
     if ((json_int_t)size <= most) {
         return 0;
     }
-    return report(finding, ERROR_INVALID, subject->value_at, subject->schema_at,
-                  "has %zu elements, but must have at most %lld", size, (long long)most);
+    return json_schema_report(finding, ERROR_INVALID, subject->value_at, subject->schema_at,
+                              "has %zu elements, but must have at most %lld", size,
+                              (long long)most);
 }
 
 /* Bytes that begin a character; jansson has refused what is not UTF-8. */
@@ -326,16 +238,16 @@ static int check_min_length(const struct subject *subject, struct finding *findi
     if (!json_is_string(subject->value) || count_characters(subject->value) >= least) {
         return 0;
     }
-    return report(finding, ERROR_INVALID, subject->value_at, subject->schema_at,
-                  "has %lld characters, but must have at least %lld",
-                  (long long)count_characters(subject->value), (long long)least);
+    return json_schema_report(finding, ERROR_INVALID, subject->value_at, subject->schema_at,
+                              "has %lld characters, but must have at least %lld",
+                              (long long)count_characters(subject->value), (long long)least);
 }
 
 static int refuse_bound(const struct subject *subject, struct finding *finding, const char *side)
 {
     char bound[32], expected[64];
     snprintf(expected, sizeof expected, "%s %s", side,
-             describe(subject->keyword, bound, sizeof bound));
+             json_schema_describe(subject->keyword, bound, sizeof bound));
     return refuse(subject, finding, expected);
 }
 
@@ -367,10 +279,13 @@ static size_t count_fitting(const struct subject *subject, struct finding *best)
     best->depth = -1;
     for (size_t i = 0; i < json_array_size(subject->keyword); i++) {
         struct finding branch = {0};
-        struct place schema_at = place_item(subject->schema_at, i);
+        struct json_place schema_at = json_place_item(subject->schema_at, i);
         if (check_schema(subject, json_array_get(subject->keyword, i), &schema_at, subject->value,
                          subject->value_at, &branch) == 0) {
             fitting++;
+        } else if (branch.error.code != ERROR_INVALID) {
+            *best = branch; /* says nothing about the value: the other branches cannot help */
+            return 0;
         } else if (branch.depth > best->depth) {
             *best = branch;
         }
@@ -397,41 +312,21 @@ static int check_one_of(const struct subject *subject, struct finding *finding)
     if (fitting == 0) {
         return refuse_branches(finding, &best);
     }
-    return fitting == 1 ? 0
-                        : report(finding, ERROR_INVALID, subject->value_at, subject->schema_at,
-                                 "fits %zu branches, but must fit exactly one", fitting);
+    return fitting == 1
+               ? 0
+               : json_schema_report(finding, ERROR_INVALID, subject->value_at, subject->schema_at,
+                                    "fits %zu branches, but must fit exactly one", fitting);
 }
 
 static int check_reference(const struct subject *subject, struct finding *finding)
 {
     const char *reference = json_string_value(subject->keyword);
-    struct place schema_at = place_root(reference);
-    return check_schema(subject, json_schema_resolve(subject->document, reference), &schema_at,
+    struct json_place schema_at = json_place_root(reference);
+    return check_schema(subject, json_pointer_resolve(subject->document, reference), &schema_at,
                         subject->value, subject->value_at, finding);
 }
 
-/* ---- keywords -------------------------------------------------------------------------------- */
-
-enum form {
-    FORM_ANY,
-    FORM_TEXT,
-    FORM_NUMBER,
-    FORM_COUNT, /* an integer from 0 */
-    FORM_ARRAY,
-    FORM_NAMES,      /* an array of strings */
-    FORM_TYPES,      /* the name of a type or an array of such */
-    FORM_SCHEMA,     /* a schema */
-    FORM_ADDITIONAL, /* a schema, true or false */
-    FORM_BRANCHES,   /* a non-empty array of schemas */
-    FORM_MEMBERS,    /* an object of schemas */
-    FORM_REFERENCE,
-};
-
-static const struct keyword {
-    const char *name;
-    enum form form;
-    int (*check)(const struct subject *subject, struct finding *finding); /* NULL: annotation */
-} keywords[] = {
+static const struct keyword keywords[] = {
     {"title", FORM_TEXT, NULL},
     {"description", FORM_TEXT, NULL},
     {"default", FORM_ANY, NULL},
@@ -453,11 +348,16 @@ static const struct keyword {
     {"anyOf", FORM_BRANCHES, check_any_of},
     {"oneOf", FORM_BRANCHES, check_one_of},
 };
-enum { KEYWORD_COUNT = sizeof keywords / sizeof keywords[0] };
+
+const struct keyword *json_schema_keywords(size_t *count)
+{
+    *count = sizeof keywords / sizeof keywords[0];
+    return keywords;
+}
 
 static int check_schema(const struct subject *from, const json_t *schema,
-                        const struct place *schema_at, const json_t *value,
-                        const struct place *value_at, struct finding *finding)
+                        const struct json_place *schema_at, const json_t *value,
+                        const struct json_place *value_at, struct finding *finding)
 {
     struct subject subject = {.document = from->document,
                               .schema = schema,
@@ -465,16 +365,16 @@ static int check_schema(const struct subject *from, const json_t *schema,
                               .value_at = value_at,
                               .entered = from->entered + 1};
     if (subject.entered > SCHEMA_DEPTH_MAX) {
-        return report(finding, ERROR_LIMIT, value_at, schema_at,
-                      "more than %d schemas lead to here; do references go in a circle?",
-                      SCHEMA_DEPTH_MAX);
+        return json_schema_report(
+            finding, ERROR_LIMIT, value_at, schema_at,
+            "more than %d schemas lead to here; do references go in a circle?", SCHEMA_DEPTH_MAX);
     }
-    for (size_t i = 0; i < KEYWORD_COUNT; i++) {
+    for (size_t i = 0; i < sizeof keywords / sizeof keywords[0]; i++) {
         subject.keyword = json_object_get(schema, keywords[i].name);
         if (!subject.keyword || !keywords[i].check) {
             continue;
         }
-        struct place keyword_at = place_member(schema_at, keywords[i].name);
+        struct json_place keyword_at = json_place_member(schema_at, keywords[i].name);
         subject.schema_at = &keyword_at;
         int code = keywords[i].check(&subject, finding);
         if (code) {
@@ -484,152 +384,12 @@ static int check_schema(const struct subject *from, const json_t *schema,
     return 0;
 }
 
-int json_schema_check(const json_t *document, const json_t *schema, const char *where,
+int json_schema_check(const json_t *document, const json_t *schema, const struct json_place *where,
                       const json_t *value, struct error *err)
 {
     struct subject subject = {.document = document};
-    struct place schema_at = place_root(where);
-    struct place value_at = place_root("#");
+    struct json_place value_at = json_place_root("#");
     struct finding finding = {0};
-    int code = check_schema(&subject, schema, &schema_at, value, &value_at, &finding);
+    int code = check_schema(&subject, schema, where, value, &value_at, &finding);
     return code ? error_set(err, code, "%s", finding.error.message) : 0;
-}
-
-/* ---- inspecting a schema --------------------------------------------------------------------- */
-
-struct inspection {
-    const json_t *document;
-    struct finding finding;
-};
-
-static bool is_type_name(const json_t *name)
-{
-    static const char *const types[] = {"null",   "boolean", "integer", "number",
-                                        "string", "array",   "object"};
-    for (size_t i = 0; json_is_string(name) && i < sizeof types / sizeof types[0]; i++) {
-        if (strcmp(json_string_value(name), types[i]) == 0) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool is_array_of(const json_t *array, bool (*fits)(const json_t *item))
-{
-    for (size_t i = 0; i < json_array_size(array); i++) {
-        if (!fits(json_array_get(array, i))) {
-            return false;
-        }
-    }
-    return json_array_size(array) > 0;
-}
-
-static bool is_string(const json_t *value)
-{
-    return json_is_string(value);
-}
-
-static bool is_object(const json_t *value)
-{
-    return json_is_object(value);
-}
-
-static bool has_form(const json_t *document, enum form form, const json_t *value)
-{
-    switch (form) {
-    case FORM_ANY:
-        return true;
-    case FORM_TEXT:
-        return json_is_string(value);
-    case FORM_NUMBER:
-        return json_is_number(value);
-    case FORM_COUNT:
-        return json_is_integer(value) && json_integer_value(value) >= 0;
-    case FORM_ARRAY:
-        return json_array_size(value) > 0;
-    case FORM_NAMES:
-        return is_array_of(value, is_string);
-    case FORM_TYPES:
-        return is_type_name(value) || is_array_of(value, is_type_name);
-    case FORM_SCHEMA:
-    case FORM_MEMBERS:
-        return json_is_object(value);
-    case FORM_ADDITIONAL:
-        return json_is_boolean(value) || json_is_object(value);
-    case FORM_BRANCHES:
-        return is_array_of(value, is_object);
-    case FORM_REFERENCE:
-        return json_is_string(value) &&
-               json_is_object(json_schema_resolve(document, json_string_value(value)));
-    }
-    return false;
-}
-
-static int inspect_schema(struct inspection *inspection, const json_t *schema,
-                          const struct place *at);
-
-static int inspect_below(struct inspection *inspection, enum form form, const json_t *value,
-                         const struct place *at)
-{
-    if (form == FORM_SCHEMA || (form == FORM_ADDITIONAL && json_is_object(value))) {
-        return inspect_schema(inspection, value, at);
-    }
-    int code = 0;
-    for (size_t i = 0; form == FORM_BRANCHES && !code && i < json_array_size(value); i++) {
-        struct place branch_at = place_item(at, i);
-        code = inspect_schema(inspection, json_array_get(value, i), &branch_at);
-    }
-    const char *name;
-    json_t *member;
-    json_object_foreach(form == FORM_MEMBERS ? (json_t *)value : NULL, name, member)
-    {
-        struct place member_at = place_member(at, name);
-        code = code ? code : inspect_schema(inspection, member, &member_at);
-    }
-    return code;
-}
-
-static int inspect_schema(struct inspection *inspection, const json_t *schema,
-                          const struct place *at)
-{
-    const char *name;
-    json_t *value;
-    if (!json_is_object(schema)) {
-        return report(&inspection->finding, ERROR_INVALID, NULL, at,
-                      "is %s, but a schema is an object here", json_type_name(schema));
-    }
-    json_object_foreach((json_t *)schema, name, value)
-    {
-        size_t i = 0;
-        while (i < KEYWORD_COUNT && strcmp(keywords[i].name, name) != 0) {
-            i++;
-        }
-        struct place keyword_at = place_member(at, name);
-        if (i == KEYWORD_COUNT) {
-            return report(&inspection->finding, ERROR_INVALID, NULL, &keyword_at,
-                          "the keyword %s is not known here; say it in other words or teach "
-                          "json_schema.c",
-                          name);
-        }
-        if (!has_form(inspection->document, keywords[i].form, value)) {
-            char found[96];
-            return report(&inspection->finding, ERROR_INVALID, NULL, &keyword_at,
-                          "%s cannot be the value of this keyword, or points at nothing",
-                          describe(value, found, sizeof found));
-        }
-        int code = inspect_below(inspection, keywords[i].form, value, &keyword_at);
-        if (code) {
-            return code;
-        }
-    }
-    return 0;
-}
-
-int json_schema_inspect(const json_t *document, const json_t *schema, const char *where,
-                        struct error *err)
-{
-    struct inspection inspection = {.document = document};
-    struct place at = place_root(where);
-    int code = inspect_schema(&inspection, schema, &at);
-    return code ? error_set(err, code, "%s", inspection.finding.error.message) : 0;
 }

@@ -11,17 +11,15 @@
 #include <jansson.h>
 
 struct error;
-
-/* What "#/a/b~1c" points at within the document; NULL: nothing, or not of this form. */
-const json_t *json_schema_resolve(const json_t *document, const char *reference);
+struct json_place;
 
 /*
  * Whether a schema of the document, and all within it, can be checked: known keywords of the right
- * form and references that resolve. `where` is its pointer, "#/components/schemas/Usage". What a
- * reference points at is not followed. ERROR_INVALID names pointer and keyword.
+ * form and references that resolve; what they point at is not followed. `where` is the schema's
+ * place. ERROR_INVALID names pointer and keyword.
  */
-int json_schema_inspect(const json_t *document, const json_t *schema, const char *where,
-                        struct error *err);
+int json_schema_inspect(const json_t *document, const json_t *schema,
+                        const struct json_place *where, struct error *err);
 
 /*
  * Holds a value against a schema that json_schema_inspect has passed. The message of ERROR_INVALID
@@ -29,7 +27,7 @@ int json_schema_inspect(const json_t *document, const json_t *schema, const char
  * oneOf fits, those of the branch that got furthest into the value. References that lead back to
  * themselves without going into the value end in ERROR_LIMIT.
  */
-int json_schema_check(const json_t *document, const json_t *schema, const char *where,
+int json_schema_check(const json_t *document, const json_t *schema, const struct json_place *where,
                       const json_t *value, struct error *err);
 
 #endif

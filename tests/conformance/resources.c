@@ -1,0 +1,105 @@
+/* Memory accounting, and what a backend refuses. */
+#include <stdlib.h>
+#include <string.h>
+#include "common/error.h"
+#include "conformance.h"
+
+SUBJECT_TEST(resources, memory_used_counts_what_is_held)
+{
+    struct backend *backend = subject_open(subject, 2);
+    struct backend_limits limits = plain_limits(8, 100);
+    size_t weights, kv, other, before;
+    float values[70 * 33] = {0}, bias[70] = {0};
+    void *memory;
+    backend->ops->memory_used(backend, &weights, &kv, &before);
+    cr_assert_eq(weights + kv + before, 0);
+    limits.kv_pages = 10;
+    reserve(backend, &limits);
+    backend->ops->memory_used(backend, &weights, &kv, &before);
+    size_t positions = 10 * KV_PAGE_POSITIONS;
+    cr_assert_geq(kv, positions * backend_kv_bytes(&limits.attention, subject->dtype));
+    cr_assert_gt(before, 0);
+
+    struct weight *weight = make_weight(backend, values, 70, 33, bias);
+    cr_assert_eq(backend->ops->memory_create(backend, &memory, 1000, NULL), 0);
+    backend->ops->memory_used(backend, &weights, &kv, &other);
+    cr_assert_geq(weights, 70 * 33 * dtype_size(subject->dtype) + sizeof bias);
+    cr_assert_eq(other, before + 1000);
+    backend->ops->weight_destroy(backend, weight);
+    backend->ops->weight_destroy(backend, NULL);
+    backend->ops->memory_destroy(backend, memory);
+    backend->ops->memory_used(backend, &weights, &kv, &other);
+    cr_assert_eq(weights, 0);
+    cr_assert_eq(other, before);
+    backend_destroy(backend);
+}
+
+SUBJECT_TEST(resources, device_memory_starts_zeroed)
+{
+    struct backend *backend = subject_open(subject, 1);
+    void *memory;
+    char bytes[777];
+    cr_assert_eq(backend->ops->memory_create(backend, &memory, sizeof bytes, NULL), 0);
+    memset(bytes, 1, sizeof bytes);
+    backend->ops->memory_read(backend, bytes, memory, sizeof bytes);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        cr_assert_eq(bytes[i], 0);
+    backend->ops->memory_destroy(backend, memory);
+    backend_destroy(backend);
+}
+
+SUBJECT_TEST(resources, sizes_that_overflow_are_refused)
+{
+    struct backend *backend = subject_open(subject, 1);
+    struct backend_limits limits = plain_limits(8, 100);
+    struct error err = {0};
+    void *memory;
+    limits.attention.layers = 1 << 16;
+    limits.attention.heads = limits.attention.kv_heads = 1 << 16;
+    limits.attention.head_dim = 256;
+    limits.kv_pages = INT32_MAX;
+    cr_assert_eq(backend->ops->reserve(backend, &limits, &err), ERROR_MEMORY);
+    cr_assert_not_null(strstr(err.message, "KV cache"), "%s", err.message);
+    cr_assert_eq(backend->ops->memory_create(backend, &memory, SIZE_MAX - 5, &err), ERROR_MEMORY);
+    backend_destroy(backend);
+}
+
+SUBJECT_TEST(resources, weights_that_do_not_fit_together_are_refused)
+{
+    struct backend *backend = subject_open(subject, 1);
+    float values[12] = {0};
+    struct tensor_source sources[2] = {{values, NULL, DTYPE_FLOAT32, 2, 3},
+                                       {values, NULL, DTYPE_FLOAT32, 2, 4}};
+    struct weight *weight;
+    struct error err = {0};
+    cr_assert_eq(backend->ops->weight_create(backend, &weight, sources, 2, NULL, &err),
+                 ERROR_INVALID);
+    cr_assert_not_null(strstr(err.message, "matrix 1"), "%s", err.message);
+    sources[1] = (struct tensor_source){values, NULL, DTYPE_INT8, 2, 3};
+    cr_assert_eq(backend->ops->weight_create(backend, &weight, sources, 2, NULL, &err),
+                 ERROR_INVALID);
+    cr_assert_not_null(strstr(err.message, "int8 scales"), "%s", err.message);
+    cr_assert_null(weight);
+    cr_assert_eq(backend->ops->weight_create(backend, &weight, sources, 0, NULL, &err),
+                 ERROR_INVALID);
+    backend_destroy(backend);
+}
+
+SUBJECT_TEST(resources, impossible_limits_are_refused_by_name)
+{
+    struct backend *backend = subject_open(subject, 1);
+    struct backend_limits limits = plain_limits(8, 100);
+    struct error err = {0};
+    limits.attention.head_dim = 258;
+    cr_assert_eq(backend->ops->reserve(backend, &limits, &err), ERROR_INVALID);
+    cr_assert_not_null(strstr(err.message, "head_dim"), "%s", err.message);
+    limits.attention.head_dim = 64;
+    limits.attention.heads = 3;
+    limits.attention.kv_heads = 2;
+    cr_assert_eq(backend->ops->reserve(backend, &limits, &err), ERROR_INVALID);
+    limits.attention.kv_heads = 3;
+    limits.vocabulary = 0;
+    cr_assert_eq(backend->ops->reserve(backend, &limits, &err), ERROR_INVALID);
+    cr_assert_not_null(strstr(err.message, "vocabulary"), "%s", err.message);
+    backend_destroy(backend);
+}

@@ -1,0 +1,77 @@
+#include <criterion/criterion.h>
+#include <math.h>
+#include <string.h>
+#include "common/error.h"
+#include "kernels/backend.h"
+
+Test(dtype, float16_is_widened_exactly)
+{
+    for (uint32_t bits = 0; bits < 65536; bits++) {
+        uint16_t half = (uint16_t)bits;
+        _Float16 value;
+        memcpy(&value, &half, sizeof value);
+        float expected = (float)value, actual = float16_to_float(half);
+        if (isnan(expected))
+            cr_assert(isnan(actual), "%04x", bits);
+        else
+            cr_assert(memcmp(&actual, &expected, sizeof actual) == 0, "%04x is %a", bits,
+                      (double)actual);
+    }
+}
+
+Test(dtype, bfloat16_rounds_to_nearest_even)
+{
+    const struct {
+        float value;
+        uint16_t bits;
+    } cases[] = {
+        {1.0f, 0x3f80},  {1 + 0x1p-8f, 0x3f80}, {1 + 0x1.8p-7f, 0x3f82}, {1 + 0x1.02p-8f, 0x3f81},
+        {-0.0f, 0x8000}, {3.4e38f, 0x7f80},     {-INFINITY, 0xff80},     {0x1p-133f, 0x0001},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        cr_assert_eq(bfloat16_from_float(cases[i].value), cases[i].bits, "case %zu", i);
+    /* A NaN whose payload lies in the bits that are cut off stays a NaN. */
+    const uint32_t wide = 0x7f800001u;
+    float nan;
+    memcpy(&nan, &wide, sizeof nan);
+    cr_assert(isnan(bfloat16_to_float(bfloat16_from_float(nan))));
+}
+
+Test(backends, are_chosen_by_name)
+{
+    const struct backend_options options = {DTYPE_FLOAT32, 1, NULL};
+    const char *names[][2] = {{"auto", "cpu"}, {"cpu", "cpu"}, {"ref", "ref"}};
+    for (int i = 0; i < 3; i++) {
+        struct backend *backend;
+        cr_assert_eq(backend_create(&backend, names[i][0], &options, NULL), 0);
+        cr_assert_str_eq(backend->ops->name, names[i][1]);
+        cr_assert_not_null(strstr(backend->ops->description(backend), "float32"));
+        backend_destroy(backend);
+    }
+    backend_destroy(NULL);
+}
+
+Test(backends, messages_list_what_there_is)
+{
+    struct backend_options options = {DTYPE_FLOAT32, 1, NULL};
+    struct backend *backend;
+    struct error err = {0};
+    cr_assert_eq(backend_create(&backend, "tpu", &options, &err), ERROR_INVALID);
+    cr_assert_not_null(strstr(err.message, "\"tpu\""));
+    cr_assert_not_null(strstr(err.message, "cpu or ref"));
+    options.dtype = DTYPE_INT8;
+    cr_assert_eq(backend_create(&backend, "cpu", &options, &err), ERROR_INVALID);
+    cr_assert_not_null(strstr(err.message, "int8"));
+    options = (struct backend_options){DTYPE_FLOAT32, 1, "neon"};
+    cr_assert_eq(backend_create(&backend, "cpu", &options, &err), ERROR_INVALID);
+    cr_assert_not_null(strstr(err.message, "\"neon\""));
+    cr_assert_not_null(strstr(err.message, "scalar"));
+    cr_assert_null(backend);
+}
+
+Test(backends, kv_bytes_count_keys_and_values_of_all_layers)
+{
+    const struct attention_shape shape = {.layers = 6, .heads = 8, .kv_heads = 2, .head_dim = 64};
+    cr_assert_eq(backend_kv_bytes(&shape, DTYPE_BFLOAT16), 2 * 6 * 2 * 64 * 2);
+    cr_assert_eq(backend_kv_bytes(&shape, DTYPE_FLOAT32), 2 * 6 * 2 * 64 * 4);
+}
