@@ -72,6 +72,8 @@ $(BUILD)/denoised: $(call objects,$(PROGRAM_SOURCES)) $(call below,settings $(UP
 	$(if $(filter release,$(FLAVOR)),$(Q)$(SPLIT_DEBUG))
 
 UNIT_SUPPORT_engine := tests/support/fake_backend.c
+# Allocations and locks go through the test that counts them inside a tick.
+UNIT_LDFLAGS_engine := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free,--wrap=pthread_mutex_lock
 define layer_rules
 $(BUILD)/lib$(1).a: $(call objects,$(wildcard $(DIR_$(1):%=%/*.c)))
 	$(Q)rm -f $$@ && $(AR) rcs $$@ $$^
@@ -79,18 +81,18 @@ $(BUILD)/lib$(1).a: $(call objects,$(wildcard $(DIR_$(1):%=%/*.c)))
 $(if $(wildcard tests/unit/$(1)/*.c),TESTS += $(BUILD)/tests/unit-$(1)
 $(BUILD)/tests/unit-$(1): $(call objects,$(wildcard tests/unit/$(1)/*.c) $(UNIT_SUPPORT_$(1))) $(call below,$(UP_TO_$(1)))
 	@echo "  link   $$@"
-	$(Q)mkdir -p $$(@D) && $(CC) $(LDFLAGS) -o $$@ $$^ $$(LDLIBS) $$(TEST_LIBS))
+	$(Q)mkdir -p $$(@D) && $(CC) $(LDFLAGS) $(UNIT_LDFLAGS_$(1)) -o $$@ $$^ $$(LDLIBS) $$(TEST_LIBS))
 endef
 $(foreach layer,$(LAYERS),$(eval $(call layer_rules,$(layer))))
 
 SUPPORT = $(call objects,$(wildcard tests/support/*.c))
 define suite_rules
-$(if $(wildcard tests/$(1)/*.c),TESTS += $(BUILD)/tests/suite-$(1)
-$(BUILD)/tests/suite-$(1): $(call objects,$(wildcard tests/$(1)/*.c)) $(SUPPORT) $(call below,$(UP_TO_http))
+$(if $(wildcard tests/$(1)/*.c),TESTS += $(BUILD)/tests/suite-$(subst /,-,$(1))
+$(BUILD)/tests/suite-$(subst /,-,$(1)): $(call objects,$(wildcard tests/$(1)/*.c)) $(SUPPORT) $(call below,$(UP_TO_http))
 	@echo "  link   $$@"
 	$(Q)mkdir -p $$(@D) && $(CC) $(LDFLAGS) -o $$@ $$^ $$(LDLIBS) $$(TEST_LIBS))
 endef
-$(foreach suite,conformance golden http,$(eval $(call suite_rules,$(suite))))
+$(foreach suite,conformance golden http unit/openapi,$(eval $(call suite_rules,$(suite))))
 
 # Thread tests are plain programs, one a file: Criterion does not work under ThreadSanitizer.
 THREAD_TESTS := $(patsubst tests/thread/%.c,$(BUILD)/tests/thread/%,$(wildcard tests/thread/*.c))

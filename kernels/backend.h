@@ -34,9 +34,10 @@ enum {
 /* ---- what is fixed at start ------------------------------------------------------------------ */
 
 struct backend_options {
-    enum dtype dtype;         /* of weights, activations and KV: DTYPE_FLOAT32 or DTYPE_BFLOAT16 */
-    int threads;              /* CPU backends: 0 takes the CPUs this process may use */
-    const char *instructions; /* cpu: NULL the best there is, or "scalar", "avx2", "avx512" */
+    enum dtype dtype; /* of weights, activations and KV: DTYPE_FLOAT32 or DTYPE_BFLOAT16 */
+    int threads;      /* CPU backends: 0 takes the CPUs this process may use */
+    /* cpu: NULL the best there is, or "scalar", "avx2", "avx512", "avx512bf16" */
+    const char *instructions;
 };
 
 struct attention_shape {

@@ -6,7 +6,7 @@
 
 enum {
     HEAD_DIM_MAX = 256,
-    GRAIN_ROTATED = 1 << 13,  /* elements of q and k that one range should have */
+    GRAIN_ROTATED = 1 << 14,  /* elements of a range: neighbours share cache lines of the K pages */
     SMALL_ATTENTION = 1 << 18 /* multiply-adds that are not worth waking a thread */
 };
 

@@ -1,12 +1,12 @@
 /* embed, add_rmsnorm, swiglu, gather: rows over threads. */
 #include "kernels/cpu/cpu.h"
 
-/* Elements of a range that take some ten microseconds: below it a fork costs more than it gains. */
-enum { GRAIN_ELEMENTS = 1 << 14 };
+/* Elements of a range that take a few microseconds: below it a fork costs more than it gains. */
+enum { GRAIN_ELEMENTS = 1 << 13, GRAIN_EXPONENTIALS = 1 << 12 };
 
-static int64_t rows_of_grain(int64_t columns)
+static int64_t rows_of_grain(int64_t elements, int64_t columns)
 {
-    return GRAIN_ELEMENTS / columns + 1;
+    return elements / columns + 1;
 }
 
 struct embed_job {
@@ -40,7 +40,8 @@ void cpu_embed(struct backend *backend, float *residual, const struct weight *ta
 {
     struct cpu_backend *cpu = cpu_self(backend);
     struct embed_job job = {cpu, residual, (const struct cpu_weight *)table};
-    cpu_run_ranges(cpu, embed_range, &job, cpu->step.rows, rows_of_grain(job.table->columns));
+    cpu_run_ranges(cpu, embed_range, &job, cpu->step.rows,
+                   rows_of_grain(GRAIN_ELEMENTS, job.table->columns));
 }
 
 struct rmsnorm_job {
@@ -69,7 +70,8 @@ void cpu_add_rmsnorm(struct backend *backend, void *out, float *residual, const 
 {
     struct cpu_backend *cpu = cpu_self(backend);
     struct rmsnorm_job job = {cpu, out, residual, delta, scale, epsilon, columns};
-    cpu_run_ranges(cpu, rmsnorm_range, &job, cpu->step.rows, rows_of_grain(columns));
+    cpu_run_ranges(cpu, rmsnorm_range, &job, cpu->step.rows,
+                   rows_of_grain(GRAIN_ELEMENTS, columns));
 }
 
 struct swiglu_job {
@@ -94,7 +96,8 @@ void cpu_swiglu(struct backend *backend, void *out, const void *gate_up, int32_t
 {
     struct cpu_backend *cpu = cpu_self(backend);
     struct swiglu_job job = {cpu, out, gate_up, width};
-    cpu_run_ranges(cpu, swiglu_range, &job, cpu->step.rows, rows_of_grain(width));
+    cpu_run_ranges(cpu, swiglu_range, &job, cpu->step.rows,
+                   rows_of_grain(GRAIN_EXPONENTIALS, width));
 }
 
 void cpu_gather(struct backend *backend, void *out, const void *in, int32_t columns)

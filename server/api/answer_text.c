@@ -1,10 +1,12 @@
 #include "server/api/answer_text.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/arena.h"
 #include "common/error.h"
 #include "common/utf8.h"
+#include "server/api/api.h"
 #include "server/model/tokenizer.h"
 
 enum { CONTINUATION_BYTES_MAX = 3 };
@@ -59,13 +61,25 @@ bool answer_is_stop_token(const struct answer_rules *rules, int32_t id)
     return false;
 }
 
-static size_t token_length(const struct answer_rules *rules, int32_t id)
+size_t answer_token_length(const struct answer_rules *rules, int32_t id)
 {
     size_t length = 0;
     if (!tokenizer_is_special(rules->tokenizer, id)) {
         tokenizer_token_bytes(rules->tokenizer, id, &length);
     }
     return length;
+}
+
+struct token_text *api_token_texts(const struct tokenizer *tokenizer)
+{
+    int32_t count = tokenizer_size(tokenizer);
+    struct token_text *texts = calloc((size_t)count + 1, sizeof *texts);
+    for (int32_t id = 0; texts && id < count; id++) {
+        size_t length;
+        texts[id].bytes = tokenizer_token_bytes(tokenizer, id, &length);
+        texts[id].length = tokenizer_is_special(tokenizer, id) ? 0 : (int32_t)length;
+    }
+    return texts;
 }
 
 /*
@@ -93,14 +107,25 @@ static void cut_at_stop_string(struct answer_text *text, const struct answer_rul
     }
     size_t tail = utf8_incomplete_tail(text->bytes.data, text->bytes.length);
     size_t held = tail > held_most ? tail : held_most;
-    text->safe = text->ended == ANSWER_OPEN ? text->end - held : text->end;
+    bool unfinished = text->ended == ANSWER_OPEN || text->ended == ANSWER_CANCELLED;
+    text->safe = unfinished ? text->end - held : text->end;
+}
+
+/* How many tokens it takes for this many bytes. */
+static int32_t count_tokens(const struct answer_rules *rules, const int32_t *tokens, size_t bytes)
+{
+    int32_t count = 0;
+    for (size_t covered = 0; covered < bytes; count++) {
+        covered += answer_token_length(rules, tokens[count]);
+    }
+    return count;
 }
 
 void answer_text_read(struct answer_text *text, const struct answer_rules *rules,
-                      const int32_t *tokens, int32_t count, bool full)
+                      const int32_t *tokens, int32_t count, enum answer_end otherwise)
 {
     buffer_clear(&text->bytes);
-    text->ended = full ? ANSWER_LENGTH : ANSWER_OPEN;
+    text->ended = otherwise;
     int32_t used = 0;
     while (used < count && tokens[used] != rules->mask_token) {
         if (answer_is_stop_token(rules, tokens[used])) {
@@ -117,12 +142,11 @@ void answer_text_read(struct answer_text *text, const struct answer_rules *rules
         return;
     }
     cut_at_stop_string(text, rules);
-    if (text->ended == ANSWER_STOP_STRING) {
-        size_t bytes = 0;
-        text->tokens = 0;
-        while (bytes < text->end) {
-            bytes += token_length(rules, tokens[text->tokens++]);
-        }
+    if (text->ended == ANSWER_CANCELLED) {
+        text->end = text->safe;
+    }
+    if (text->ended == ANSWER_STOP_STRING || text->ended == ANSWER_CANCELLED) {
+        text->tokens = count_tokens(rules, tokens, text->end);
     }
 }
 
@@ -140,7 +164,7 @@ static int32_t count_touching(const struct answer_rules *rules, const int32_t *t
     int32_t touching = 0;
     size_t offset = 0;
     for (int32_t i = 0; i < count && offset < end; i++) {
-        size_t length = token_length(rules, tokens[i]);
+        size_t length = answer_token_length(rules, tokens[i]);
         touching += length > 0 && offset + length > begin;
         offset += length;
     }

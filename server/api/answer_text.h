@@ -46,6 +46,7 @@ enum answer_end {
     ANSWER_STOP_TOKEN,  /* cut before a stop id */
     ANSWER_STOP_STRING, /* cut before the stop string that is complete first */
     ANSWER_LENGTH,      /* the canvas is full */
+    ANSWER_CANCELLED,   /* cut behind what was settled when the client ended it */
 };
 
 struct answer_text {
@@ -57,11 +58,15 @@ struct answer_text {
 };
 
 /*
- * Reads the text of the leading `count` tokens, all of them settled; `full`: these are the whole
- * canvas. bytes.failed when out of memory. The caller frees text->bytes.
+ * Reads the text of the leading `count` tokens, all of them settled. `otherwise` is how it ends
+ * where neither stop id nor stop string ends it: ANSWER_OPEN, ANSWER_LENGTH or ANSWER_CANCELLED,
+ * which ends it at `safe`. bytes.failed when out of memory. The caller frees text->bytes.
  */
 void answer_text_read(struct answer_text *text, const struct answer_rules *rules,
-                      const int32_t *tokens, int32_t count, bool full);
+                      const int32_t *tokens, int32_t count, enum answer_end otherwise);
+
+/* Bytes that the token adds to the text: none for special ids. */
+size_t answer_token_length(const struct answer_rules *rules, int32_t id);
 
 /*
  * Appends a draft's text, repaired: up to the first stop id, mask_text once for every masked

@@ -25,8 +25,11 @@ struct api_decode_defaults {
     const char *selection, *cache;
 };
 
+struct call_registry;
+
 struct api {
     struct engine *engine;
+    struct call_registry *calls; /* that run; NULL: none can be cancelled by its id */
     const struct tokenizer *tokenizer;
     const struct chat_template *chat_template; /* NULL: chat requests are a 400 */
     const char *chat_template_reason;          /* why it is NULL */
@@ -35,18 +38,37 @@ struct api {
     struct api_decode_defaults settings;
     const char *model_name;
     const char *system_fingerprint; /* names build and model */
-    int64_t created;                /* seconds since 1970, for /v1/models */
+    const char *version;            /* of the build */
+    const char *device;             /* what computes: "cpu", "cuda" */
+    const char *device_description; /* instruction set and threads, or the card */
+    const char *dtype;              /* computed in: "bfloat16", ... */
+    int64_t created;                /* start of the server, seconds since 1970 */
+    int64_t max_body_bytes;         /* that http takes; for /props */
     int32_t max_choices;            /* n at most */
     bool strict;                    /* unknown fields are a 400 */
 };
 
-enum api_endpoint { API_COMPLETIONS, API_CHAT_COMPLETIONS };
+/*
+ * What each of the tokenizer's ids adds to an answer's text, for struct engine_options. One block,
+ * freed with free(), pointing into the tokenizer; NULL when out of memory.
+ */
+struct token_text *api_token_texts(const struct tokenizer *tokenizer);
+
+/* The calls that run, by id. NULL when out of memory. Freed after the last call. */
+struct call_registry *call_registry_create(void);
+void call_registry_free(struct call_registry *registry); /* NULL is fine */
+
+/* The last two are answered by prepare: they never wait, and the engine does not see them. */
+enum api_endpoint { API_COMPLETIONS, API_CHAT_COMPLETIONS, API_TOKENIZE, API_DETOKENIZE };
 
 struct api_call;
 
-/* NULL when out of memory. arrival_us is the clock when the request's first byte was seen. */
+/*
+ * NULL when out of memory. arrival_us is the clock when the request's first byte was seen; owner
+ * names the key that it came with (0: the server has no keys).
+ */
 struct api_call *api_call_create(const struct api *api, enum api_endpoint endpoint,
-                                 int64_t arrival_us);
+                                 int64_t arrival_us, uint64_t owner);
 
 /*
  * Preparation thread: parses and checks the body, renders, tokenises and submits. Whatever goes
@@ -97,6 +119,12 @@ struct api_call_summary {
 };
 struct api_call_summary api_call_summarise(const struct api_call *call);
 
+/*
+ * Any thread: ends the running call of this id and owner at the next tick; it is answered with the
+ * text that was settled. False where there is none, or where it has already ended.
+ */
+bool api_cancel(const struct api *api, const char *id, size_t id_length, uint64_t owner);
+
 /* {"error": {...}}; param and code may be NULL (null). */
 void api_error_body(struct buffer *out, const char *type, const char *param, const char *code,
                     const char *message);
@@ -104,5 +132,12 @@ void api_error_body(struct buffer *out, const char *type, const char *param, con
 /* Bodies of GET /v1/models and /v1/models/{id}; the latter returns false for another id. */
 void api_models_body(const struct api *api, struct buffer *out);
 bool api_model_body(const struct api *api, const char *id, size_t id_length, struct buffer *out);
+
+/* Bodies of GET /version and GET /props. */
+void api_version_body(const struct api *api, struct buffer *out);
+void api_props_body(const struct api *api, struct buffer *out);
+
+/* The engine's numbers and the build in Prometheus' text form; http adds its own behind them. */
+void api_append_metrics(const struct api *api, struct buffer *out);
 
 #endif

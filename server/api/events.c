@@ -3,7 +3,9 @@
 
 #include "common/buffer.h"
 #include "common/log.h"
+#include "common/utf8.h"
 #include "server/api/json_writer.h"
+#include "server/api/logprobs.h"
 #include "server/api/reply.h"
 
 /* One chunk of one choice. */
@@ -12,7 +14,8 @@ struct chunk {
     bool role;        /* chat: names the role */
     const char *text; /* [length] raw bytes; NULL: none */
     size_t length;
-    bool closing; /* the choice's last event */
+    int32_t begin, end; /* tokens whose log-probabilities it brings; none where equal */
+    bool closing;       /* the choice's last event */
 };
 
 static bool diffusing(const struct reply *reply)
@@ -130,7 +133,12 @@ static void append_chunk(struct buffer *out, struct reply *reply, const struct c
     buffer_append_text(out, ",\"choices\":[{\"index\":");
     json_write_integer(out, choice->index);
     append_delta(out, reply, chunk);
-    buffer_append_text(out, ",\"logprobs\":null,\"finish_reason\":");
+    if (chunk->begin < chunk->end) {
+        logprobs_append(out, reply, choice, chunk->begin, chunk->end);
+    } else {
+        buffer_append_text(out, ",\"logprobs\":null");
+    }
+    buffer_append_text(out, ",\"finish_reason\":");
     if (chunk->closing) {
         json_write_text(out, choice_finish_reason(choice));
         choice_append_extras(out, reply, choice);
@@ -155,14 +163,35 @@ static void append_chunk(struct buffer *out, struct reply *reply, const struct c
     buffer_append_text(out, "}\n\n");
 }
 
+/* The role, or the echoed prompt. */
+static void append_first_delta(struct buffer *out, struct reply *reply, struct choice *choice)
+{
+    if (reply->endpoint == API_CHAT_COMPLETIONS) {
+        struct chunk role = {.choice = choice, .role = true, .text = ""};
+        append_chunk(out, reply, &role);
+    } else if (reply->parameters.echo) {
+        struct chunk echo = {.choice = choice,
+                             .text = choice->echo,
+                             .length = choice->echo_length,
+                             .begin = logprobs_begin(reply, choice)};
+        append_chunk(out, reply, &echo);
+    }
+}
+
+/* Moves on to the first token that does not begin before this byte of the text. */
+static void list_tokens(const struct reply *reply, struct choice *choice, size_t before)
+{
+    while (choice->listed < choice->tokens && choice->listed_bytes < before) {
+        choice->listed_bytes +=
+            answer_token_length(&reply->rules, choice->draft.tokens[choice->listed++]);
+    }
+}
+
 static void append_deltas(struct buffer *out, struct reply *reply, struct choice *choice)
 {
     if (!choice->opened) {
         choice->opened = true;
-        if (reply->endpoint == API_CHAT_COMPLETIONS) {
-            struct chunk role = {.choice = choice, .role = true, .text = ""};
-            append_chunk(out, reply, &role);
-        }
+        append_first_delta(out, reply, choice);
     }
     if (!choice_refresh(reply, choice)) {
         return;
@@ -171,12 +200,17 @@ static void append_deltas(struct buffer *out, struct reply *reply, struct choice
     if (reply->text.safe > choice->sent) {
         struct chunk delta = {.choice = choice,
                               .text = reply->text.bytes.data + choice->sent,
-                              .length = reply->text.safe - choice->sent};
+                              .length = reply->text.safe - choice->sent,
+                              .begin = choice->listed};
+        list_tokens(reply, choice, reply->text.safe);
+        delta.end = choice->listed;
         append_chunk(out, reply, &delta);
         choice->sent = reply->text.safe;
     }
-    if (choice->done && !choice_failed(choice)) {
-        struct chunk last = {.choice = choice, .closing = true};
+    if (choice->done && !choice_failed(reply, choice)) {
+        /* Tokens without text at the end are listed here. */
+        struct chunk last = {
+            .choice = choice, .begin = choice->listed, .end = choice->tokens, .closing = true};
         append_chunk(out, reply, &last);
         choice->closed = true;
     }
@@ -190,13 +224,14 @@ static void append_drafts(struct buffer *out, struct reply *reply, struct choice
 {
     bool news = choice_refresh(reply, choice);
     bool fresh = choice->draft.round > choice->delivered_round || choice->done;
-    if (!news || !fresh || choice_failed(choice)) {
+    if (!news || !fresh || choice_failed(reply, choice)) {
         return;
     }
     struct buffer text = {0};
-    if (choice->done) {
-        buffer_append(&text, reply->text.bytes.data, reply->text.end);
-    } else {
+    choice_append_echo(&text, choice);
+    if (choice->done && reply->text.end > 0) {
+        utf8_append_repaired(&text, reply->text.bytes.data, reply->text.end);
+    } else if (!choice->done) {
         answer_text_append_draft(&text, &reply->rules, choice->draft.tokens, choice->draft.length,
                                  &reply->scratch);
     }
@@ -204,6 +239,8 @@ static void append_drafts(struct buffer *out, struct reply *reply, struct choice
                           .role = !choice->opened,
                           .text = text.data ? text.data : "",
                           .length = text.length,
+                          .begin = choice->done ? logprobs_begin(reply, choice) : 0,
+                          .end = choice->done ? choice->tokens : 0,
                           .closing = choice->done};
     choice->opened = true;
     append_chunk(out, reply, &chunk);
@@ -255,7 +292,7 @@ int events_next(struct reply *reply, struct buffer *out)
         } else {
             append_deltas(out, reply, choice);
         }
-        if (choice_failed(choice)) {
+        if (choice_failed(reply, choice)) {
             struct api_error failure;
             choice_failure(choice, &failure);
             buffer_append_text(out, "data: ");

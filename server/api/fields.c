@@ -13,6 +13,7 @@
 #define BOTH     FIELD_BOTH
 #define CHAT     FIELD_CHAT
 #define TEXT     FIELD_COMPLETIONS
+#define TOKENIZE FIELD_TOKENIZE
 #define BOOLEAN  FIELD_BOOLEAN
 #define INTEGER  FIELD_INTEGER
 #define NUMBER   FIELD_NUMBER
@@ -24,8 +25,8 @@
 /* clang-format off */
 static const struct field table[] = {
     /* Standard */
-    {"model", BOTH, STRING, .built = true},
-    {"messages", CHAT, ARRAY, .min = 1, .max = INT32_MAX, .built = true},
+    {"model", BOTH | TOKENIZE | FIELD_DETOKENIZE, STRING, .built = true},
+    {"messages", CHAT | TOKENIZE, ARRAY, .min = 1, .max = INT32_MAX, .built = true},
     {"prompt", TEXT, STRING | ARRAY, .built = true},
     {"max_tokens", BOTH, INTEGER, .min = 1, .max = INT32_MAX, .built = true, .kind = SAMPLING},
     {"max_completion_tokens", BOTH, INTEGER, .min = 1, .max = INT32_MAX, .built = true},
@@ -39,17 +40,17 @@ static const struct field table[] = {
     {"stop", BOTH, STRING | ARRAY, .built = true, .kind = SAMPLING},
     {"stream", BOTH, BOOLEAN, .built = true},
     {"stream_options", BOTH, OBJECT, .built = true},
-    {"logprobs", CHAT, BOOLEAN, .neutral = "[false]", .kind = SAMPLING},
-    {"logprobs", TEXT, INTEGER, .min = 0, .max = 20, .kind = SAMPLING},
-    {"top_logprobs", CHAT, INTEGER, .min = 0, .max = 20, .neutral = "[0]", .kind = SAMPLING},
-    {"echo", TEXT, BOOLEAN, .neutral = "[false]"},
+    {"logprobs", CHAT, BOOLEAN, .built = true, .kind = SAMPLING},
+    {"logprobs", TEXT, INTEGER, .min = 0, .max = 20, .built = true},
+    {"top_logprobs", CHAT, INTEGER, .min = 0, .max = 20, .built = true, .kind = SAMPLING},
+    {"echo", TEXT, BOOLEAN, .built = true},
     {"suffix", TEXT, STRING, .neutral = "[\"\"]"},
-    {"logit_bias", BOTH, OBJECT, .neutral = "[{}]", .kind = SAMPLING},
-    {"presence_penalty", BOTH, NUMBER, .min = -2, .max = 2, .neutral = "[0]", .kind = SAMPLING},
-    {"frequency_penalty", BOTH, NUMBER, .min = -2, .max = 2, .neutral = "[0]", .kind = SAMPLING},
-    {"repetition_penalty", BOTH, NUMBER, .min = 0, .max = 100, .above_min = true, .neutral = "[1]",
+    {"logit_bias", BOTH, OBJECT, .built = true, .kind = SAMPLING},
+    {"presence_penalty", BOTH, NUMBER, .min = -2, .max = 2, .built = true, .kind = SAMPLING},
+    {"frequency_penalty", BOTH, NUMBER, .min = -2, .max = 2, .built = true, .kind = SAMPLING},
+    {"repetition_penalty", BOTH, NUMBER, .min = 0, .max = 100, .above_min = true, .built = true,
      .kind = SAMPLING},
-    {"response_format", BOTH, OBJECT, .neutral = "[{\"type\":\"text\"}]"},
+    {"response_format", BOTH, OBJECT, .built = true},
     {"tools", CHAT, ARRAY, .neutral = "[[]]"},
     {"tool_choice", CHAT, STRING | OBJECT, .neutral = "[\"none\",\"auto\"]"},
     {"prediction", BOTH, OBJECT, .built = false},
@@ -91,22 +92,27 @@ static const struct field table[] = {
     {"editing_threshold", BOTH, NUMBER, .min = 0, .max = 1, .neutral = "[1]"},
     {"max_post_steps", BOTH, INTEGER, .min = 0, .max = INT32_MAX, .neutral = "[0]"},
     {"cfg_scale", BOTH, NUMBER, .min = 0, .max = 1000, .built = true},
-    {"negative_prompt", BOTH, STRING, .neutral = "[\"\"]"},
+    {"negative_prompt", BOTH, STRING, .built = true},
     {"eos_early_stop", BOTH, BOOLEAN, .built = true},
     {"ignore_eos", BOTH, BOOLEAN, .built = true},
-    {"logits_eos_inf", BOTH, BOOLEAN, .neutral = "[false]"},
-    {"confidence_eos_eot_inf", BOTH, BOOLEAN, .neutral = "[false]"},
+    {"logits_eos_inf", BOTH, BOOLEAN, .built = true},
+    {"confidence_eos_eot_inf", BOTH, BOOLEAN, .built = true},
     {"fixed", BOTH, ARRAY, .neutral = "[[]]"},
     {"regex", BOTH, STRING, .built = false},
     {"choice", BOTH, ARRAY, .neutral = "[[]]"},
-    {"bad_words", BOTH, ARRAY, .neutral = "[[]]"},
-    {"allowed_token_ids", BOTH, ARRAY, .built = false},
+    {"bad_words", BOTH, ARRAY, .built = true},
+    {"allowed_token_ids", BOTH, ARRAY, .min = 1, .max = INT32_MAX, .built = true},
     {"draft", BOTH, STRING, .neutral = "[\"\"]"},
     {"reasoning_effort", BOTH, STRING, .words = " instant low medium high ", .built = true},
     {"realtime", BOTH, BOOLEAN, .built = true},
     {"return_token_ids", BOTH, BOOLEAN, .built = true},
     {"return_confidences", BOTH, BOOLEAN, .built = true},
     {"remasking", BOTH, STRING, .words = " low_confidence random ", .built = true},
+    /* /tokenize and /detokenize */
+    {"prompt", TOKENIZE, STRING, .built = true},
+    {"content", TOKENIZE, STRING, .built = true},
+    {"add_special_tokens", TOKENIZE, BOOLEAN, .built = true},
+    {"tokens", FIELD_DETOKENIZE, ARRAY, .built = true},
 };
 /* clang-format on */
 
@@ -251,9 +257,12 @@ static int check_field(const struct field *field, const json_t *value, struct ap
 
 static const struct field *find(const char *name, enum api_endpoint endpoint)
 {
-    unsigned bit = endpoint == API_CHAT_COMPLETIONS ? FIELD_CHAT : FIELD_COMPLETIONS;
+    static const unsigned bits[] = {[API_COMPLETIONS] = FIELD_COMPLETIONS,
+                                    [API_CHAT_COMPLETIONS] = FIELD_CHAT,
+                                    [API_TOKENIZE] = FIELD_TOKENIZE,
+                                    [API_DETOKENIZE] = FIELD_DETOKENIZE};
     for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        if ((table[i].endpoints & bit) && strcmp(table[i].name, name) == 0) {
+        if ((table[i].endpoints & bits[endpoint]) && strcmp(table[i].name, name) == 0) {
             return &table[i];
         }
     }

@@ -23,7 +23,13 @@ enum field_type {
     FIELD_OBJECT = 32,
 };
 
-enum field_endpoints { FIELD_COMPLETIONS = 1, FIELD_CHAT = 2, FIELD_BOTH = 3 };
+enum field_endpoints {
+    FIELD_COMPLETIONS = 1,
+    FIELD_CHAT = 2,
+    FIELD_BOTH = 3,
+    FIELD_TOKENIZE = 4,
+    FIELD_DETOKENIZE = 8,
+};
 
 /* What a field is besides: sampling parameters are listed by /v1/models. */
 enum field_kind { FIELD_PLAIN, FIELD_SAMPLING };

@@ -60,6 +60,15 @@ void json_write_tokens(struct buffer *out, const int32_t *ids, int32_t count)
     buffer_append_char(out, ']');
 }
 
+void json_write_bytes(struct buffer *out, const char *bytes, size_t length)
+{
+    buffer_append_char(out, '[');
+    for (size_t i = 0; i < length; i++) {
+        buffer_format(out, i ? ",%u" : "%u", (unsigned)(unsigned char)bytes[i]);
+    }
+    buffer_append_char(out, ']');
+}
+
 void json_write_confidences(struct buffer *out, const float *values, int32_t count)
 {
     buffer_append_char(out, '[');

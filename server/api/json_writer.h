@@ -6,6 +6,7 @@
 #define SERVER_API_JSON_WRITER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct buffer;
@@ -17,6 +18,8 @@ void json_write_integer(struct buffer *out, int64_t value);
 void json_write_bool(struct buffer *out, bool value);
 void json_write_text(struct buffer *out, const char *text);
 void json_write_tokens(struct buffer *out, const int32_t *ids, int32_t count);
+/* [104,105] */
+void json_write_bytes(struct buffer *out, const char *bytes, size_t length);
 /* Confidences, 6 decimals. */
 void json_write_confidences(struct buffer *out, const float *values, int32_t count);
 

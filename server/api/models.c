@@ -43,7 +43,7 @@ static void append_model(struct buffer *out, const struct api *api)
                             "\"supported_endpoints\":[");
     buffer_append_text(out, api->chat_template ? "\"/v1/chat/completions\"," : "");
     buffer_append_text(out, "\"/v1/completions\"],\"supported_features\":[\"streaming\","
-                            "\"diffusing\"],\"supported_sampling_parameters\":[");
+                            "\"diffusing\",\"logprobs\"],\"supported_sampling_parameters\":[");
     append_sampling_parameters(out);
     buffer_append_text(out, "],\"pricing\":{\"prompt\":\"0\",\"completion\":\"0\"}}");
 }

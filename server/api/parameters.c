@@ -7,132 +7,11 @@
 
 #include "common/arena.h"
 #include "common/rng.h"
+#include "server/api/adjustments.h"
 #include "server/api/api.h"
 #include "server/api/api_error.h"
+#include "server/api/defaults.h"
 #include "server/api/fields.h"
-#include "server/model/chat_template.h"
-
-static const char default_mask_text[] = "\xe2\x96\x91"; /* U+2591 */
-
-/* Defaults by family, DECODING section 3. */
-static const struct family_defaults {
-    int32_t max_tokens, block_length;
-    enum selection selection;
-    float threshold;
-    enum cache_mode cache;
-} family_table[] = {
-    [MODEL_LLADA] = {256, 32, SELECTION_THRESHOLD, 0.9f, CACHE_DUAL},
-};
-
-/* The first of the two that says something. */
-static int32_t first_integer(int32_t configured, int32_t generation, int32_t otherwise)
-{
-    return configured >= 0 ? configured : generation >= 0 ? generation : otherwise;
-}
-
-static float first_number(double configured, double generation, float otherwise)
-{
-    /* A comparison with NAN is false. */
-    return configured >= 0 ? (float)configured : generation >= 0 ? (float)generation : otherwise;
-}
-
-/* A default that this build lacks counts as not said. */
-static enum selection default_selection(const struct api *api, enum selection otherwise)
-{
-    enum selection selection = otherwise;
-    const char *configured = api->settings.selection;
-    if (!(configured && selection_from_name(configured, &selection))) {
-        selection_from_name(api->generation.selection, &selection);
-    }
-    return selection;
-}
-
-/* A default that this build lacks falls back to the exact form, no cache. */
-static enum cache_mode default_cache(const struct api *api, enum cache_mode otherwise)
-{
-    const char *name = api->settings.cache        ? api->settings.cache
-                       : api->generation.cache[0] ? api->generation.cache
-                                                  : NULL;
-    if (!name) {
-        return otherwise;
-    }
-    enum cache_mode cache;
-    return cache_mode_from_name(name, &cache) ? cache : CACHE_NONE;
-}
-
-static void add_stop_token(struct decode_params *params, int32_t id)
-{
-    for (int32_t i = 0; i < params->stop_token_count; i++) {
-        if (params->stop_tokens[i] == id) {
-            return;
-        }
-    }
-    if (id >= 0 && params->stop_token_count < MODEL_STOP_TOKENS_MAX) {
-        params->stop_tokens[params->stop_token_count++] = id;
-    }
-}
-
-static void set_stop_tokens(struct decode_params *params, const struct api *api)
-{
-    params->stop_token_count = 0;
-    if (api->chat_template) {
-        add_stop_token(
-            params, tokenizer_find(api->tokenizer, chat_template_end_of_turn(api->chat_template)));
-    }
-    for (int32_t i = 0; i < api->config.stop_token_count; i++) {
-        add_stop_token(params, api->config.stop_tokens[i]);
-    }
-}
-
-static struct decode_params defaults(const struct api *api)
-{
-    const struct family_defaults *family = &family_table[api->config.family];
-    const struct api_decode_defaults *configured = &api->settings;
-    const struct generation_defaults *generation = &api->generation;
-    int32_t max_tokens =
-        first_integer(configured->max_tokens, generation->max_tokens, family->max_tokens);
-    int32_t block_length =
-        first_integer(configured->block_length, generation->block_length, family->block_length);
-    struct decode_params params =
-        decode_params_neutral(max_tokens < 1 ? 1 : max_tokens, block_length < 1 ? 1 : block_length);
-    params.selection = default_selection(api, family->selection);
-    params.threshold =
-        first_number(configured->threshold, generation->threshold, family->threshold);
-    params.factor = 1;
-    params.cache = default_cache(api, family->cache);
-    params.steps = first_integer(configured->steps, generation->steps, 0);
-    params.temperature = first_number(configured->temperature, generation->temperature, 0);
-    params.top_k = first_integer(configured->top_k, generation->top_k, 0);
-    params.top_p = first_number(configured->top_p, generation->top_p, 1);
-    params.eos_early_stop = true;
-    set_stop_tokens(&params, api);
-    return params;
-}
-
-/* reasoning_effort and realtime: presets that any explicit field overrides afterwards. */
-static void apply_preset(struct decode_params *params, const struct api *api, const json_t *body)
-{
-    const struct family_defaults *family = &family_table[api->config.family];
-    const char *realtime = fields_boolean(body, "realtime", false) ? "instant" : NULL;
-    const char *effort = fields_string(body, "reasoning_effort", realtime);
-    if (!effort) {
-        return;
-    }
-    params->steps = 0;
-    if (strcmp(effort, "high") == 0) {
-        params->cache = CACHE_NONE;
-        params->selection = SELECTION_STEPS;
-        return;
-    }
-    params->selection = family->selection;
-    params->threshold = strcmp(effort, "instant") == 0 ? 0.6f
-                        : strcmp(effort, "low") == 0   ? 0.8f
-                                                       : family->threshold;
-    if (strcmp(effort, "medium") == 0) {
-        params->cache = family->cache;
-        params->block_length = family->block_length;
-    }
-}
 
 /*
  * One value under several names: *out is left alone where none is there, and two names with
@@ -190,9 +69,12 @@ static int read_decode(struct api_parameters *out, const struct api *api, const 
                                                NULL};
     static const char *const steps_names[] = {"steps", "num_denoising_steps", NULL};
     struct decode_params *params = &out->decode;
-    *params = defaults(api);
-    apply_preset(params, api, body);
-
+    *params = defaults_read(api);
+    const char *realtime = fields_boolean(body, "realtime", false) ? "instant" : NULL;
+    const char *effort = fields_string(body, "reasoning_effort", realtime);
+    if (effort) {
+        defaults_apply_effort(params, api, effort); /* explicit fields go before it */
+    }
     bool steps_asked;
     int code = read_aliased(&params->max_tokens, &out->max_tokens_asked, body, length_names, err);
     if (!code) {
@@ -262,6 +144,36 @@ static int read_stream_options(struct api_parameters *out, const json_t *body,
     return 0;
 }
 
+/* logprobs is a number of best tokens (completions), or a switch beside top_logprobs (chat). */
+static int read_logprobs(struct api_parameters *out, const json_t *body, struct api_error *err)
+{
+    const json_t *logprobs = fields_get(body, "logprobs");
+    const json_t *top = fields_get(body, "top_logprobs");
+    out->logprobs = json_is_boolean(logprobs) ? json_is_true(logprobs) : logprobs != NULL;
+    if (top && json_number_value(top) > 0 && !out->logprobs) {
+        return api_error_value(err, "top_logprobs", top, "0 or absent unless logprobs is true");
+    }
+    if (out->logprobs) {
+        const char *name = json_is_boolean(logprobs) ? "top_logprobs" : "logprobs";
+        out->decode.top_logprobs = (int32_t)fields_integer(body, name, 0);
+    }
+    return 0;
+}
+
+static int check_response_format(const json_t *body, struct api_error *err)
+{
+    const json_t *format = fields_get(body, "response_format");
+    const char *type = json_string_value(json_object_get(format, "type"));
+    if (!format || (type && strcmp(type, "text") == 0)) {
+        return 0;
+    }
+    if (type && (strcmp(type, "json_object") == 0 || strcmp(type, "json_schema") == 0)) {
+        return api_error_unsupported(err, "response_format", format);
+    }
+    return api_error_value(err, "response_format", format,
+                           "an object whose type is text, json_object or json_schema");
+}
+
 int parameters_read(struct api_parameters *out, const struct api *api, const json_t *body,
                     struct arena *arena, struct api_error *err)
 {
@@ -275,10 +187,11 @@ int parameters_read(struct api_parameters *out, const struct api *api, const jso
     out->diffusing = fields_boolean(body, "diffusing", false);
     out->return_token_ids = fields_boolean(body, "return_token_ids", false);
     out->return_confidences = fields_boolean(body, "return_confidences", false);
+    out->echo = fields_boolean(body, "echo", false);
     const json_t *mask = fields_get(body, "diffusing_mask");
-    out->mask_length = mask ? json_string_length(mask) : strlen(default_mask_text);
+    out->mask_length = mask ? json_string_length(mask) : strlen(DEFAULT_MASK_TEXT);
     out->mask_text =
-        arena_copy(arena, mask ? json_string_value(mask) : default_mask_text, out->mask_length);
+        arena_copy(arena, mask ? json_string_value(mask) : DEFAULT_MASK_TEXT, out->mask_length);
     if (!out->mask_text) {
         return api_error_out_of_memory(err);
     }
@@ -286,7 +199,16 @@ int parameters_read(struct api_parameters *out, const struct api *api, const jso
     if (!code) {
         code = read_stops(out, fields_get(body, "stop"), arena, err);
     }
-    return code ? code : read_decode(out, api, body, err);
+    if (!code) {
+        code = check_response_format(body, err);
+    }
+    if (!code) {
+        code = read_decode(out, api, body, err);
+    }
+    if (!code) {
+        code = read_logprobs(out, body, err);
+    }
+    return code ? code : adjustments_read(&out->decode, api, body, arena, err);
 }
 
 int parameters_fit(struct decode_params *out, const struct api_parameters *parameters,
@@ -294,18 +216,24 @@ int parameters_fit(struct decode_params *out, const struct api_parameters *param
 {
     int32_t context = api->config.max_positions;
     *out = parameters->decode;
+    const char *longest = "the prompt";
+    if (out->negative_prompt_length > prompt_length) { /* it takes the prompt's place in guidance */
+        longest = "negative_prompt";
+        prompt_length = out->negative_prompt_length;
+    }
     if (parameters->max_tokens_asked && out->max_tokens > context - prompt_length) {
-        return api_error_refuse(
-            err, "context_length_exceeded", "max_tokens",
-            "the prompt has %" PRId32 " tokens and max_tokens is %" PRId32 ", together %" PRId64
-            ", but the context holds %" PRId32 "; shorten the prompt or lower max_tokens",
-            prompt_length, out->max_tokens, (int64_t)prompt_length + out->max_tokens, context);
+        return api_error_refuse(err, "context_length_exceeded", "max_tokens",
+                                "%s has %" PRId32 " tokens and max_tokens is %" PRId32
+                                ", together %" PRId64 ", but the context holds %" PRId32
+                                "; shorten it or lower max_tokens",
+                                longest, prompt_length, out->max_tokens,
+                                (int64_t)prompt_length + out->max_tokens, context);
     }
     if (prompt_length >= context) {
         return api_error_refuse(err, "context_length_exceeded", NULL,
-                                "the prompt has %" PRId32 " tokens, but the context holds %" PRId32
-                                ", answer included; shorten the prompt",
-                                prompt_length, context);
+                                "%s has %" PRId32 " tokens, but the context holds %" PRId32
+                                ", answer included; shorten it",
+                                longest, prompt_length, context);
     }
     if (out->max_tokens > context - prompt_length) {
         out->max_tokens = context - prompt_length;

@@ -19,15 +19,20 @@ struct arena;
 
 enum { STOP_STRINGS_MAX = 16 };
 
+#define DEFAULT_MASK_TEXT "\xe2\x96\x91" /* U+2591, for diffusing_mask */
+
 struct api_parameters {
     int32_t choices; /* n */
     bool stream, include_usage, diffusing;
     bool return_token_ids, return_confidences;
+    bool logprobs;         /* with decode.top_logprobs of the best tokens each */
+    bool echo;             /* the prompt's text before the answer's */
     const char *mask_text; /* [mask_length] shown for a masked position */
     size_t mask_length;
     struct stop_string *stops; /* [stop_count] */
     size_t stop_count;
-    /* max_tokens and, with selection steps, steps are set for a prompt by parameters_fit. */
+    /* max_tokens and, with selection steps, steps are set for a prompt by parameters_fit; the
+     * negative prompt is its reader's. */
     struct decode_params decode;
     bool max_tokens_asked; /* by the request: too many are an error, not cut to what fits */
 };

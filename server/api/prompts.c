@@ -29,8 +29,19 @@ static int list_create(struct prompt_list *out, size_t count, struct api_error *
     return out->items ? 0 : api_error_out_of_memory(err);
 }
 
-/* An id that the model may be shown; `param` names where it stands. */
-static int check_id(const struct api *api, int64_t id, const char *param, struct api_error *err)
+static int check_token(const struct api *api, int64_t id, const char *param, struct api_error *err)
+{
+    if (id >= 0 && id < api->config.embedding_rows &&
+        tokenizer_has_id(api->tokenizer, (int32_t)id)) {
+        return 0;
+    }
+    return api_error_refuse(err, "invalid_value", param,
+                            "%s is %" PRId64 ", which is no token of this model (ids are 0 to "
+                            "%" PRId32 ")",
+                            param, id, tokenizer_size(api->tokenizer) - 1);
+}
+
+int prompts_check_id(const struct api *api, int64_t id, const char *param, struct api_error *err)
 {
     if (id == api->config.mask_token) {
         return api_error_refuse(err, "invalid_value", param,
@@ -38,14 +49,7 @@ static int check_id(const struct api *api, int64_t id, const char *param, struct
                                 "), which stands for text that is not there yet; take it out",
                                 param, id);
     }
-    if (id < 0 || id >= api->config.embedding_rows ||
-        !tokenizer_has_id(api->tokenizer, (int32_t)id)) {
-        return api_error_refuse(err, "invalid_value", param,
-                                "%s is %" PRId64 ", which is no token of this model (ids are 0 to "
-                                "%" PRId32 ")",
-                                param, id, tokenizer_size(api->tokenizer) - 1);
-    }
-    return 0;
+    return check_token(api, id, param, err);
 }
 
 /* The ids of an encoded text. */
@@ -56,7 +60,7 @@ static int check_encoded(const struct api *api, const struct token_list *ids, co
         return api_error_out_of_memory(err);
     }
     for (size_t i = 0; i < ids->count; i++) {
-        int code = check_id(api, ids->ids[i], param, err);
+        int code = prompts_check_id(api, ids->ids[i], param, err);
         if (code) {
             return code;
         }
@@ -70,7 +74,7 @@ static int check_encoded(const struct api *api, const struct token_list *ids, co
     return 0;
 }
 
-static int encode_failed(struct api_error *err, const struct error *cause, const char *param)
+int prompts_encode_failed(struct api_error *err, const struct error *cause, const char *param)
 {
     int code = api_error_from(err, cause, NULL);
     if (err->status == 400) {
@@ -80,12 +84,45 @@ static int encode_failed(struct api_error *err, const struct error *cause, const
 }
 
 static int read_text(struct token_list *out, const struct api *api, const json_t *text,
-                     const char *param, struct api_error *err)
+                     unsigned flags, const char *param, struct api_error *err)
 {
     struct error cause = {0};
     int code = tokenizer_encode(api->tokenizer, json_string_value(text), json_string_length(text),
-                                TOKENIZER_MATCH_ADDED | TOKENIZER_POST_PROCESS, out, &cause);
-    return code ? encode_failed(err, &cause, param) : check_encoded(api, out, param, err);
+                                flags, out, &cause);
+    return code ? prompts_encode_failed(err, &cause, param) : check_encoded(api, out, param, err);
+}
+
+/* `check` is one of the two above. */
+static int read_element(int32_t *out, const struct api *api, const json_t *array, size_t index,
+                        const char *param,
+                        int (*check)(const struct api *api, int64_t id, const char *param,
+                                     struct api_error *err),
+                        struct api_error *err)
+{
+    const json_t *item = json_array_get(array, index);
+    char item_param[64];
+    snprintf(item_param, sizeof item_param, "%s[%zu]", param, index);
+    *out = -1;
+    if (!json_is_integer(item)) {
+        return api_error_value(err, item_param, item, "a token id");
+    }
+    int code = check(api, json_integer_value(item), item_param, err);
+    if (!code) {
+        *out = (int32_t)json_integer_value(item);
+    }
+    return code;
+}
+
+int prompts_read_token(int32_t *out, const struct api *api, const json_t *array, size_t index,
+                       const char *param, struct api_error *err)
+{
+    return read_element(out, api, array, index, param, check_token, err);
+}
+
+int prompts_read_id(int32_t *out, const struct api *api, const json_t *array, size_t index,
+                    const char *param, struct api_error *err)
+{
+    return read_element(out, api, array, index, param, prompts_check_id, err);
 }
 
 static int read_ids(struct token_list *out, const struct api *api, const json_t *array,
@@ -96,17 +133,12 @@ static int read_ids(struct token_list *out, const struct api *api, const json_t 
                                 "%s is an empty array; send at least one token id", param);
     }
     for (size_t i = 0; i < json_array_size(array); i++) {
-        const json_t *item = json_array_get(array, i);
-        char item_param[64];
-        snprintf(item_param, sizeof item_param, "%s[%zu]", param, i);
-        if (!json_is_integer(item)) {
-            return api_error_value(err, item_param, item, "a token id");
-        }
-        int code = check_id(api, json_integer_value(item), item_param, err);
+        int32_t id;
+        int code = prompts_read_id(&id, api, array, i, param, err);
         if (code) {
             return code;
         }
-        token_list_append(out, (int32_t)json_integer_value(item));
+        token_list_append(out, id);
     }
     return out->failed ? api_error_out_of_memory(err) : 0;
 }
@@ -115,7 +147,8 @@ static int read_one(struct token_list *out, const struct api *api, const json_t 
                     const char *param, struct api_error *err)
 {
     if (json_is_string(prompt)) {
-        return read_text(out, api, prompt, param, err);
+        return read_text(out, api, prompt, TOKENIZER_MATCH_ADDED | TOKENIZER_POST_PROCESS, param,
+                         err);
     }
     if (json_is_array(prompt)) {
         return read_ids(out, api, prompt, param, err);
@@ -150,6 +183,13 @@ int prompts_read_raw(struct prompt_list *out, const struct api *api, const json_
         code = read_one(&out->items[i], api, json_array_get(prompt, i), param, err);
     }
     return code;
+}
+
+const json_t *prompts_text(const json_t *body, size_t index)
+{
+    const json_t *prompt = fields_get(body, "prompt");
+    const json_t *item = json_is_array(prompt) ? json_array_get(prompt, index) : prompt;
+    return json_is_string(item) ? item : NULL;
 }
 
 static int read_role(enum chat_role *out, const json_t *role, const char *param,
@@ -258,7 +298,8 @@ static int read_message(struct chat_message *out, const json_t *message, size_t 
 }
 
 static int render(struct token_list *out, const struct api *api,
-                  const struct chat_message *messages, size_t count, struct api_error *err)
+                  const struct chat_message *messages, size_t count, const char *param,
+                  struct api_error *err)
 {
     struct buffer text = {0};
     struct text_segment_list segments = {0};
@@ -271,7 +312,7 @@ static int render(struct token_list *out, const struct api *api,
     }
     buffer_free(&text);
     text_segment_list_free(&segments);
-    return code ? encode_failed(err, &cause, "messages") : check_encoded(api, out, "messages", err);
+    return code ? prompts_encode_failed(err, &cause, param) : check_encoded(api, out, param, err);
 }
 
 int prompts_read_messages(struct prompt_list *out, const struct api *api, const json_t *body,
@@ -297,8 +338,23 @@ int prompts_read_messages(struct prompt_list *out, const struct api *api, const 
         code = read_message(&messages[i], json_array_get(array, i), i, &arena, err);
     }
     if (!code) {
-        code = render(&out->items[0], api, messages, count, err);
+        code = render(&out->items[0], api, messages, count, "messages", err);
     }
     arena_free(&arena);
     return code;
+}
+
+int prompts_read_negative(struct token_list *out, const struct api *api, enum api_endpoint endpoint,
+                          const json_t *body, struct api_error *err)
+{
+    static const char param[] = "negative_prompt";
+    const json_t *text = fields_get(body, param);
+    if (json_string_length(text) == 0 || fields_number(body, "cfg_scale", 0) <= 0) {
+        return 0;
+    }
+    if (endpoint == API_COMPLETIONS) {
+        return read_text(out, api, text, TOKENIZER_POST_PROCESS, param, err);
+    }
+    struct chat_message message = {CHAT_USER, json_string_value(text), json_string_length(text)};
+    return render(out, api, &message, 1, param, err);
 }

@@ -3,7 +3,9 @@
 #include <math.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/error.h"
+#include "common/utf8.h"
 #include "server/api/json_writer.h"
 
 void reply_set_rules(struct reply *reply)
@@ -39,7 +41,8 @@ int choice_open(struct reply *reply, int32_t index, struct stream *stream,
                               .prompt = prompt,
                               .prompt_length = prompt_length};
     int32_t mask_token = reply->api->config.mask_token;
-    int code = draft_create(&choice->draft, arena, params->max_tokens, mask_token, NULL);
+    int code = draft_create(&choice->draft, arena, params->max_tokens, params->top_logprobs,
+                            mask_token, NULL);
     if (!code && reply->parameters.stream && reply->parameters.diffusing) {
         size_t size = (size_t)params->max_tokens * sizeof *choice->delivered;
         choice->delivered = arena_alloc(arena, size);
@@ -62,12 +65,20 @@ static bool draft_complete(const struct draft *draft)
     return draft->finish == FINISH_STOP || draft->finish == FINISH_LENGTH;
 }
 
+static bool was_cancelled(const struct reply *reply, const struct choice *choice)
+{
+    return choice->draft.finish == FINISH_CANCELLED && atomic_load(&reply->cancelled);
+}
+
 void choice_read_text(struct reply *reply, const struct choice *choice)
 {
     const struct draft *draft = &choice->draft;
     bool full = draft_complete(draft);
     answer_text_read(&reply->text, &reply->rules, draft->tokens,
-                     full ? draft->length : draft->settled, full);
+                     full ? draft->length : draft->settled,
+                     full                           ? ANSWER_LENGTH
+                     : was_cancelled(reply, choice) ? ANSWER_CANCELLED
+                                                    : ANSWER_OPEN);
 }
 
 bool choice_refresh(struct reply *reply, struct choice *choice)
@@ -91,12 +102,14 @@ bool choice_refresh(struct reply *reply, struct choice *choice)
 
 const char *choice_finish_reason(const struct choice *choice)
 {
-    return choice->ended == ANSWER_LENGTH ? "length" : "stop";
+    bool stopped = choice->ended == ANSWER_STOP_TOKEN || choice->ended == ANSWER_STOP_STRING;
+    return stopped ? "stop" : "length";
 }
 
-bool choice_failed(const struct choice *choice)
+bool choice_failed(const struct reply *reply, const struct choice *choice)
 {
-    return choice->draft.finish == FINISH_FAILED || choice->draft.finish == FINISH_CANCELLED;
+    return choice->draft.finish == FINISH_FAILED ||
+           (choice->draft.finish == FINISH_CANCELLED && !was_cancelled(reply, choice));
 }
 
 void choice_failure(const struct choice *choice, struct api_error *err)
@@ -178,7 +191,8 @@ static const char *finish_details(const struct reply *reply, int32_t first, int3
     static const char *const names[] = {[ANSWER_OPEN] = "open",
                                         [ANSWER_STOP_TOKEN] = "stop_token",
                                         [ANSWER_STOP_STRING] = "stop_string",
-                                        [ANSWER_LENGTH] = "length"};
+                                        [ANSWER_LENGTH] = "length",
+                                        [ANSWER_CANCELLED] = "cancelled"};
     enum answer_end ended = reply->choices[first].ended;
     for (int32_t i = first + 1; i < first + count; i++) {
         if (reply->choices[i].ended != ended) {
@@ -245,6 +259,10 @@ void reply_append_times(struct buffer *out, const struct reply *reply)
 {
     double queue_ms, compute_ms;
     reply_times(reply, &queue_ms, &compute_ms);
+    if (queue_ms < 0) { /* it was ended while it waited */
+        queue_ms = (double)(clock_now_us() - reply->arrival_us) / 1e3;
+        compute_ms = 0;
+    }
     buffer_append_text(out, "\"queue_ms\":");
     json_write_number(out, queue_ms, 1);
     buffer_append_text(out, ",\"compute_ms\":");
@@ -265,5 +283,12 @@ void choice_append_extras(struct buffer *out, const struct reply *reply,
     if (reply->parameters.return_confidences) {
         buffer_append_text(out, ",\"confidences\":");
         json_write_confidences(out, choice->draft.confidence, count);
+    }
+}
+
+void choice_append_echo(struct buffer *out, const struct choice *choice)
+{
+    if (choice->echo_length > 0) {
+        utf8_append_repaired(out, choice->echo, choice->echo_length);
     }
 }

@@ -6,6 +6,7 @@
 #ifndef SERVER_API_REPLY_H
 #define SERVER_API_REPLY_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -23,6 +24,8 @@ struct choice {
     const struct decode_params *params;
     const int32_t *prompt; /* [prompt_length] */
     int32_t prompt_length;
+    const char *echo; /* [echo_length] raw bytes of the prompt's text, where it is echoed */
+    size_t echo_length;
 
     struct draft draft; /* the newest that was read */
     uint64_t version;   /* of the stream at that moment */
@@ -33,6 +36,8 @@ struct choice {
     /* Streams: what the client has. */
     bool opened, closed; /* first and last event are written */
     size_t sent;         /* plain: raw bytes of the text */
+    int32_t listed;      /* plain: tokens whose log-probabilities were sent */
+    size_t listed_bytes; /* plain: bytes of those tokens */
     int32_t *delivered;  /* diffusing: [draft.length] tokens of the last event */
     int32_t delivered_round;
 };
@@ -48,6 +53,8 @@ struct reply {
     int32_t prompt_tokens;  /* of all prompts, each counted once */
     struct choice *choices; /* [choice_count] prompt-major */
     int32_t choice_count;
+    /* Set by any thread before the requests are cancelled: the client has ended them. */
+    atomic_bool cancelled;
 
     struct answer_text text; /* of the choice read last */
     struct buffer scratch;
@@ -71,7 +78,7 @@ void choice_read_text(struct reply *reply, const struct choice *choice);
 /* "stop" or "length" of a choice that is done. */
 const char *choice_finish_reason(const struct choice *choice);
 /* Whether the engine gave up on it; choice_failure says why. */
-bool choice_failed(const struct choice *choice);
+bool choice_failed(const struct reply *reply, const struct choice *choice);
 void choice_failure(const struct choice *choice, struct api_error *err);
 
 bool reply_done(const struct reply *reply);
@@ -88,6 +95,9 @@ void reply_append_times(struct buffer *out, const struct reply *reply);
 /* ,"token_ids":..., where the request asked for them. */
 void choice_append_extras(struct buffer *out, const struct reply *reply,
                           const struct choice *choice);
+
+/* The prompt's text, repaired, where it is echoed. */
+void choice_append_echo(struct buffer *out, const struct choice *choice);
 
 /* The body of an answer that is no stream; every choice is done. */
 void answer_append(struct buffer *out, struct reply *reply);

@@ -1,7 +1,6 @@
 /* denoised bench: what this program costs and how fast it is, on this machine. */
 #include "server/commands/commands.h"
 
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,10 +14,19 @@
 #include "server/commands/runtime.h"
 #include "server/model/random_checkpoint.h"
 
+enum { BATCH = 32 }; /* sequences decoded together */
+
 static void print_figure(const char *name, double value, const char *unit, const char *target)
 {
     printf("%-52s %10.2f %-8s %s\n", name, value, unit, target);
     fflush(stdout);
+}
+
+static int compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+
+    return (x > y) - (x < y);
 }
 
 static void bench_binary(void)
@@ -75,51 +83,101 @@ static int bench_tokenizer(const struct runtime *runtime, struct error *err)
     return code;
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
+struct batch_figures {
+    double tokens_per_second;
+    double round_ms; /* median over the ticks with the most rows */
+    double rows;     /* of those ticks */
+    double overhead; /* share of the ticks' time outside the forward pass */
+};
 
-    return (x > y) - (x < y);
+/* One request of the batch: 96 positions, two a round, blocks of 32 with the rest cached. */
+static int bench_submit(const struct runtime *runtime, uint64_t seed, struct request **out,
+                        struct error *err)
+{
+    struct decode_params params = decode_params_neutral(96, 32);
+    struct token_list prompt = {0};
+
+    params.selection = SELECTION_STEPS;
+    params.steps = params.max_tokens / 2;
+    params.cache = CACHE_DUAL;
+    params.eos_early_stop = false;
+    params.seed = seed;
+    int code = tokenizer_encode(runtime->tokenizer, "Once upon a time", 16, TOKENIZER_POST_PROCESS,
+                                &prompt, err);
+    if (code == 0)
+        code = request_create(out, prompt.ids, (int32_t)prompt.count, &params, 1,
+                              runtime->model->config.mask_token, err);
+    if (code == 0)
+        code = engine_submit(runtime->engine, *out, err);
+    token_list_free(&prompt);
+    return code;
 }
 
-/* One answer decoded alone by the engine: rounds and tokens per second. */
-static int bench_alone(struct runtime *runtime, struct error *err)
+/* Decodes `count` (at most BATCH) sequences together, tick by tick. */
+static int bench_batch(const struct runtime *runtime, int count, struct batch_figures *figures,
+                       struct error *err)
 {
-    enum { RUNS = 9, ANSWER = 64 };
-    double rates[RUNS], rounds[RUNS];
-    int code = 0;
+    enum { TICKS = 1 << 14 };
+    static double milliseconds[TICKS];
+    struct request *requests[BATCH] = {0};
+    struct engine_counters before = engine_counters_read(runtime->engine);
+    double most_rows = 0;
+    int code = 0, ticks = 0;
 
-    for (int run = 0; run < RUNS && code == 0; run++) {
-        struct decode_params params = decode_params_neutral(ANSWER, 32);
-        struct request *request = NULL;
-        struct token_list prompt = {0};
-        params.selection = SELECTION_STEPS;
-        params.steps = ANSWER / 2;
-        params.cache = CACHE_NONE;
-        params.eos_early_stop = false;
-        code = tokenizer_encode(runtime->tokenizer, "Once upon a time", 16, TOKENIZER_POST_PROCESS,
-                                &prompt, err);
-        if (code == 0)
-            code = request_create(&request, prompt.ids, (int32_t)prompt.count, &params, 1,
-                                  runtime->model->config.mask_token, err);
-        if (code == 0)
-            code = engine_submit(runtime->engine, request, err);
-        int64_t begin = clock_now_us();
-        while (code == 0 && engine_tick(runtime->engine, clock_now_us())) {
+    for (int i = 0; i < count && code == 0; i++)
+        code = bench_submit(runtime, (uint64_t)i, &requests[i], err);
+    int64_t begin = clock_now_us();
+    struct engine_counters last = before;
+    for (bool busy = code == 0; busy;) {
+        int64_t tick_begin = clock_now_us();
+        busy = engine_tick(runtime->engine, tick_begin);
+        int64_t tick_end = clock_now_us();
+        struct engine_counters now = engine_counters_read(runtime->engine);
+        double rows = (double)(now.rows - last.rows);
+        /* A block's first round recomputes whole canvases; the others have 32 rows a sequence. */
+        if (rows == 32.0 * count && ticks < TICKS) {
+            milliseconds[ticks++] = (double)(tick_end - tick_begin) * 1e-3;
+            most_rows = rows;
         }
-        double seconds = (double)(clock_now_us() - begin) * 1e-6;
-        rates[run] = ANSWER / seconds;
-        rounds[run] = seconds * 1e3 / params.steps;
-        request_release(request);
-        token_list_free(&prompt);
+        last = now;
     }
+    double seconds = (double)(clock_now_us() - begin) * 1e-6;
+    for (int i = 0; i < count; i++)
+        request_release(requests[i]);
     if (code != 0)
         return code;
-    qsort(rates, RUNS, sizeof *rates, compare_doubles);
-    qsort(rounds, RUNS, sizeof *rounds, compare_doubles);
-    print_figure("one sequence, 64 tokens, 2 a round, cache none", rates[RUNS / 2], "tokens/s",
-                 "(median)");
-    print_figure("its round", rounds[RUNS / 2], "ms", "(median)");
+    qsort(milliseconds, (size_t)ticks, sizeof *milliseconds, compare_doubles);
+    *figures = (struct batch_figures){
+        .tokens_per_second = (double)(last.committed_tokens - before.committed_tokens) / seconds,
+        .round_ms = ticks > 0 ? milliseconds[ticks / 2] : 0,
+        .rows = most_rows,
+        .overhead = 1 - (double)(last.forward_us - before.forward_us) /
+                            (double)(last.tick_us - before.tick_us),
+    };
+    return 0;
+}
+
+static int bench_batches(const struct runtime *runtime, struct error *err)
+{
+    struct batch_figures one, many;
+    char target[80];
+
+    int code = bench_batch(runtime, 1, &one, err); /* warm-up */
+    if (code == 0)
+        code = bench_batch(runtime, 1, &one, err);
+    if (code == 0)
+        code = bench_batch(runtime, BATCH, &many, err);
+    if (code != 0)
+        return code;
+    print_figure("one sequence, 2 tokens a round", one.tokens_per_second, "tokens/s", "");
+    snprintf(target, sizeof target, "(target >= %.1f)", one.tokens_per_second);
+    print_figure("32 sequences, 2 tokens a round", many.tokens_per_second, "tokens/s", target);
+    snprintf(target, sizeof target, "(median, %.0f rows)", one.rows);
+    print_figure("a round of one", one.round_ms, "ms", target);
+    snprintf(target, sizeof target, "(median, %.0f rows; target <= %.2f)", many.rows,
+             1.1 * many.rows / one.rows * one.round_ms);
+    print_figure("a round of 32", many.round_ms, "ms", target);
+    print_figure("scheduling, share of the ticks of 32", 100 * many.overhead, "%", "");
     return 0;
 }
 
@@ -217,7 +275,7 @@ int command_bench(struct settings *settings)
     bench_binary();
     code = bench_tokenizer(&runtime, &err);
     if (code == 0)
-        code = bench_alone(&runtime, &err);
+        code = bench_batches(&runtime, &err);
     if (code == 0)
         code = bench_process(runtime.model_directory, runtime.model_name, &err);
     if (code == 0 && !settings->quick)

@@ -169,7 +169,8 @@ static int generate(struct runtime *runtime, const char *prompt, bool chat, stru
     if (code == 0)
         code = request_create(&request, ids.ids, (int32_t)ids.count, &params, 1, mask_token, err);
     if (code == 0)
-        code = draft_create(&draft, &request->arena, params.max_tokens, mask_token, err);
+        code = draft_create(&draft, &request->arena, params.max_tokens, params.top_logprobs,
+                            mask_token, err);
     if (code == 0) {
         stream_set_wake(&request->stream, gate_open, &gate);
         code = engine_start(runtime->engine, err);

@@ -106,10 +106,14 @@ static int engine_make(struct runtime *runtime, const struct settings *settings,
         .queue_limit = (int32_t)settings->queue_limit,
         .kv_cache_tokens = kv_tokens_choose(settings, runtime->model),
         .token_limit = tokenizer_size(runtime->tokenizer),
+        .token_text = runtime->token_texts,
     };
 
-    if (options.max_rows_per_tick < 0)
-        options.max_rows_per_tick = 2 * context > 512 ? 2 * context : 512;
+    /* A guided canvas takes two rows a position; a sequence's block usually 32. */
+    if (options.max_rows_per_tick < 0) {
+        int64_t blocks = settings->max_sequences * 32;
+        options.max_rows_per_tick = 2 * context > blocks ? 2 * context : (int32_t)blocks;
+    }
     return engine_create(&runtime->engine, runtime->model, &options, err);
 }
 
@@ -137,6 +141,11 @@ static void api_fill(struct runtime *runtime, const struct settings *settings,
     };
     api->model_name = runtime->model_name;
     api->system_fingerprint = runtime->fingerprint;
+    api->version = DENOISED_VERSION;
+    api->device = runtime->model->backend->ops->name;
+    api->device_description = runtime->model->backend->ops->description(runtime->model->backend);
+    api->dtype = dtype_name(runtime->model->backend->dtype);
+    api->max_body_bytes = settings->max_body_bytes;
     api->created = clock_wall_us() / 1000000;
     api->max_choices = settings->max_choices > 0 ? (int32_t)settings->max_choices : 1;
     api->strict = settings->strict;
@@ -165,6 +174,12 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
     if (code == 0)
         code = chat_template_load(&runtime->chat_template, &template_reason,
                                   runtime->model_directory, err);
+    if (code == 0) {
+        runtime->token_texts = api_token_texts(runtime->tokenizer);
+        runtime->api.calls = call_registry_create();
+        if (runtime->token_texts == NULL || runtime->api.calls == NULL)
+            code = error_set(err, ERROR_MEMORY, "out of memory for the tables of the API");
+    }
     if (code == 0)
         code = engine_make(runtime, settings, err);
     if (code != 0) {
@@ -183,6 +198,8 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
 void runtime_stop(struct runtime *runtime)
 {
     engine_free(runtime->engine);
+    call_registry_free(runtime->api.calls);
+    free(runtime->token_texts);
     model_free(runtime->model);
     chat_template_free(runtime->chat_template);
     tokenizer_free(runtime->tokenizer);

@@ -20,6 +20,7 @@ struct runtime {
     struct model *model;
     struct tokenizer *tokenizer;
     struct chat_template *chat_template;
+    struct token_text *token_texts;
     struct engine *engine;
     struct api api;
 };

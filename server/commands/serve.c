@@ -20,6 +20,8 @@ static struct http_options http_options_from(const struct settings *settings)
         .max_body_bytes = (size_t)settings->max_body_bytes,
         .half_close_grace_s = settings->half_close_grace,
         .idle_timeout_s = settings->idle_timeout,
+        .api_keys = settings->api_keys,
+        .protect_metrics = settings->protect_metrics,
     };
 }
 
@@ -40,19 +42,25 @@ static void print_welcome(const struct runtime *runtime, const struct settings *
     fflush(stdout);
 }
 
-/* SIGHUP re-reads the settings; only the log level can change while the program runs. */
-static void reload(enum command command)
+/* SIGHUP re-reads the API keys and, from environment and config file, the log level. */
+static void reload(struct http_server *server, const struct settings *running)
 {
     struct settings fresh;
     struct error err = {0};
 
-    if (settings_read(&fresh, command, 0, NULL, &err) == 0) {
+    char config[PATH_MAX + 16];
+    char *arguments[] = {config};
+    snprintf(config, sizeof config, "--config=%s", running->config != NULL ? running->config : "");
+    if (settings_read(&fresh, COMMAND_SERVE, running->config != NULL, arguments, &err) == 0)
         log_set_level((enum log_level)log_level_from_name(fresh.log_level));
-        log_line(LOG_INFO, "settings re-read", "\"log_level\":\"%s\"", fresh.log_level);
-    } else {
-        log_line(LOG_ERROR, "settings not re-read", NULL);
-    }
+    else
+        log_line(LOG_ERROR, err.message, NULL);
     settings_free(&fresh);
+    err = (struct error){0};
+    if (http_reload_keys(server, &err) == 0)
+        log_line(LOG_INFO, "API keys and log level re-read", NULL);
+    else
+        log_line(LOG_ERROR, err.message, NULL);
 }
 
 /* Blocks until the engine has nothing left, the time is over, or a second signal comes. */
@@ -82,7 +90,7 @@ static int serve(struct runtime *runtime, const struct settings *settings, const
 
     int received = 0;
     while (sigwait(signals, &received) == 0 && received == SIGHUP)
-        reload(COMMAND_SERVE);
+        reload(server, settings);
     log_line(LOG_INFO, "draining", "\"signal\":%d", received);
     http_drain(server);
     engine_drain(runtime->engine);

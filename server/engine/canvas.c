@@ -1,6 +1,7 @@
 #include "server/engine/canvas.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,6 +57,19 @@ void canvas_begin(struct canvas *canvas, const int32_t *prompt, int32_t prompt_l
     };
 }
 
+void canvas_keep_tops(struct canvas *canvas, int32_t *top_token, float *top_logprob,
+                      int32_t top_count)
+{
+    struct draft *answer = &canvas->answer;
+    answer->top_count = top_count;
+    answer->top_token = top_token;
+    answer->top_logprob = top_logprob;
+    for (int64_t i = 0; i < (int64_t)answer->length * top_count; i++) {
+        top_token[i] = -1;
+        top_logprob[i] = -INFINITY;
+    }
+}
+
 void canvas_commit(struct canvas *canvas, int32_t position, int32_t token, float confidence,
                    float raw_logprob)
 {
@@ -68,24 +82,24 @@ void canvas_commit(struct canvas *canvas, int32_t position, int32_t token, float
     answer->masked--;
 }
 
-static bool is_stop_token(int32_t token, const int32_t *stop_tokens, int32_t stop_token_count)
+void canvas_set_tops(struct canvas *canvas, int32_t position, const int32_t *top_token,
+                     const float *top_logprob)
 {
-    for (int32_t i = 0; i < stop_token_count; i++) {
-        if (stop_tokens[i] == token)
-            return true;
-    }
-    return false;
+    struct draft *answer = &canvas->answer;
+    size_t count = (size_t)answer->top_count;
+    size_t begin = (size_t)(position - canvas->prompt_length) * count;
+    memcpy(answer->top_token + begin, top_token, count * sizeof *top_token);
+    memcpy(answer->top_logprob + begin, top_logprob, count * sizeof *top_logprob);
 }
 
-void canvas_settle(struct canvas *canvas, const int32_t *stop_tokens, int32_t stop_token_count)
+void canvas_settle(struct canvas *canvas, const struct decode_params *params)
 {
     struct draft *answer = &canvas->answer;
     /* The text grows with the settled prefix until a stop id is met; then it stays behind. */
     bool ended = answer->text_tokens < answer->settled;
     while (answer->settled < answer->length &&
            answer->tokens[answer->settled] != canvas->mask_token) {
-        ended =
-            ended || is_stop_token(answer->tokens[answer->settled], stop_tokens, stop_token_count);
+        ended = ended || decode_is_stop_token(params, answer->tokens[answer->settled]);
         answer->settled++;
         answer->text_tokens += !ended;
     }

@@ -17,24 +17,38 @@ struct canvas {
     int32_t *tokens; /* [limit]; [prompt_length, length) is the answer */
     int32_t limit, prompt_length, length;
     int32_t mask_token;
-    struct draft answer; /* answer.tokens points into tokens */
+    struct draft answer; /* answer.tokens points into tokens, the top entries into the request */
 };
 
 int canvas_create(struct canvas *canvas, int32_t limit, struct error *err);
 void canvas_free(struct canvas *canvas);
 
-/* A fresh canvas: the prompt, then max_tokens masks. The sum must fit the limit. */
+/*
+ * A fresh canvas: the prompt, then max_tokens masks. The sum must fit the limit. The draft keeps no
+ * top entries until canvas_keep_tops.
+ */
 void canvas_begin(struct canvas *canvas, const int32_t *prompt, int32_t prompt_length,
                   int32_t max_tokens, int32_t mask_token);
+
+/*
+ * From now on the draft keeps top_count entries a position in the given memory, [max_tokens,
+ * top_count] each: too much to hold for the longest canvas of every slot.
+ */
+void canvas_keep_tops(struct canvas *canvas, int32_t *top_token, float *top_logprob,
+                      int32_t top_count);
 
 /* Puts a token into a masked answer position (counted from the canvas start). */
 void canvas_commit(struct canvas *canvas, int32_t position, int32_t token, float confidence,
                    float raw_logprob);
 
+/* Keeps the first top_count entries, the most that the draft keeps, of a committed position. */
+void canvas_set_tops(struct canvas *canvas, int32_t position, const int32_t *top_token,
+                     const float *top_logprob);
+
 /*
  * Moves answer.settled behind the committed prefix and answer.text_tokens behind the settled tokens
  * before the first stop id.
  */
-void canvas_settle(struct canvas *canvas, const int32_t *stop_tokens, int32_t stop_token_count);
+void canvas_settle(struct canvas *canvas, const struct decode_params *params);
 
 #endif

@@ -14,7 +14,7 @@ struct counters {
     atomic_int running;     /* sequences; the other outstanding ones wait */
     atomic_int kv_pages_used;
     _Atomic uint64_t ticks, rows, rounds, committed_tokens, revised_tokens;
-    _Atomic uint64_t finished, cancelled, rejected;
+    _Atomic uint64_t finished, cancelled, rejected, deadline_misses;
     _Atomic int64_t forward_us, tick_us;
     atomic_bool draining, device_lost;
 };

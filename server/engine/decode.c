@@ -54,5 +54,21 @@ struct decode_params decode_params_neutral(int32_t max_tokens, int32_t block_len
         .selection = SELECTION_STEPS,
         .cache = CACHE_NONE,
         .top_p = 1,
+        .repetition_penalty = 1,
     };
+}
+
+bool decode_is_stop_token(const struct decode_params *params, int32_t token)
+{
+    for (int32_t i = 0; i < params->stop_token_count; i++) {
+        if (params->stop_tokens[i] == token)
+            return true;
+    }
+    return false;
+}
+
+bool decode_counts_tokens(const struct decode_params *params)
+{
+    return params->presence_penalty != 0 || params->frequency_penalty != 0 ||
+           params->repetition_penalty != 1;
 }

@@ -11,6 +11,14 @@
 #include "kernels/backend.h"
 #include "server/model/config.h"
 
+enum {
+    /* The model's own and the chat template's end of turn. */
+    DECODE_STOP_TOKENS_MAX = MODEL_STOP_TOKENS_MAX + 1,
+    DECODE_BIASES_MAX = 1024,      /* biases of one request */
+    DECODE_BANNED_WORDS_MAX = 256, /* banned words of one request */
+    BANNED_WORD_BYTES_MAX = 255,   /* bytes of one of them */
+};
+
 /* Which masked positions commit in a round. */
 enum selection { SELECTION_STEPS, SELECTION_THRESHOLD, SELECTION_FACTOR, SELECTION_RANDOM };
 
@@ -25,6 +33,12 @@ bool cache_mode_from_name(const char *name, enum cache_mode *out);
 /* Bytes that the joined text of the answer must not contain. */
 struct banned_word {
     const char *bytes; /* [length] length >= 1 */
+    int32_t length;
+};
+
+/* What a token adds to the text; length 0: nothing (special tokens, ids without a token). */
+struct token_text {
+    const char *bytes; /* [length] */
     int32_t length;
 };
 
@@ -47,11 +61,12 @@ struct decode_params {
     bool eos_early_stop; /* end as soon as everything up to the first stop id is committed */
     bool ignore_eos;     /* stop ids are banned */
     bool logits_eos_inf; /* the model's EOS ids are banned before the softmax (LLaDA) */
-    bool confidence_eos_eot_inf;               /* stop ids commit last (LLaDA) */
+    bool confidence_eos_eot_inf;               /* stop ids commit last: see policy_select (LLaDA) */
     float presence_penalty, frequency_penalty; /* 0: off */
     float repetition_penalty;                  /* 1: off */
     /* What follows lies in the request's arena, or wherever it outlives the request. */
-    const struct token_bias *biases; /* [bias_count]; -INFINITY bans */
+    const struct token_bias *biases; /* [bias_count] a token at most once;
+                                        -INFINITY bans */
     int32_t bias_count;
     const uint32_t *allowed;        /* bitset over the embedding's rows; NULL: all */
     const int32_t *negative_prompt; /* [negative_prompt_length] of the guidance partner; NULL: the
@@ -60,13 +75,17 @@ struct decode_params {
     const struct banned_word *banned_words; /* [banned_word_count] */
     int32_t banned_word_count;
     int32_t top_logprobs; /* raw top entries kept for every position, 0 to HEAD_RAW_TOP_MAX */
-    int32_t stop_tokens[MODEL_STOP_TOKENS_MAX];
+    int32_t stop_tokens[DECODE_STOP_TOKENS_MAX];
     int32_t stop_token_count;
 };
 
 /* Neutral values: everything off, one token a round, greedy. max_tokens and block_length are set.
  */
 struct decode_params decode_params_neutral(int32_t max_tokens, int32_t block_length);
+
+bool decode_is_stop_token(const struct decode_params *params, int32_t token);
+/* True where any penalty is on. */
+bool decode_counts_tokens(const struct decode_params *params);
 
 enum finish {
     FINISH_NONE,      /* still running */

@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 #include "common/error.h"
+#include "server/engine/banned_words.h"
 #include "server/engine/engine_internal.h"
 
 /* ---- life ------------------------------------------------------------------------------------ */
@@ -32,15 +33,34 @@ static int check_options(const struct engine_options *options, struct error *err
     return rc;
 }
 
+static int64_t min_int64(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 static int32_t longest_canvas(const struct engine *engine)
 {
-    int64_t limit = engine->model->config.max_positions;
     int64_t pool = (int64_t)engine->kv_pages * KV_PAGE_POSITIONS;
-    if (limit > pool)
-        limit = pool;
-    if (limit > engine->options.max_rows_per_tick)
-        limit = engine->options.max_rows_per_tick;
-    return (int32_t)limit;
+    int64_t limit = min_int64(engine->model->config.max_positions, pool);
+    return (int32_t)min_int64(limit, engine->options.max_rows_per_tick);
+}
+
+static int reserve_batch(struct engine *engine, struct error *err)
+{
+    const struct engine_options *options = &engine->options;
+    const struct model_config *config = &engine->model->config;
+    const struct step_batch_limits limits = {
+        .max_rows = options->max_rows_per_tick,
+        .slots = options->max_sequences,
+        .positions = min_int64((int64_t)engine->kv_pages * KV_PAGE_POSITIONS,
+                               (int64_t)options->max_sequences * engine->canvas_limit),
+        .vocabulary = config->embedding_rows,
+        .token_limit = (int32_t)min_int64(options->token_limit, config->embedding_rows),
+        .mask_token = config->mask_token,
+        .eos_tokens = config->stop_tokens,
+        .eos_token_count = config->stop_token_count,
+    };
+    return step_batch_create(&engine->batch, &limits, err);
 }
 
 /* Everything that a tick needs. */
@@ -54,16 +74,20 @@ static int engine_reserve(struct engine *engine, struct error *err)
         .max_rows = options->max_rows_per_tick,
         .kv_pages = engine->kv_pages,
     };
-    int rc = scheduler_create(&engine->scheduler, &limits, &engine->counters, err);
+    int rc =
+        scheduler_create(&engine->scheduler, &limits, &engine->counters, &engine->leftovers, err);
     if (rc == 0)
-        rc = step_batch_create(&engine->batch, options->max_rows_per_tick, options->max_sequences,
-                               model->config.mask_token, options->token_limit, err);
+        rc = reserve_batch(engine, err);
     if (rc == 0)
         rc = head_result_create(&engine->result, options->max_rows_per_tick, err);
     if (rc != 0)
         return rc;
     engine->candidates = calloc((size_t)engine->canvas_limit, sizeof *engine->candidates);
-    if (engine->candidates == NULL)
+    size_t text_size = 1;
+    if (options->token_text != NULL)
+        text_size = banned_words_scratch_size(options->token_text, options->token_limit);
+    engine->text = calloc(text_size, 1);
+    if (engine->candidates == NULL || engine->text == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for the engine: lower max_sequences");
     /* Two lines of the page table for every sequence: its own and its guidance partner's. */
     return model_reserve(model, options->max_rows_per_tick, options->max_rows_per_tick,
@@ -107,6 +131,7 @@ int engine_create(struct engine **out, struct model *model, const struct engine_
     engine->kv_pages = kv_pages_needed(options->kv_cache_tokens);
     engine->canvas_limit = longest_canvas(engine);
     intake_init(&engine->intake);
+    intake_init(&engine->leftovers);
     rc = engine_reserve(engine, err);
     if (rc != 0) {
         engine_free(engine);
@@ -147,14 +172,25 @@ void engine_free(struct engine *engine)
         return;
     engine_join(engine);
     engine_close(engine, FINISH_CANCELLED, NULL);
+    engine_free_leftovers(engine);
     scheduler_free(&engine->scheduler);
     step_batch_free(&engine->batch);
     head_result_free(&engine->result);
     free(engine->candidates);
+    free(engine->text);
     pthread_mutex_destroy(&engine->sleep_lock);
     pthread_cond_destroy(&engine->wake);
     pthread_cond_destroy(&engine->idle);
     free(engine);
+}
+
+void engine_free_leftovers(struct engine *engine)
+{
+    struct request *next;
+    for (struct request *i = intake_take(&engine->leftovers); i != NULL; i = next) {
+        next = i->next;
+        request_release(i);
+    }
 }
 
 void engine_observe(struct engine *engine, struct round_observer observer)
@@ -190,8 +226,24 @@ static int run_forward(struct engine *engine, struct error *err)
     return model_forward(engine->model, &rows, &head, &engine->result, err);
 }
 
+/* Times of a request that has a draft now; `finished` with its last choice. */
+static void observe_request(struct engine *engine, struct request *request, int64_t now_us,
+                            bool finished)
+{
+    struct engine_histograms *histograms = &engine->histograms;
+    if (!request->drafted)
+        histogram_observe_us(&histograms->first_draft, now_us - request->arrival_us);
+    request->drafted = true;
+    if (!finished)
+        return;
+    histogram_observe_us(&histograms->answer, now_us - request->arrival_us);
+    if (now_us > request->deadline_us)
+        counter_add(&engine->counters.deadline_misses, 1);
+}
+
 /* Commits one sequence's round and publishes it. */
-static void finish_round(struct engine *engine, int32_t slot, int64_t now_us)
+static void finish_round(struct engine *engine, int32_t slot, const struct round_context *context,
+                         int64_t now_us)
 {
     struct scheduler *scheduler = &engine->scheduler;
     struct counters *counters = &engine->counters;
@@ -200,14 +252,14 @@ static void finish_round(struct engine *engine, int32_t slot, int64_t now_us)
     int32_t masked_before = sequence->canvas.answer.masked;
     enum finish finish;
     struct error error = {0};
-    if (sequence_finish_round(sequence, &finish, engine->result.row + sequence->head_begin,
-                              engine->candidates, now_us, &error) != 0) {
+    if (round_finish(sequence, &finish, context, now_us, &error) != 0) {
         scheduler_fail_request(scheduler, request, FINISH_FAILED, &error);
         return;
     }
     counter_add(&counters->rounds, 1);
     counter_add(&counters->committed_tokens,
                 (uint64_t)(masked_before - sequence->canvas.answer.masked));
+    observe_request(engine, request, now_us, finish != FINISH_NONE && request->unfinished == 1);
     if (engine->observer.observe != NULL)
         engine->observer.observe(engine->observer.context, sequence);
     if (finish == FINISH_NONE)
@@ -216,30 +268,57 @@ static void finish_round(struct engine *engine, int32_t slot, int64_t now_us)
         scheduler_finish(scheduler, slot);
 }
 
+static void finish_rounds(struct engine *engine, int64_t now_us)
+{
+    struct scheduler *scheduler = &engine->scheduler;
+    const struct head_batch head = step_batch_head(&engine->batch);
+    const struct round_context context = {
+        .batch = &head,
+        .result = &engine->result,
+        .token_text = engine->options.token_text,
+        .candidates = engine->candidates,
+        .text = engine->text,
+    };
+    for (int32_t i = 0; i < scheduler->picked_count; i++) {
+        int32_t slot = scheduler->picked[i];
+        /* A sibling's failure in this loop may have ended it. */
+        if (scheduler->sequences[slot].request != NULL)
+            finish_round(engine, slot, &context, now_us);
+    }
+}
+
+static void observe_rows(struct engine *engine)
+{
+    int bucket = 0;
+    while (bucket < ENGINE_ROW_BUCKETS && engine->batch.rows > 1 << bucket)
+        bucket++;
+    counter_add(&engine->histograms.rows[bucket], 1);
+    counter_add(&engine->counters.rows, (uint64_t)engine->batch.rows);
+    counter_add(&engine->counters.ticks, 1);
+}
+
 /* One forward pass for the picked sequences, and their rounds. */
 static void run_rounds(struct engine *engine, int64_t now_us)
 {
-    struct scheduler *scheduler = &engine->scheduler;
     struct counters *counters = &engine->counters;
+    struct engine_histograms *histograms = &engine->histograms;
     int64_t started_us = clock_now_us();
     pack_rows(engine);
     int64_t forward_us = clock_now_us();
     if (run_forward(engine, &engine->device_error) != 0) {
         atomic_store(&counters->device_lost, true);
-        scheduler_fail_all(scheduler, FINISH_FAILED, &engine->device_error);
+        scheduler_fail_all(&engine->scheduler, FINISH_FAILED, &engine->device_error);
         return;
     }
+    int64_t selecting_us = clock_now_us();
+    finish_rounds(engine, now_us + (selecting_us - started_us));
     int64_t ended_us = clock_now_us();
-    for (int32_t i = 0; i < scheduler->picked_count; i++) {
-        int32_t slot = scheduler->picked[i];
-        /* A sibling's failure in this loop may have ended it. */
-        if (scheduler->sequences[slot].request != NULL)
-            finish_round(engine, slot, now_us + (ended_us - started_us));
-    }
-    counter_add(&counters->ticks, 1);
-    counter_add(&counters->rows, (uint64_t)engine->batch.rows);
-    atomic_fetch_add(&counters->forward_us, ended_us - forward_us);
-    atomic_fetch_add(&counters->tick_us, clock_now_us() - started_us);
+    observe_rows(engine);
+    histogram_observe_us(&histograms->pack, forward_us - started_us);
+    histogram_observe_us(&histograms->forward, selecting_us - forward_us);
+    histogram_observe_us(&histograms->select, ended_us - selecting_us);
+    atomic_fetch_add(&counters->forward_us, selecting_us - forward_us);
+    atomic_fetch_add(&counters->tick_us, ended_us - started_us);
 }
 
 bool engine_tick(struct engine *engine, int64_t now_us)
@@ -275,9 +354,15 @@ struct engine_counters engine_counters_read(const struct engine *engine)
         .finished = atomic_load(&counters->finished),
         .cancelled = atomic_load(&counters->cancelled),
         .rejected = atomic_load(&counters->rejected),
+        .deadline_misses = atomic_load(&counters->deadline_misses),
         .forward_us = atomic_load(&counters->forward_us),
         .tick_us = atomic_load(&counters->tick_us),
         .draining = atomic_load(&counters->draining),
         .device_lost = atomic_load(&counters->device_lost),
     };
+}
+
+const struct engine_histograms *engine_histograms(const struct engine *engine)
+{
+    return &engine->histograms;
 }

@@ -3,7 +3,9 @@
  * engine_start, or the caller of engine_tick) owns model, KV pages and sequences. Any thread may
  * submit, cancel and read the counters. The engine knows nothing of JSON, text or sockets.
  *
- * A tick allocates nothing, takes no lock but the streams' and logs nothing.
+ * A tick allocates and frees nothing, takes no lock but the streams' and logs nothing. Requests
+ * that end when nobody else holds them any more are freed by whoever submits next, or when the
+ * engine's thread has nothing to do.
  */
 #ifndef SERVER_ENGINE_ENGINE_H
 #define SERVER_ENGINE_ENGINE_H
@@ -11,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/metrics.h"
 #include "server/engine/request.h"
 #include "server/model/model.h"
 
@@ -23,6 +26,8 @@ struct engine_options {
     int32_t queue_limit;       /* sequences that wait beyond those */
     int64_t kv_cache_tokens;   /* positions of the KV pool, rounded up to pages */
     int32_t token_limit;       /* ids from here on are never chosen (size of the tokenizer) */
+    /* [token_limit] outlives the engine; NULL: requests with banned words are refused. */
+    const struct token_text *token_text;
 };
 
 /* Reserves everything it will ever need (the model's activations and KV pool included). */
@@ -35,9 +40,10 @@ void engine_free(struct engine *engine);
 /*
  * Hands a request over; the engine takes a reference of its own. ERROR_LIMIT: the queue is full;
  * ERROR_UNAVAILABLE: draining or stopped; ERROR_DEVICE_LOST; ERROR_INVALID: the canvas (prompt +
- * max_tokens, twice with guidance) is longer than the context, than the pool can ever hold or than
- * a tick has rows, or there are more choices than can ever wait (the message has both numbers).
- * Nothing is kept of a request that is refused.
+ * max_tokens, and its guidance partner's) is longer than the context, than the pool can ever hold
+ * or than a tick has rows, there are more choices than can ever wait (the message has both
+ * numbers), a parameter is out of range, or no token is left to choose. ERROR_UNSUPPORTED: banned
+ * words without token_text. No reference is kept of a request that is refused.
  */
 int engine_submit(struct engine *engine, struct request *request, struct error *err);
 
@@ -61,9 +67,25 @@ struct engine_counters {
     int32_t kv_pages_used, kv_pages_total;
     uint64_t ticks, rows, rounds, committed_tokens, revised_tokens;
     uint64_t finished, cancelled, rejected; /* requests */
+    uint64_t deadline_misses;               /* requests that finished behind their deadline */
     int64_t forward_us, tick_us; /* time inside forward passes; inside ticks that had rows */
     bool draining, device_lost;
 };
 struct engine_counters engine_counters_read(const struct engine *engine);
+
+enum { ENGINE_ROW_BUCKETS = 17 };
+
+/* Distributions since the start; the engine's thread writes, any thread reads at any time. */
+struct engine_histograms {
+    /* Of ticks that had rows, by phase: packing rows; the forward pass; choosing, committing and
+     * publishing. */
+    struct histogram pack, forward, select;
+    struct histogram first_draft; /* from a request's arrival to its first draft */
+    struct histogram answer;      /* from a request's arrival to the end of its last choice */
+    /* Ticks with at most 2^i rows that have more than 2^(i - 1); the last: above every bound. Their
+     * sum is engine_counters.rows. */
+    atomic_uint_least64_t rows[ENGINE_ROW_BUCKETS + 1];
+};
+const struct engine_histograms *engine_histograms(const struct engine *engine);
 
 #endif

@@ -10,6 +10,7 @@
 #include "server/engine/counters.h"
 #include "server/engine/engine.h"
 #include "server/engine/intake.h"
+#include "server/engine/round.h"
 #include "server/engine/scheduler.h"
 #include "server/engine/step_batch.h"
 
@@ -29,13 +30,16 @@ struct engine {
 
     /* Any thread. */
     struct counters counters;
+    struct engine_histograms histograms;
     struct intake intake;
+    struct intake leftovers; /* requests that ended and wait to be freed, linked by next */
 
     /* The engine thread. */
     struct scheduler scheduler;
     struct step_batch batch;
     struct head_result result;
     struct candidate *candidates; /* [canvas_limit] scratch of one selection */
+    char *text;                   /* scratch of one check for banned words */
     struct error device_error;    /* why the device is lost; code 0 while it is not */
 
     /* Sleeping and waking, never touched inside a tick. */
@@ -47,6 +51,16 @@ struct engine {
 };
 
 void engine_observe(struct engine *engine, struct round_observer observer); /* before any submit */
+
+/*
+ * Any thread, the request not yet submitted. Check refuses what can never run or is out of range.
+ * Prepare sets what the ticks need; ERROR_INVALID where no token is left to choose.
+ */
+int request_check(const struct engine *engine, const struct request *request, struct error *err);
+int request_prepare(const struct engine *engine, struct request *request, struct error *err);
+
+/* Any thread, outside a tick: frees what ended while nobody else held it. */
+void engine_free_leftovers(struct engine *engine);
 
 /* Any thread: a new request or the end may be waiting for a thread that sleeps. */
 void engine_wake(struct engine *engine);

@@ -47,6 +47,7 @@ static void *engine_run(void *context)
             loss_logged = true;
         }
         if (!busy) {
+            engine_free_leftovers(engine);
             engine_announce_idle(engine);
             engine_sleep(engine);
         }

@@ -85,6 +85,8 @@ bool policy_window_is_whole(struct window window, int32_t canvas_length)
 
 static bool ranks_before(const struct candidate *a, const struct candidate *b)
 {
+    if (a->last != b->last)
+        return b->last;
     return a->rank != b->rank ? a->rank > b->rank : a->position < b->position;
 }
 
@@ -151,17 +153,21 @@ int32_t policy_select(struct candidate *candidates, int32_t count,
     }
     sort_by_rank(candidates, count);
 
-    int32_t floor = policy_commit_floor(count, rule->rounds_left);
+    int32_t eager = 0; /* those that need not wait for the others */
+    while (eager < count && !candidates[eager].last)
+        eager++;
+    int32_t floor =
+        min_int32(count, policy_commit_floor(count + rule->withheld, rule->rounds_left));
     int32_t chosen = floor;
     switch (rule->selection) {
     case SELECTION_STEPS:
     case SELECTION_RANDOM:
         break;
     case SELECTION_THRESHOLD:
-        chosen = count_over_threshold(candidates, count, rule->threshold);
+        chosen = count_over_threshold(candidates, eager, rule->threshold);
         break;
     case SELECTION_FACTOR:
-        chosen = count_by_factor(candidates, count, rule->factor);
+        chosen = count_by_factor(candidates, eager, rule->factor);
         break;
     }
     return chosen > floor ? chosen : floor;

@@ -29,6 +29,8 @@ struct candidate {
     int32_t token;
     float confidence;  /* probability of the token in the adjusted row */
     float raw_logprob; /* its log-probability in the raw row */
+    int32_t row;       /* head row that proposed it; carried along */
+    bool last;         /* ranks behind all that are not */
     double rank;       /* written by policy_select: by what the candidates are ordered */
 };
 
@@ -36,6 +38,7 @@ struct selection_rule {
     enum selection selection;
     float threshold, factor;
     int32_t rounds_left; /* of the region's plan, this round included, >= 1 */
+    int32_t withheld;    /* masks of the region that have no candidate in this round */
     uint64_t seed;
     int32_t round; /* the request's own, from 1 */
 };
@@ -60,9 +63,17 @@ struct window policy_window(enum cache_mode cache, int32_t refresh_interval,
 bool policy_window_is_whole(struct window window, int32_t canvas_length);
 
 /*
- * Orders the candidates of all masks of the region (count >= 1) by falling confidence (selection
- * random: by falling random number; ties go to the lower position) and returns how many commit,
- * >= 1: the first ones of the array.
+ * Orders the candidates of the region's masks (count >= 1) by falling confidence (selection random:
+ * by falling random number; ties go to the lower position) and returns how many commit, >= 1: the
+ * first ones of the array.
+ *
+ * Candidates marked `last` come behind all others, and threshold and factor see the others alone:
+ * they commit when nothing else is left or the plan's floor takes them. This is
+ * confidence_eos_eot_inf for candidates that are stop ids. LLaDA's published code means the same,
+ * but writes -infinity over the EOS column of a copy that is not read again and over the EOT column
+ * of the logits before the softmax: there only EOT commits last, with confidence 0, EOS ranks by
+ * its confidence, all other confidences are shares of what EOT leaves, and `random` ignores it all.
+ * Here EOS and EOT both commit last, in every selection, and no confidence changes.
  */
 int32_t policy_select(struct candidate *candidates, int32_t count,
                       const struct selection_rule *rule);

@@ -7,6 +7,20 @@
 #include "common/clock.h"
 #include "common/error.h"
 
+/* The top entries that the canvases keep; the drafts of the stream have their own. */
+static int create_tops(struct request *request, struct error *err)
+{
+    size_t count = (size_t)request->choices * (size_t)request->params.max_tokens *
+                   (size_t)request->params.top_logprobs;
+    request->top_token = arena_alloc(&request->arena, count * sizeof *request->top_token);
+    request->top_logprob = arena_alloc(&request->arena, count * sizeof *request->top_logprob);
+    if (request->top_token == NULL || request->top_logprob == NULL)
+        return error_set(err, ERROR_MEMORY,
+                         "out of memory for top_logprobs of %d positions: ask for fewer",
+                         request->params.max_tokens);
+    return 0;
+}
+
 /* Prompt and drafts in the request's arena. */
 static int request_fill(struct request *request, const int32_t *prompt, int32_t mask_token,
                         struct error *err)
@@ -18,8 +32,11 @@ static int request_fill(struct request *request, const int32_t *prompt, int32_t 
                          "out of memory for a prompt of %d tokens: try again later",
                          request->prompt_length);
     memcpy(request->prompt, prompt, size);
+    int rc = create_tops(request, err);
+    if (rc != 0)
+        return rc;
     return stream_init(&request->stream, &request->arena, request->choices,
-                       request->params.max_tokens, mask_token, err);
+                       request->params.max_tokens, request->params.top_logprobs, mask_token, err);
 }
 
 int request_create(struct request **out, const int32_t *prompt, int32_t prompt_length,
@@ -27,6 +44,7 @@ int request_create(struct request **out, const int32_t *prompt, int32_t prompt_l
                    struct error *err)
 {
     assert(prompt_length >= 1 && choices >= 1 && params->max_tokens >= 1);
+    assert(params->top_logprobs >= 0 && params->top_logprobs <= HEAD_RAW_TOP_MAX);
     struct request *request = calloc(1, sizeof *request);
     if (request == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for a request: try again later");
@@ -65,7 +83,33 @@ void request_release(struct request *request)
     free(request);
 }
 
+bool request_release_unless_last(struct request *request)
+{
+    int references = atomic_load_explicit(&request->references, memory_order_acquire);
+    while (references > 1) {
+        if (atomic_compare_exchange_weak_explicit(&request->references, &references, references - 1,
+                                                  memory_order_acq_rel, memory_order_acquire))
+            return true;
+    }
+    return false;
+}
+
 void request_cancel(struct request *request)
 {
     atomic_store_explicit(&request->cancelled, true, memory_order_release);
+}
+
+int64_t request_canvas_length(const struct request *request)
+{
+    return (int64_t)request->prompt_length + request->params.max_tokens;
+}
+
+int64_t request_partner_length(const struct request *request)
+{
+    const struct decode_params *params = &request->params;
+    if (!(params->cfg_scale > 0))
+        return 0;
+    int32_t prompt_length =
+        params->negative_prompt != NULL ? params->negative_prompt_length : request->prompt_length;
+    return (int64_t)prompt_length + params->max_tokens;
 }

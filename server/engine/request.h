@@ -29,16 +29,30 @@ struct request {
     atomic_bool cancelled; /* any thread; the engine frees the rows at its next tick */
     atomic_int references;
 
-    struct request *next; /* engine: intake and queue */
-    int32_t unfinished;   /* engine: choices still queued or running */
+    /* The engine's. */
+    struct request *next;    /* intake and queue */
+    int32_t unfinished;      /* choices still queued or running */
+    bool drafted;            /* a first draft was posted */
+    const uint32_t *allowed; /* from submit: params.allowed less the tokens that hold a banned word;
+                                NULL: all */
+    int32_t *top_token;      /* [choices, max_tokens, top_logprobs] of the canvases */
+    float *top_logprob;
 };
 
-/* One reference. Copies the prompt (prompt_length >= 1; ids are checked by the caller). */
+/* One reference. Copies the prompt (prompt_length >= 1) and the params, but not the lists that they
+ * point to. Ids of prompts are checked by the caller. */
 int request_create(struct request **out, const int32_t *prompt, int32_t prompt_length,
                    const struct decode_params *params, int32_t choices, int32_t mask_token,
                    struct error *err);
 struct request *request_retain(struct request *request);
 void request_release(struct request *request); /* NULL is fine; frees with the last one */
+/* False, and nothing done, where the caller's reference is the last one. */
+bool request_release_unless_last(struct request *request);
 void request_cancel(struct request *request);
+
+/* Positions of a choice's canvas. */
+int64_t request_canvas_length(const struct request *request);
+/* Positions of its guidance partner's canvas; 0 without guidance. */
+int64_t request_partner_length(const struct request *request);
 
 #endif

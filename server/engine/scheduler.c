@@ -33,11 +33,12 @@ static int create_slots(struct scheduler *scheduler, struct error *err)
 }
 
 int scheduler_create(struct scheduler *scheduler, const struct scheduler_limits *limits,
-                     struct counters *counters, struct error *err)
+                     struct counters *counters, struct intake *leftovers, struct error *err)
 {
     *scheduler = (struct scheduler){
         .limits = *limits,
         .counters = counters,
+        .leftovers = leftovers,
         .page_table_stride = kv_pages_needed(limits->canvas_limit),
     };
     int rc = create_slots(scheduler, err);
@@ -140,11 +141,10 @@ static void insert_running(struct scheduler *scheduler, int32_t slot)
 static void release_slot(struct scheduler *scheduler, int32_t slot)
 {
     struct sequence *sequence = &scheduler->sequences[slot];
+    int32_t partner_line = scheduler_partner_line(scheduler, slot);
     kv_pages_give(&scheduler->pages, line_pages(scheduler, slot), sequence->page_count);
-    if (sequence_is_guided(sequence))
-        kv_pages_give(&scheduler->pages,
-                      line_pages(scheduler, scheduler_partner_line(scheduler, slot)),
-                      sequence->page_count);
+    kv_pages_give(&scheduler->pages, line_pages(scheduler, partner_line),
+                  sequence->partner_page_count);
     int32_t at = 0;
     while (scheduler->running[at] != slot)
         at++;
@@ -170,21 +170,21 @@ static int64_t due_time(const struct request *request)
 static bool admit_one(struct scheduler *scheduler, int32_t mask_token, int64_t now_us)
 {
     struct request *request = scheduler->queue_head;
-    bool guided = request->params.cfg_scale > 0;
-    int32_t pages = kv_pages_needed((int64_t)request->prompt_length + request->params.max_tokens);
+    int32_t pages = kv_pages_needed(request_canvas_length(request));
+    int32_t partner_pages = kv_pages_needed(request_partner_length(request));
     int32_t pages_free = scheduler->pages.total - scheduler->pages.used;
     int32_t slots_free = scheduler->limits.max_sequences - scheduler->running_count;
-    if (slots_free == 0 || pages_free < (guided ? 2 * pages : pages))
+    if (slots_free == 0 || pages_free < pages + partner_pages)
         return false;
 
     int32_t slot = scheduler->free_slots[slots_free - 1];
     struct sequence *sequence = &scheduler->sequences[slot];
     sequence_begin(sequence, request, scheduler->head_choice, mask_token, now_us);
     sequence->page_count = pages;
+    sequence->partner_page_count = partner_pages;
+    int32_t partner_line = scheduler_partner_line(scheduler, slot);
     kv_pages_take(&scheduler->pages, line_pages(scheduler, slot), pages);
-    if (guided)
-        kv_pages_take(&scheduler->pages,
-                      line_pages(scheduler, scheduler_partner_line(scheduler, slot)), pages);
+    kv_pages_take(&scheduler->pages, line_pages(scheduler, partner_line), partner_pages);
     sequence->due_us = due_time(request);
     sequence->admission = scheduler->admissions++;
     insert_running(scheduler, slot);
@@ -259,6 +259,12 @@ void scheduler_pick(struct scheduler *scheduler)
 
 /* ---- endings --------------------------------------------------------------------------------- */
 
+static void drop_reference(struct scheduler *scheduler, struct request *request)
+{
+    if (!request_release_unless_last(request))
+        intake_push(scheduler->leftovers, request);
+}
+
 void scheduler_finish(struct scheduler *scheduler, int32_t slot)
 {
     const struct sequence *sequence = &scheduler->sequences[slot];
@@ -273,7 +279,7 @@ void scheduler_finish(struct scheduler *scheduler, int32_t slot)
     atomic_fetch_sub(&counters->outstanding, 1);
     stream_post(&request->stream, sequence->choice, &sequence->canvas.answer);
     if (done)
-        request_release(request);
+        drop_reference(scheduler, request);
 }
 
 void scheduler_fail_request(struct scheduler *scheduler, struct request *request,
@@ -291,7 +297,7 @@ void scheduler_fail_request(struct scheduler *scheduler, struct request *request
     atomic_fetch_sub(&counters->outstanding, request->unfinished);
     request->unfinished = 0;
     stream_fail(&request->stream, finish, error);
-    request_release(request);
+    drop_reference(scheduler, request);
 }
 
 void scheduler_fail_all(struct scheduler *scheduler, enum finish finish, const struct error *error)

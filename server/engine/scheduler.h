@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "server/engine/counters.h"
+#include "server/engine/intake.h"
 #include "server/engine/kv_pages.h"
 #include "server/engine/sequence.h"
 
@@ -29,6 +30,7 @@ struct scheduler_limits {
 struct scheduler {
     struct scheduler_limits limits;
     struct counters *counters;
+    struct intake *leftovers;
 
     struct request *queue_head, *queue_tail; /* first come, first admitted; linked by next */
     int32_t head_choice;                     /* choices of queue_head that were admitted */
@@ -47,8 +49,12 @@ struct scheduler {
     int32_t *page_table; /* [2 * max_sequences, stride]: slots' own lines, then their partners' */
 };
 
+/*
+ * A request that has ended and whose last reference the engine holds is not freed but pushed to the
+ * leftovers: freeing is not for a tick.
+ */
 int scheduler_create(struct scheduler *scheduler, const struct scheduler_limits *limits,
-                     struct counters *counters, struct error *err);
+                     struct counters *counters, struct intake *leftovers, struct error *err);
 /* Nothing may be queued or running. */
 void scheduler_free(struct scheduler *scheduler);
 

@@ -1,9 +1,6 @@
 #include "server/engine/sequence.h"
 
-#include <assert.h>
-#include <math.h>
-
-#include "common/error.h"
+#include <stddef.h>
 
 void sequence_begin(struct sequence *sequence, struct request *request, int32_t choice,
                     int32_t mask_token, int64_t now_us)
@@ -12,6 +9,9 @@ void sequence_begin(struct sequence *sequence, struct request *request, int32_t 
     const struct decode_params *params = &request->params;
     canvas_begin(&canvas, request->prompt, request->prompt_length, params->max_tokens, mask_token);
     canvas.answer.admitted_us = now_us;
+    size_t tops = (size_t)choice * (size_t)params->max_tokens * (size_t)params->top_logprobs;
+    canvas_keep_tops(&canvas, request->top_token + tops, request->top_logprob + tops,
+                     params->top_logprobs);
     *sequence = (struct sequence){
         .request = request,
         .choice = choice,
@@ -27,8 +27,28 @@ bool sequence_is_guided(const struct sequence *sequence)
 
 int32_t sequence_rows(const struct sequence *sequence)
 {
-    int32_t positions = sequence->window.end - sequence->window.begin;
-    return sequence_is_guided(sequence) ? 2 * positions : positions;
+    int32_t rows = sequence->window.end - sequence->window.begin;
+    if (sequence_is_guided(sequence)) {
+        const struct window partner = sequence_partner_window(sequence);
+        rows += partner.end - partner.begin;
+    }
+    return rows;
+}
+
+int32_t sequence_partner_shift(const struct sequence *sequence)
+{
+    const struct decode_params *params = &sequence->request->params;
+    if (params->negative_prompt == NULL)
+        return 0;
+    return params->negative_prompt_length - sequence->canvas.prompt_length;
+}
+
+struct window sequence_partner_window(const struct sequence *sequence)
+{
+    int32_t shift = sequence_partner_shift(sequence);
+    /* A window begins at 0 or in the answer: a prompt has at least one token. */
+    int32_t begin = sequence->window.begin;
+    return (struct window){begin == 0 ? 0 : begin + shift, sequence->window.end + shift};
 }
 
 /* Rounds that the step budget leaves. A round commits at least one token, so it never runs out. */
@@ -62,29 +82,6 @@ void sequence_plan_round(struct sequence *sequence)
                                      sequence->region_rounds_done, canvas->length);
 }
 
-/* What the head proposes for every mask of the region; false when it proposes nothing somewhere. */
-static bool collect_candidates(const struct sequence *sequence, struct candidate *candidates,
-                               const struct head_statistics *statistics)
-{
-    const struct canvas *canvas = &sequence->canvas;
-    int32_t count = 0;
-    for (int32_t i = sequence->region.begin; i < sequence->region.end; i++) {
-        if (canvas->tokens[i] != canvas->mask_token)
-            continue;
-        const struct head_statistics *row = &statistics[count];
-        if (row->token < 0 || !isfinite(row->logprob))
-            return false;
-        candidates[count++] = (struct candidate){
-            .position = i,
-            .token = row->token,
-            .confidence = (float)exp((double)row->logprob),
-            .raw_logprob = row->raw_logprob,
-        };
-    }
-    assert(count == sequence->head_end - sequence->head_begin);
-    return true;
-}
-
 /* What the draft says about the round that just ended. */
 static void describe_round(struct sequence *sequence, int64_t now_us)
 {
@@ -110,33 +107,11 @@ static enum finish find_finish(const struct sequence *sequence)
     return answer->masked == 0 ? FINISH_LENGTH : FINISH_NONE;
 }
 
-int sequence_finish_round(struct sequence *sequence, enum finish *finish,
-                          const struct head_statistics *statistics, struct candidate *scratch,
-                          int64_t now_us, struct error *err)
+enum finish sequence_end_round(struct sequence *sequence, int64_t now_us)
 {
-    const struct decode_params *params = &sequence->request->params;
-    if (!collect_candidates(sequence, scratch, statistics))
-        return error_set(err, ERROR_INVALID,
-                         "the model proposes no token in round %d: its logits are not finite; "
-                         "check the checkpoint's files",
-                         sequence->rounds_done + 1);
-    const struct selection_rule rule = {
-        .selection = params->selection,
-        .threshold = params->threshold,
-        .factor = params->factor,
-        .rounds_left = sequence->region.rounds - sequence->region_rounds_done,
-        .seed = sequence->seed,
-        .round = sequence->rounds_done + 1,
-    };
-    int32_t commits = policy_select(scratch, sequence->head_end - sequence->head_begin, &rule);
-    for (int32_t i = 0; i < commits; i++)
-        canvas_commit(&sequence->canvas, scratch[i].position, scratch[i].token,
-                      scratch[i].confidence, scratch[i].raw_logprob);
     sequence->rounds_done++;
     sequence->region_rounds_done++;
-    canvas_settle(&sequence->canvas, params->stop_tokens, params->stop_token_count);
+    canvas_settle(&sequence->canvas, &sequence->request->params);
     describe_round(sequence, now_us);
-    *finish = find_finish(sequence);
-    sequence->canvas.answer.finish = *finish;
-    return 0;
+    return sequence->canvas.answer.finish = find_finish(sequence);
 }

@@ -25,11 +25,12 @@ struct sequence {
     struct window window;         /* of the coming round, or of the one just done */
     int32_t head_begin, head_end; /* head rows of the round under way */
 
-    int32_t page_count; /* entries of its line of the page table; its partner has as many */
-    int64_t due_us;     /* by what the scheduler orders sequences; fixed at admission */
-    uint64_t admission; /* counts admissions; decides equal due times */
-    int32_t waited;     /* ticks since its last round in which it was passed over */
-    bool picked;        /* its round is in this tick */
+    int32_t page_count;         /* entries of its line of the page table */
+    int32_t partner_page_count; /* of its guidance partner's; 0 without guidance */
+    int64_t due_us;             /* by what the scheduler orders sequences; fixed at admission */
+    uint64_t admission;         /* counts admissions; decides equal due times */
+    int32_t waited;             /* ticks since its last round in which it was passed over */
+    bool picked;                /* its round is in this tick */
 };
 
 /* Fills a free slot. The caller sets pages and order. */
@@ -40,17 +41,19 @@ bool sequence_is_guided(const struct sequence *sequence);
 /* Rows of the coming round, guidance partners included. */
 int32_t sequence_rows(const struct sequence *sequence);
 
+/*
+ * The guidance partner's canvas is the negative prompt (without one: the prompt, masked) and the
+ * same answer: an answer position lies `shift` further right there.
+ */
+int32_t sequence_partner_shift(const struct sequence *sequence);
+/* The positions of the partner's canvas that are recomputed in the coming round. */
+struct window sequence_partner_window(const struct sequence *sequence);
+
 /* Plans the coming round: a new region where the old one is done, and the window. */
 void sequence_plan_round(struct sequence *sequence);
 
-/*
- * Ends a round: statistics [head_end - head_begin] of the region's masks in rising position, whose
- * candidates are written to the scratch array; commits what the policy selects. *finish is
- * FINISH_NONE, FINISH_STOP or FINISH_LENGTH. ERROR_INVALID when the model proposes no token at all
- * (its numbers are no numbers).
- */
-int sequence_finish_round(struct sequence *sequence, enum finish *finish,
-                          const struct head_statistics *statistics, struct candidate *scratch,
-                          int64_t now_us, struct error *err);
+/* Ends a round whose commits are done: counts it, settles what can no longer change and fills in
+ * the draft. FINISH_NONE, FINISH_STOP or FINISH_LENGTH. */
+enum finish sequence_end_round(struct sequence *sequence, int64_t now_us);
 
 #endif

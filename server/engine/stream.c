@@ -1,28 +1,36 @@
 #include "server/engine/stream.h"
 
 #include <assert.h>
+#include <math.h>
 #include <string.h>
 
 #include "common/arena.h"
 
-int draft_create(struct draft *draft, struct arena *arena, int32_t length, int32_t mask_token,
-                 struct error *err)
+int draft_create(struct draft *draft, struct arena *arena, int32_t length, int32_t top_count,
+                 int32_t mask_token, struct error *err)
 {
-    size_t count = (size_t)length;
-    *draft = (struct draft){.length = length, .of = -1, .masked = length};
+    size_t count = (size_t)length, tops = count * (size_t)top_count;
+    *draft = (struct draft){.length = length, .top_count = top_count, .of = -1, .masked = length};
     draft->tokens = arena_alloc(arena, count * sizeof *draft->tokens);
     draft->confidence = arena_alloc(arena, count * sizeof *draft->confidence);
     draft->raw_logprob = arena_alloc(arena, count * sizeof *draft->raw_logprob);
-    if (draft->tokens == NULL || draft->confidence == NULL || draft->raw_logprob == NULL)
+    draft->top_token = arena_alloc(arena, tops * sizeof *draft->top_token);
+    draft->top_logprob = arena_alloc(arena, tops * sizeof *draft->top_logprob);
+    if (draft->tokens == NULL || draft->confidence == NULL || draft->raw_logprob == NULL ||
+        draft->top_token == NULL || draft->top_logprob == NULL)
         return error_set(err, ERROR_MEMORY,
                          "out of memory for a draft of %d positions: try again later", length);
     for (size_t i = 0; i < count; i++)
         draft->tokens[i] = mask_token;
+    for (size_t i = 0; i < tops; i++) {
+        draft->top_token[i] = -1;
+        draft->top_logprob[i] = -INFINITY;
+    }
     return 0;
 }
 
 int stream_init(struct stream *stream, struct arena *arena, int32_t choices, int32_t length,
-                int32_t mask_token, struct error *err)
+                int32_t top_count, int32_t mask_token, struct error *err)
 {
     *stream = (struct stream){.choices = choices};
     stream->drafts = arena_alloc(arena, (size_t)choices * sizeof *stream->drafts);
@@ -30,7 +38,7 @@ int stream_init(struct stream *stream, struct arena *arena, int32_t choices, int
         return error_set(err, ERROR_MEMORY, "out of memory for %d drafts: try again later",
                          choices);
     for (int32_t i = 0; i < choices; i++) {
-        int rc = draft_create(&stream->drafts[i], arena, length, mask_token, err);
+        int rc = draft_create(&stream->drafts[i], arena, length, top_count, mask_token, err);
         if (rc != 0)
             return rc;
     }
@@ -54,12 +62,18 @@ void stream_set_wake(struct stream *stream, void (*wake)(void *context), void *c
 
 static void draft_copy(struct draft *to, const struct draft *from)
 {
-    assert(to->length == from->length);
+    assert(to->length == from->length && to->top_count == from->top_count);
     struct draft copy = *from;
-    size_t count = (size_t)from->length;
+    size_t count = (size_t)from->length, tops = count * (size_t)from->top_count;
     copy.tokens = memcpy(to->tokens, from->tokens, count * sizeof *to->tokens);
     copy.confidence = memcpy(to->confidence, from->confidence, count * sizeof *to->confidence);
     copy.raw_logprob = memcpy(to->raw_logprob, from->raw_logprob, count * sizeof *to->raw_logprob);
+    copy.top_token = to->top_token;
+    copy.top_logprob = to->top_logprob;
+    if (tops > 0) {
+        memcpy(to->top_token, from->top_token, tops * sizeof *to->top_token);
+        memcpy(to->top_logprob, from->top_logprob, tops * sizeof *to->top_logprob);
+    }
     *to = copy;
 }
 

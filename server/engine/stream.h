@@ -23,6 +23,10 @@ struct draft {
     int32_t *tokens;                /* [length] the mask token where undecided */
     float *confidence;              /* [length] of the committed token, 0 where masked */
     float *raw_logprob;             /* [length] of the committed token in the raw row */
+    int32_t top_count;              /* raw top entries kept for every position; 0: none */
+    int32_t *top_token;             /* [length, top_count] of the raw row when the token was chosen;
+                                       -1 where masked, and where the row had no more */
+    float *top_logprob;             /* the same, -INFINITY there */
     int32_t round;                  /* rounds done, from 1 */
     int32_t of;                     /* upper bound of the rounds, -1 unknown */
     int32_t masked;                 /* positions without a token now */
@@ -49,12 +53,12 @@ struct stream {
 
 /* Drafts for `choices` answers of `length` positions, all masked, from the request's arena. */
 int stream_init(struct stream *stream, struct arena *arena, int32_t choices, int32_t length,
-                int32_t mask_token, struct error *err);
+                int32_t top_count, int32_t mask_token, struct error *err);
 void stream_destroy(struct stream *stream);
 
-/* Memory for one more draft of the same length, for a reader's own copy. */
-int draft_create(struct draft *draft, struct arena *arena, int32_t length, int32_t mask_token,
-                 struct error *err);
+/* Memory for one more draft of the same length and top_count, for a reader's own copy. */
+int draft_create(struct draft *draft, struct arena *arena, int32_t length, int32_t top_count,
+                 int32_t mask_token, struct error *err);
 
 /* Before submit. The pointer may be NULL: nobody is woken. */
 void stream_set_wake(struct stream *stream, void (*wake)(void *context), void *context);

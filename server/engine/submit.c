@@ -4,36 +4,6 @@
 #include "common/error.h"
 #include "server/engine/engine_internal.h"
 
-/* What can never run, whatever the load. */
-static int check_canvas(const struct engine *engine, const struct request *request,
-                        struct error *err)
-{
-    const struct decode_params *params = &request->params;
-    int64_t length = (int64_t)request->prompt_length + params->max_tokens;
-    int64_t canvases = params->cfg_scale > 0 ? 2 : 1;
-    const char *guided = canvases == 2 ? ", twice for guidance" : "";
-    int64_t pages = kv_pages_needed(length) * canvases;
-    int64_t rows = length * canvases;
-    int32_t context = engine->model->config.max_positions;
-    if (length > context)
-        return error_set(err, ERROR_INVALID,
-                         "the canvas has %lld positions (prompt %d + max_tokens %d), the context "
-                         "%d: shorten the prompt or lower max_tokens",
-                         (long long)length, request->prompt_length, params->max_tokens, context);
-    if (pages > engine->kv_pages)
-        return error_set(err, ERROR_INVALID,
-                         "the canvas of %lld positions%s needs %lld KV pages, the pool has %d: "
-                         "shorten the prompt, lower max_tokens, or have kv_cache_tokens raised",
-                         (long long)length, guided, (long long)pages, engine->kv_pages);
-    if (rows > engine->options.max_rows_per_tick)
-        return error_set(err, ERROR_INVALID,
-                         "the canvas of %lld positions%s needs %lld rows, a tick has %d: shorten "
-                         "the prompt, lower max_tokens, or have max_rows_per_tick raised",
-                         (long long)length, guided, (long long)rows,
-                         engine->options.max_rows_per_tick);
-    return 0;
-}
-
 /* Counts the request's sequences in; ERROR_LIMIT when there is no room for all of them. */
 static int reserve_places(struct engine *engine, int32_t choices, struct error *err)
 {
@@ -71,15 +41,17 @@ static int submit_request(struct engine *engine, struct request *request, struct
 {
     int rc = check_open(engine, err);
     if (rc == 0)
-        rc = check_canvas(engine, request, err);
+        rc = request_check(engine, request, err);
     if (rc == 0)
         rc = reserve_places(engine, request->choices, err);
     if (rc != 0)
         return rc;
     request->unfinished = request->choices;
     request_retain(request);
+    rc = request_prepare(engine, request, err);
     /* Once more: who drains first and then sees nothing outstanding must be right. */
-    rc = check_open(engine, err);
+    if (rc == 0)
+        rc = check_open(engine, err);
     if (rc == 0 && !intake_push(&engine->intake, request))
         rc = error_set(err, ERROR_UNAVAILABLE, "the server has stopped: send the request again");
     if (rc != 0) {
@@ -95,6 +67,7 @@ static int submit_request(struct engine *engine, struct request *request, struct
 int engine_submit(struct engine *engine, struct request *request, struct error *err)
 {
     assert(request->params.block_length >= 1 && request->params.steps >= 0);
+    engine_free_leftovers(engine);
     int rc = submit_request(engine, request, err);
     if (rc != 0)
         counter_add(&engine->counters.rejected, 1);

@@ -1,11 +1,14 @@
 #include "server/http/exchange.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "common/clock.h"
 #include "common/log.h"
 #include "server/api/api.h"
+#include "server/http/keys.h"
 #include "server/http/routes.h"
 #include "server/http/server.h"
 #include "server/http/suspension.h"
@@ -139,13 +142,13 @@ static enum MHD_Result body_complete(struct exchange *exchange, const char *path
     struct answer *answer = &exchange->answer;
 
     if (answer->status == 0 && exchange->route->kind != ROUTE_CALL)
-        route_answer(exchange->route, path, server->api, is_draining(exchange), answer);
+        route_answer(exchange, path);
     if (answer->status == 0 && exchange->received == 0)
         answer_refuse(answer, MHD_HTTP_BAD_REQUEST, "invalid_json",
                       "The request has no body; send a JSON object.");
     if (answer->status == 0) {
         exchange->call = api_call_create(server->api, (enum api_endpoint)exchange->route->endpoint,
-                                         exchange->arrival_us);
+                                         exchange->arrival_us, exchange->owner);
         if (exchange->call == NULL || exchange->body.failed)
             answer_refuse(answer, MHD_HTTP_INTERNAL_SERVER_ERROR, NULL,
                           "The server is out of memory; send a shorter request or try later.");
@@ -202,6 +205,12 @@ static enum MHD_Result body_arrives(struct exchange *exchange, const char *bytes
     return MHD_YES;
 }
 
+static bool is_open(const struct exchange *exchange)
+{
+    return exchange->route->open &&
+           !(exchange->route->kind == ROUTE_METRICS && exchange->server->options.protect_metrics);
+}
+
 /* Everything that can be told from the headers; leaves answer.status at 0 where all is well. */
 static void check_request(struct exchange *exchange, const char *path, const char *method)
 {
@@ -216,6 +225,14 @@ static void check_request(struct exchange *exchange, const char *path, const cha
                       "use %s.",
                       method, exchange->path, exchange->route->allow);
         answer->allow = exchange->route->allow;
+    } else if (!key_store_allows(exchange->server->keys,
+                                 MHD_lookup_connection_value(exchange->connection, MHD_HEADER_KIND,
+                                                             MHD_HTTP_HEADER_AUTHORIZATION),
+                                 &exchange->owner) &&
+               !is_open(exchange)) {
+        answer_refuse(answer, MHD_HTTP_UNAUTHORIZED, "invalid_api_key",
+                      "This server needs an API key; send a valid one in the header "
+                      "\"Authorization: Bearer KEY\".");
     } else if (exchange->route->kind == ROUTE_CALL) {
         if (is_draining(exchange))
             answer_refuse_draining(answer);
@@ -328,6 +345,19 @@ static void log_exchange(const struct exchange *exchange, bool completed)
     buffer_free(&path);
 }
 
+/*
+ * libmicrohttpd's epoll is edge-triggered, and after a short read it waits for another edge. A
+ * client that has half-closed together with its request gives none: its connection would be kept
+ * until the idle timeout. Shutting down what is at its end already makes the edge come again.
+ */
+static void repeat_half_close(int fd)
+{
+    struct pollfd closed = {.fd = fd, .events = POLLRDHUP};
+
+    if (poll(&closed, 1, 0) == 1)
+        shutdown(fd, SHUT_RD);
+}
+
 void exchange_completed(void *context, struct MHD_Connection *connection, void **connection_context,
                         enum MHD_RequestTerminationCode reason)
 {
@@ -342,6 +372,11 @@ void exchange_completed(void *context, struct MHD_Connection *connection, void *
     watcher_remove(server->watcher, exchange->ticket);
     if (exchange->linger)
         watcher_linger(server->watcher, exchange->fd);
+    else
+        repeat_half_close(exchange->fd);
+    tally_count(&server->tally, route_index(exchange->route),
+                exchange->status != 0 ? exchange->status : STATUS_CLIENT_LEFT,
+                clock_now_us() - exchange->arrival_us);
     log_exchange(exchange, reason == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     api_call_free(exchange->call);
     server_delist(server, exchange);

@@ -40,6 +40,7 @@ struct exchange {
     struct MHD_Connection *connection;
     int fd;
     const struct route *route;
+    uint64_t owner;                   /* whose API key it came with; 0 where the server has none */
     char path[EXCHANGE_PATH_MAX + 1]; /* for the log */
     char request_id[REQUEST_ID_MAX + 1];
     int64_t arrival_us;

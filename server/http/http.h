@@ -22,6 +22,8 @@ struct http_options {
     size_t max_body_bytes;
     double half_close_grace_s; /* how long a request that is no stream goes on half-closed */
     double idle_timeout_s;     /* connections without a request, and slow senders */
+    const char *api_keys;      /* file of API keys, or NULL (see keys.h) */
+    bool protect_metrics;      /* /metrics needs a key too */
 };
 
 /* ERROR_INVALID names host and port when the address is in use or cannot be bound. */
@@ -30,6 +32,8 @@ int http_start(struct http_server **out, const struct api *api, const struct htt
 int http_port(const struct http_server *server);
 /* New requests get 503 draining and /ready turns 503; running ones go on. */
 void http_drain(struct http_server *server);
+/* Reads the API keys again; on failure the old ones stay. */
+int http_reload_keys(struct http_server *server, struct error *err);
 /* Ends every connection and joins all threads. */
 void http_stop(struct http_server *server); /* NULL is fine */
 

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -11,16 +12,23 @@
 
 #include "common/error.h"
 
+enum { UNSENT_BYTES = 16384 };
+
 /* A descriptor, or -1 with errno. */
 static int open_address(const struct addrinfo *address)
 {
     int fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int one = 1;
+    int one = 1, unsent = UNSENT_BYTES;
 
     if (fd < 0)
         return -1;
     /* Without it a restart would have to wait for the old connections' TIME_WAIT. */
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    /*
+     * Accepted sockets inherit it: with more than this unsent the kernel takes nothing further, so
+     * that a slow reader of a stream gets new drafts instead of megabytes of old ones.
+     */
+    setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
     if (bind(fd, address->ai_addr, address->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0)
         return fd;
     int problem = errno;

@@ -13,6 +13,8 @@ static const char *error_type(int status)
 {
     if (status == MHD_HTTP_SERVICE_UNAVAILABLE)
         return "unavailable_error";
+    if (status == MHD_HTTP_UNAUTHORIZED)
+        return "authentication_error";
     return status >= 500 ? "server_error" : "invalid_request_error";
 }
 
@@ -57,7 +59,11 @@ struct MHD_Response *response_create(struct answer *answer)
     if (response == NULL)
         return NULL;
     answer->body = (struct buffer){0};
-    bool complete = response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
+    bool complete =
+        response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "%s",
+                        answer->content_type != NULL ? answer->content_type : "application/json");
+    if (answer->status == MHD_HTTP_UNAUTHORIZED)
+        complete &= response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     if (answer->allow != NULL)
         complete &= response_header(response, MHD_HTTP_HEADER_ALLOW, "%s", answer->allow);
     if (answer->retry_after_s > 0)

@@ -13,9 +13,10 @@
 /* status 0: none yet. The owner frees body, unless response_create took it over. */
 struct answer {
     int status;
-    struct buffer body; /* JSON */
-    const char *allow;  /* the Allow header of a 405, else NULL */
-    int retry_after_s;  /* 0: no such header */
+    struct buffer body;
+    const char *content_type; /* NULL: JSON */
+    const char *allow;        /* the Allow header of a 405, else NULL */
+    int retry_after_s;        /* 0: no such header */
 };
 
 /* Fills in {"error": {...}}; type and code follow the status: code NULL is null. */

@@ -6,7 +6,7 @@
 
 #include "server/http/response.h"
 
-struct api;
+struct exchange;
 
 enum route_kind {
     ROUTE_CALL,   /* POST: the JSON body goes through the API */
@@ -14,6 +14,10 @@ enum route_kind {
     ROUTE_READY,  /* a request sent now would be accepted */
     ROUTE_MODELS,
     ROUTE_MODEL,
+    ROUTE_VERSION,
+    ROUTE_PROPS,
+    ROUTE_METRICS,
+    ROUTE_CANCEL, /* POST: ends the call that is named in the path */
 };
 
 struct route {
@@ -21,14 +25,21 @@ struct route {
     enum route_kind kind;
     int endpoint;      /* enum api_endpoint of a ROUTE_CALL */
     const char *allow; /* methods, as the Allow header lists them */
+    bool open;         /* needs no API key */
 };
+
+enum { ROUTE_COUNT = 13 };
+
+/* Place in the table, for counting: [0, ROUTE_COUNT); NULL (an unknown path) is the last. */
+int route_index(const struct route *route);
+/* Its path as a label: "/v1/models/{id}"; "other" for the last. */
+const char *route_label(int index);
 
 /* NULL for an unknown path. */
 const struct route *route_find(const char *path);
 bool route_allows(const struct route *route, const char *method);
 
-/* Makes the answer to a GET of any route but ROUTE_CALL. `draining` is the listener's own state. */
-void route_answer(const struct route *route, const char *path, const struct api *api, bool draining,
-                  struct answer *answer);
+/* Makes the answer of an exchange on any route but ROUTE_CALL. */
+void route_answer(struct exchange *exchange, const char *path);
 
 #endif

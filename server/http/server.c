@@ -9,6 +9,7 @@
 
 #include "common/error.h"
 #include "server/http/exchange.h"
+#include "server/http/keys.h"
 #include "server/http/listener.h"
 #include "server/http/preparation.h"
 #include "server/http/suspension.h"
@@ -84,6 +85,7 @@ static struct http_server *server_create(const struct api *api, const struct htt
     server->api = api;
     server->options = *options;
     server->options.host = NULL; /* the caller's, and not needed again */
+    server->options.api_keys = NULL;
     pthread_mutex_init(&server->lock, NULL);
     pthread_condattr_init(&attributes);
     pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
@@ -96,6 +98,7 @@ static void server_free(struct http_server *server)
 {
     preparation_stop(server->preparation);
     watcher_stop(server->watcher);
+    key_store_free(server->keys);
     pthread_cond_destroy(&server->idle);
     pthread_mutex_destroy(&server->lock);
     free(server);
@@ -111,7 +114,9 @@ int http_start(struct http_server **out, const struct api *api, const struct htt
     if (server == NULL)
         return error_set(err, ERROR_MEMORY, "HTTP server: out of memory");
     listener_raise_file_limit(options->max_connections);
-    int code = listener_open(&listen_fd, options->host, options->port, err);
+    int code = key_store_create(&server->keys, options->api_keys, err);
+    if (code == 0)
+        code = listener_open(&listen_fd, options->host, options->port, err);
     if (code == 0) {
         server->port = listener_port(listen_fd);
         code = watcher_start(&server->watcher, options->max_connections + options->event_threads,
@@ -136,6 +141,11 @@ int http_start(struct http_server **out, const struct api *api, const struct htt
 int http_port(const struct http_server *server)
 {
     return server->port;
+}
+
+int http_reload_keys(struct http_server *server, struct error *err)
+{
+    return key_store_reload(server->keys, err);
 }
 
 void http_drain(struct http_server *server)

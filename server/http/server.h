@@ -8,8 +8,10 @@
 #include <microhttpd.h>
 
 #include "server/http/http.h"
+#include "server/http/tally.h"
 
 struct exchange;
+struct key_store;
 struct preparation;
 struct watcher;
 
@@ -21,7 +23,9 @@ struct http_server {
     struct MHD_Daemon *daemon;
     struct preparation *preparation;
     struct watcher *watcher;
+    struct key_store *keys;
 
+    struct tally tally;
     atomic_bool draining;
 
     pthread_mutex_t lock; /* taken before an exchange's own */

@@ -62,7 +62,8 @@ static const struct setting TABLE[] = {
             "CPU threads of the engine; default: as many as the process may use"),
     INTEGER(max_sequences, MODEL_COMMANDS, "32", 1, 4096, "sequences refined at the same time"),
     INTEGER(max_rows_per_tick, MODEL_COMMANDS, NULL, 1, 1 << 20,
-            "rows of one forward pass; default: twice the model's context, at least 512"),
+            "rows of one forward pass; default: 32 x max_sequences, at least twice the model's "
+            "context"),
     INTEGER(queue_limit, MODEL_COMMANDS, "256", 0, 1 << 20, "sequences that may wait"),
     INTEGER(kv_cache_tokens, MODEL_COMMANDS, NULL, 64, 1LL << 32,
             "positions of the KV cache; default: max_sequences full contexts, at most a quarter of "
@@ -84,6 +85,10 @@ static const struct setting TABLE[] = {
            "seconds that a request goes on after its client closed one direction"),
     NUMBER(idle_timeout, COMMAND_SERVE, "75", 1, 86400,
            "seconds until a connection without a request is closed"),
+    TEXT(api_keys, COMMAND_SERVE, NULL,
+         "file of API keys, one a line (more in DENOISED_API_KEY, separated by commas); default: "
+         "everybody may ask"),
+    SWITCH(protect_metrics, COMMAND_SERVE, false, "/metrics needs an API key too"),
     SWITCH(strict, COMMAND_SERVE, false, "unknown request fields are an error"),
 
     INTEGER(max_tokens, COMMAND_SERVE | COMMAND_GENERATE, NULL, 1, 1 << 20,
@@ -275,7 +280,7 @@ static int read_flags(struct settings *settings, enum command command, int argc,
     if (positional == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory while reading the settings");
     for (int i = 0; i < argc; i++) {
-        char key[80];
+        char key[80] = "";
         if (only_positional || argv[i][0] != '-' || strcmp(argv[i], "-") == 0) {
             positional[settings->positional_count++] = argv[i];
             continue;

@@ -30,10 +30,10 @@ struct settings {
     int64_t threads, max_sequences, max_rows_per_tick, queue_limit, kv_cache_tokens, max_choices;
     bool deterministic;
 
-    const char *host;
+    const char *host, *api_keys;
     int64_t port, event_threads, preparation_threads, max_connections, max_body_bytes;
     double drain_timeout, half_close_grace, idle_timeout;
-    bool strict;
+    bool strict, protect_metrics;
 
     int64_t max_tokens, block_length, steps, top_k;
     double temperature, top_p, threshold;

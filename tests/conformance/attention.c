@@ -130,7 +130,8 @@ static struct rows *window_rows(const struct attention_case *shape)
         }
         rows_add(rows, sequence, length / 2, length, true);
         rows_add(rows, 0, 0, 0, false);
-        for (int32_t i = 0; i < length && i < 5; i++)
+        /* Two rows of a step that store the same position are no valid step. */
+        for (int32_t i = 0; i < begin && i < 5; i++)
             rows_add(rows, sequence, i, i + 1, false);
         rows_add(rows, sequence, length / 3, (length / 3 / 4 + 1) * 4 < length ? 4 : length, true);
     }

@@ -10,7 +10,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { WAIT_MS = 20000 };
+#include "common/error.h"
+#include "tests/support/openapi.h"
+
+enum { WAIT_MS = 60000 };
 
 static size_t collect(char *bytes, size_t size, size_t count, void *context)
 {
@@ -45,6 +48,22 @@ CURL *client_prepare(const struct server_process *server, const char *method, co
     return curl;
 }
 
+/* Every response that libcurl reads whole has to be one that docs/openapi.json speaks of. */
+static void hold_against_document(const char *method, const char *path, const struct reply *reply)
+{
+    static struct openapi *document;
+    struct error err = {0};
+    char content_type[120] = "";
+
+    if (document == NULL)
+        cr_assert_eq(openapi_load(&document, "docs/openapi.json", &err), 0, "%s", err.message);
+    bool typed = head_value(reply->head.data, "content-type", content_type, sizeof content_type);
+    cr_assert_eq(openapi_check_response(document, method, path, (int)reply->status,
+                                        typed ? content_type : NULL, reply->body.data,
+                                        reply->body.length, &err),
+                 0, "%s in %.600s", err.message, reply->body.data);
+}
+
 struct reply client_send_with(const struct server_process *server, const char *method,
                               const char *path, const char *body, const char *header)
 {
@@ -62,6 +81,7 @@ struct reply client_send_with(const struct server_process *server, const char *m
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &reply.status);
     curl_easy_cleanup(curl);
     curl_slist_free_all(headers);
+    hold_against_document(method, path, &reply);
     return reply;
 }
 

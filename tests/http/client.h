@@ -1,6 +1,6 @@
 /*
  * Two clients for the tests: libcurl for whole requests, and a bare socket for what a well-behaved
- * client would not send. Everything waits at most 20 s.
+ * client would not send. Everything waits at most a minute.
  */
 #ifndef TESTS_HTTP_CLIENT_H
 #define TESTS_HTTP_CLIENT_H
@@ -18,7 +18,10 @@ struct reply {
     struct buffer head, body;
 };
 
-/* body NULL: none. Sends Content-Type: application/json with a body. The caller frees the reply. */
+/*
+ * body NULL: none. Sends Content-Type: application/json with a body. Fails the test when the
+ * response is none that docs/openapi.json describes. The caller frees the reply.
+ */
 struct reply client_send(const struct server_process *server, const char *method, const char *path,
                          const char *body);
 /* The same with one more header line, which replaces one of the same name. */

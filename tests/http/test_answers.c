@@ -160,7 +160,7 @@ static void expect_request_id(const char *header, const char *expected)
 
 Test(answers, request_id_is_the_clients_if_it_is_short_and_visible)
 {
-    char longest[160] = "x-request-id: ", longer[160];
+    char longest[160] = "x-request-id: ", longer[192];
 
     memset(longest + strlen(longest), 'x', 128);
     snprintf(longer, sizeof longer, "%sx", longest);

@@ -8,7 +8,7 @@
 
 /* Two answers one after the other. */
 #define LONG_STREAM                                                                                \
-    "{\"prompt\":\"a\",\"max_tokens\":160,\"steps\":160,\"ignore_eos\":true,\"n\":2,"              \
+    "{\"prompt\":\"a\",\"max_tokens\":64,\"steps\":64,\"ignore_eos\":true,\"n\":2,"                \
     "\"stream\":true}"
 
 static struct server_process server;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/error.h"
+#include "common/rng.h"
 
 struct fake_backend {
     struct backend base;
@@ -111,15 +112,6 @@ static uint64_t canvas_hash(struct fake_backend *fake, int32_t row)
     return fake->hash[line];
 }
 
-static bool is_banned(const struct head_batch *batch, const struct head_row *row, int32_t token)
-{
-    for (int32_t i = row->biases_begin; i < row->biases_end; i++) {
-        if (batch->biases[i].token == token && isinf(batch->biases[i].bias))
-            return true;
-    }
-    return token == batch->mask_token || token >= batch->token_limit;
-}
-
 static bool head_row_is_valid(const struct fake_backend *fake, const struct head_row *row)
 {
     const struct step_rows *rows = fake->rows;
@@ -130,27 +122,153 @@ static bool head_row_is_valid(const struct fake_backend *fake, const struct head
         return false;
     if (row->partner < 0)
         return true;
+    /* The partner's answer is the sequence's, so both lie equally far from the canvas end. */
     int32_t partner = rows->gather[row->partner];
-    return rows->position[partner] == (int32_t)row->position &&
+    return rows->kv_end[partner] - rows->position[partner] ==
+               rows->kv_end[own] - rows->position[own] &&
+           rows->token[partner] == FAKE_MASK_TOKEN &&
            rows->sequence[partner] != rows->sequence[own];
 }
 
-static struct head_statistics judge_row(struct fake_backend *fake, const struct head_batch *batch,
-                                        const struct head_row *row)
+/* What the model knows at a row. */
+static uint64_t row_hash(struct fake_backend *fake, const struct head_row *row)
 {
     uint64_t hash = canvas_hash(fake, fake->rows->gather[row->hidden]) ^ mix(row->position);
     if (row->partner >= 0)
         hash ^= mix(canvas_hash(fake, fake->rows->gather[row->partner]) + 1);
+    return hash;
+}
+
+/* A row that nothing adjusts or looks into, in the cheapest way. */
+static struct head_statistics judge_plain_row(uint64_t hash, const struct head_row *row)
+{
     if (row->temperature > 0)
         hash ^= mix(row->seed ^ mix(row->round));
     hash = mix(hash);
     int32_t token = hash % 16 == 0 ? FAKE_STOP_TOKEN : (int32_t)(hash >> 8 & 63);
-    while (is_banned(batch, row, token))
-        token = (token + 1) % FAKE_VOCABULARY;
+    if (token == FAKE_MASK_TOKEN)
+        token++;
     float logprob = (float)log((double)((hash >> 32) + 1) / 0x1p32);
+    return (struct head_statistics){.token = token, .logprob = logprob, .raw_logprob = logprob - 1};
+}
+
+/* ---- rows with logits ------------------------------------------------------------------------ */
+
+static void make_logits(double *logits, uint64_t hash)
+{
+    for (int32_t i = 0; i < FAKE_VOCABULARY; i++)
+        logits[i] = 8 * rng_uniform((uint32_t)(mix(hash + (uint64_t)i) >> 32)) - 4;
+    if (mix(hash) % 16 == 0)
+        logits[FAKE_STOP_TOKEN] = 6;
+}
+
+static void adjust_logits(double *logits, const struct head_row *row,
+                          const struct head_batch *batch)
+{
+    for (int32_t i = row->counts_begin; i < row->counts_end; i++) {
+        const struct token_count *count = &batch->counts[i];
+        double *logit = &logits[count->token];
+        double repetition = (double)row->repetition_penalty;
+        *logit = *logit > 0 ? *logit / repetition : *logit * repetition;
+        if (count->in_answer > 0)
+            *logit -=
+                (double)row->presence_penalty + (double)row->frequency_penalty * count->in_answer;
+    }
+    for (int32_t i = row->biases_begin; i < row->biases_end; i++)
+        logits[batch->biases[i].token] += (double)batch->biases[i].bias;
+    for (int32_t i = 0; i < FAKE_VOCABULARY && row->allowed >= 0; i++) {
+        const uint32_t *line = batch->allowed + (size_t)row->allowed * (FAKE_VOCABULARY / 32);
+        if ((line[i / 32] >> (i % 32) & 1) == 0)
+            logits[i] = -INFINITY;
+    }
+}
+
+static double log_sum_exp(const double *logits)
+{
+    double sum = 0;
+    for (int32_t i = 0; i < FAKE_VOCABULARY; i++)
+        sum += exp(logits[i]);
+    return log(sum);
+}
+
+/* The best `wanted` tokens in falling order. */
+static void write_top(int32_t *tokens, float *logprobs, int32_t wanted, int32_t entries,
+                      const double *logits, double sum, const struct head_batch *batch)
+{
+    int32_t count = 0;
+    for (int32_t i = 0; i < batch->token_limit && wanted > 0; i++) {
+        if (i == batch->mask_token || !(logits[i] > -INFINITY))
+            continue;
+        int32_t at = count < wanted ? count++ : wanted;
+        for (; at > 0 && logits[tokens[at - 1]] < logits[i]; at--) {
+            if (at < wanted)
+                tokens[at] = tokens[at - 1];
+        }
+        if (at < wanted)
+            tokens[at] = i;
+    }
+    for (int32_t k = 0; k < entries; k++) {
+        tokens[k] = k < count ? tokens[k] : -1;
+        logprobs[k] = k < count ? (float)(logits[tokens[k]] - sum) : -INFINITY;
+    }
+}
+
+/* Temperature alone: no test of schedules needs the other filters. */
+static int32_t choose(const double *logits, const struct head_row *row,
+                      const struct head_batch *batch)
+{
+    int32_t best = -1;
+    double best_score = -INFINITY;
+    for (int32_t i = 0; i < batch->token_limit; i++) {
+        if (i == batch->mask_token || !(logits[i] > -INFINITY))
+            continue;
+        double score = logits[i];
+        if (row->temperature > 0)
+            score =
+                score / (double)row->temperature +
+                rng_gumbel(rng_word(row->seed, row->position, row->round, RNG_GUMBEL, (uint32_t)i));
+        if (score > best_score) {
+            best_score = score;
+            best = i;
+        }
+    }
+    return best;
+}
+
+static struct head_statistics judge_adjusted_row(struct head_result *result, int32_t index,
+                                                 uint64_t hash, const struct head_row *row,
+                                                 const struct head_batch *batch)
+{
+    double raw[FAKE_VOCABULARY], adjusted[FAKE_VOCABULARY];
+    make_logits(raw, hash);
+    memcpy(adjusted, raw, sizeof raw);
+    adjust_logits(adjusted, row, batch);
+    size_t top = (size_t)index * HEAD_TOP_MAX, raw_top = (size_t)index * HEAD_RAW_TOP_MAX;
+    double sum = log_sum_exp(adjusted), raw_sum = log_sum_exp(raw);
+    write_top(result->top_token + top, result->top_logprob + top, row->top, HEAD_TOP_MAX, adjusted,
+              sum, batch);
+    write_top(result->raw_top_token + raw_top, result->raw_top_logprob + raw_top, row->raw_top,
+              HEAD_RAW_TOP_MAX, raw, raw_sum, batch);
+    int32_t token = choose(adjusted, row, batch);
+    return (struct head_statistics){
+        .token = token,
+        .logprob = token < 0 ? -INFINITY : (float)(adjusted[token] - sum),
+        .raw_logprob = token < 0 ? -INFINITY : (float)(raw[token] - raw_sum),
+        .logsumexp = (float)sum,
+        .raw_logsumexp = (float)raw_sum,
+    };
+}
+
+static struct head_statistics judge_row(struct fake_backend *fake, struct head_result *result,
+                                        int32_t index, const struct head_batch *batch)
+{
+    const struct head_row *row = &batch->row[index];
+    uint64_t hash = row_hash(fake, row);
     if (fake->options.bad_position > 0 && (int32_t)row->position == fake->options.bad_position)
         return (struct head_statistics){.token = -1, .logprob = NAN};
-    return (struct head_statistics){.token = token, .logprob = logprob, .raw_logprob = logprob - 1};
+    bool plain = row->counts_begin == row->counts_end && row->biases_begin == row->biases_end &&
+                 row->allowed < 0 && row->top == 0 && row->raw_top == 0;
+    return plain ? judge_plain_row(hash, row) : judge_adjusted_row(result, index, hash, row, batch);
 }
 
 static void fake_head(struct backend *backend, struct head_result *result, const void *gathered,
@@ -161,7 +279,7 @@ static void fake_head(struct backend *backend, struct head_result *result, const
     struct fake_backend *fake = fake_of(backend);
     for (int32_t i = 0; i < batch->rows; i++) {
         if (head_row_is_valid(fake, &batch->row[i]))
-            result->row[i] = judge_row(fake, batch, &batch->row[i]);
+            result->row[i] = judge_row(fake, result, i, batch);
         else
             fake->violations++;
     }
@@ -306,6 +424,8 @@ struct model *fake_model_create(const struct fake_options *options)
         .max_positions = options->max_positions,
         .mask_token = FAKE_MASK_TOKEN,
         .bos_token = -1,
+        .stop_tokens = {FAKE_STOP_TOKEN},
+        .stop_token_count = 1,
     };
     return model;
 }

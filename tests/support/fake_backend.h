@@ -13,7 +13,7 @@
 
 enum {
     FAKE_MASK_TOKEN = 0,
-    FAKE_STOP_TOKEN = 1, /* proposed about once in 16 rows unless banned */
+    FAKE_STOP_TOKEN = 1, /* the model's EOS; proposed about once in 16 rows unless banned */
     FAKE_VOCABULARY = 64,
 };
 

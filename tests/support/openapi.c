@@ -233,10 +233,9 @@ static int check_json(const struct openapi *openapi, const json_t *schema, const
     if (!schema) {
         return error_set(err, ERROR_INVALID, "the document has no schema for this content");
     }
-    const char *reference = json_string_value(json_object_get(schema, "$ref"));
-    const json_t *target = follow(openapi, schema);
-    struct json_place where = json_place_root(reference ? reference : "(of this content)");
-    return json_schema_check(openapi->document, target, &where, value, err);
+    /* A schema in components is named by its own place as soon as $ref leads there. */
+    struct json_place where = json_place_root("(of this content)");
+    return json_schema_check(openapi->document, schema, &where, value, err);
 }
 
 static int check_json_text(const struct openapi *openapi, const json_t *schema, const char *text,

@@ -14,8 +14,8 @@
 
 enum {
     ARGUMENTS_MAX = 32,
-    LOG_WAIT_US = 20000000,
-    END_WAIT_US = 30000000,
+    LOG_WAIT_US = 60000000,
+    END_WAIT_US = 60000000,
     PIPE_BYTES = 1 << 20, /* nobody reads the log while a test does something else */
 };
 

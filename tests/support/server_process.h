@@ -30,14 +30,14 @@ bool server_process_start(struct server_process *server, const char *const *argu
  */
 int server_process_try(struct server_process *server, const char *const *arguments);
 
-/* Reads the log until `text` is in it; false when it has ended or 20 s have passed without. */
+/* Reads the log until `text` is in it; false when it has ended or a minute has passed without. */
 bool server_process_wait_for_log(struct server_process *server, const char *text);
 
 void server_process_signal(const struct server_process *server, int signal);
 
 /*
- * Waits for the end of the process, at most 30 s (then it is killed); its exit status, or -1 when
- * it was killed. Anything but 0 prints its stderr. Frees what the struct holds.
+ * Waits for the end of the process, at most a minute (then it is killed); its exit status, or -1
+ * when it was killed. Anything but 0 prints its stderr. Frees what the struct holds.
  */
 int server_process_wait(struct server_process *server);
 

@@ -1,7 +1,7 @@
 /*
  * Calls of several threads against a running engine: readers that suspend on a condition and are
- * woken by the engine, streams of several choices, and a thread that cancels while others work. A
- * plain program, to be run under ThreadSanitizer too.
+ * woken by the engine, streams of several choices, a thread that cancels while others work, and one
+ * that ends requests by their ids. A plain program, to be run under ThreadSanitizer too.
  */
 #include <pthread.h>
 #include <stdbool.h>
@@ -15,7 +15,7 @@
 #include "server/api/api.h"
 #include "server/engine/engine.h"
 
-enum { READERS = 4, CALLS_EACH = 4 };
+enum { READERS = 4, CALLS_EACH = 6 };
 
 static struct api api;
 static int passed, failed;
@@ -87,12 +87,27 @@ static void *cancel_call(void *context)
     return NULL;
 }
 
-/* One call from prepare to free; cancelled by another thread meanwhile where asked. */
-static void run_call(struct connection *connection, const char *body, bool cancel)
+/* Ends the call by its id: once it runs, or never if it was quicker. */
+static void *end_call(void *context)
 {
-    struct api_call *call = api_call_create(&api, API_COMPLETIONS, clock_now_us());
+    const char *id = context;
+    for (int i = 0; i < 1000 && !api_cancel(&api, id, strlen(id), 1); i++) {
+        check(!api_cancel(&api, id, strlen(id), 2), "another owner does not find it");
+    }
+    return NULL;
+}
+
+enum manner { UNDISTURBED, LEFT, ENDED };
+
+/* One call from prepare to free; disturbed by another thread meanwhile where asked. */
+static void run_call(struct connection *connection, const char *body, enum manner manner)
+{
+    struct api_call *call = api_call_create(&api, API_COMPLETIONS, clock_now_us(), 1);
     pthread_t canceller;
-    cancel = cancel && pthread_create(&canceller, NULL, cancel_call, call) == 0;
+    char id[64];
+    snprintf(id, sizeof id, "%s", api_call_summarise(call).id);
+    bool cancel = (manner == LEFT && pthread_create(&canceller, NULL, cancel_call, call) == 0) ||
+                  (manner == ENDED && pthread_create(&canceller, NULL, end_call, id) == 0);
     api_call_prepare(call, body, strlen(body), wake, connection);
     enum api_state state;
     while ((state = api_call_poll(call)) == API_STATE_WAITING) {
@@ -101,10 +116,11 @@ static void run_call(struct connection *connection, const char *body, bool cance
     struct buffer text = {0};
     if (state == API_STATE_STREAM) {
         read_whole(call, connection, &text);
-        check(cancel || strstr(text.data, "data: [DONE]\n\n") != NULL, "a stream ends with [DONE]");
+        check(manner == LEFT || strstr(text.data, "data: [DONE]\n\n") != NULL,
+              "a stream ends with [DONE]");
     } else {
         int status = api_call_answer(call).status;
-        check(status == 200 || (cancel && status == 503), "an answer comes");
+        check(status == 200 || (manner == LEFT && status == 503), "an answer comes");
     }
     buffer_free(&text);
     if (cancel) {
@@ -124,7 +140,7 @@ static void *run_reader(void *context)
     int first = *(int *)context;
     struct connection connection = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
     for (int i = 0; i < CALLS_EACH; i++) {
-        run_call(&connection, bodies[(first + i) % 4], i % 3 == 2);
+        run_call(&connection, bodies[(first + i) % 4], (enum manner)((first + i) % 3));
     }
     return NULL;
 }
@@ -155,6 +171,7 @@ int main(void)
     api = (struct api){.tokenizer = tokenizer,
                        .config = model->config,
                        .generation = model->defaults,
+                       .calls = call_registry_create(),
                        .settings = {-1, -1, -1, -1, -1, -1, -1, NULL, NULL},
                        .model_name = "tiny",
                        .system_fingerprint = "test",
@@ -175,6 +192,7 @@ int main(void)
     engine_free(api.engine);
     model_free(model);
     tokenizer_free(tokenizer);
+    call_registry_free(api.calls);
     printf("%d passed, %d failed, 0 skipped\n", passed, failed);
     return failed > 0;
 }

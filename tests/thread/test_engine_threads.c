@@ -113,8 +113,8 @@ static void follow(struct client *client, struct request *request, enum manner m
     int32_t length = request->params.max_tokens;
     arena_init(&arena);
     for (int32_t i = 0; i < request->choices; i++)
-        require(draft_create(&drafts[i], &arena, length, FAKE_MASK_TOKEN, &err) == 0, "memory");
-    require(draft_create(&copy, &arena, length, FAKE_MASK_TOKEN, &err) == 0, "memory");
+        require(draft_create(&drafts[i], &arena, length, 0, FAKE_MASK_TOKEN, &err) == 0, "memory");
+    require(draft_create(&copy, &arena, length, 0, FAKE_MASK_TOKEN, &err) == 0, "memory");
     for (int reads = 0;; reads++) {
         uint64_t version = 0;
         for (int32_t i = 0; i < request->choices; i++) {

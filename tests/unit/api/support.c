@@ -36,6 +36,10 @@ struct api *support_api(void)
         .settings = {-1, -1, -1, -1, NAN, NAN, NAN, NULL, NULL},
         .model_name = "tiny",
         .system_fingerprint = "denoised-test-tiny",
+        .version = "test",
+        .device = "cpu",
+        .device_description = "cpu, scalar, 1 thread",
+        .dtype = "float32",
         .created = 1700000000,
         .max_choices = CHOICES_MAX,
     };
@@ -51,7 +55,7 @@ struct refused support_refuse_bytes(enum api_endpoint endpoint, const char *body
 {
     static struct api *api;
     api = api ? api : support_api();
-    struct api_call *call = api_call_create(api, endpoint, 0);
+    struct api_call *call = api_call_create(api, endpoint, 0, 0);
     api_call_prepare(call, body, length, wake_nobody, NULL);
     cr_assert_eq(api_call_poll(call), API_STATE_ANSWER);
     struct api_answer answer = api_call_answer(call);
@@ -118,7 +122,9 @@ void live_create(struct live *live, enum api_endpoint endpoint, const char *body
     live->params.max_tokens = length;
     cr_assert_eq(reply_create_choices(reply, choices, &live->arena), 0);
     for (int32_t i = 0; i < choices; i++) {
-        cr_assert_eq(stream_init(&live->streams[i], &live->arena, 1, length, MASK, NULL), 0);
+        cr_assert_eq(stream_init(&live->streams[i], &live->arena, 1, length,
+                                 live->params.top_logprobs, MASK, NULL),
+                     0);
         cr_assert_eq(
             choice_open(reply, i, &live->streams[i], &live->params, prompt, 3, &live->arena), 0);
     }
@@ -133,17 +139,28 @@ void live_free(struct live *live)
     arena_free(&live->arena);
 }
 
+int32_t live_top_token(int32_t position, int32_t rank)
+{
+    return 6 + (position * 31 + rank * 5) % 256; /* tokens of one byte */
+}
+
 void live_post(struct live *live, int32_t choice, int32_t round, const int32_t *tokens,
                enum finish finish)
 {
     struct draft draft;
     struct arena arena;
     arena_init(&arena);
-    cr_assert_eq(draft_create(&draft, &arena, live->length, MASK, NULL), 0);
+    int32_t top_count = live->params.top_logprobs;
+    cr_assert_eq(draft_create(&draft, &arena, live->length, top_count, MASK, NULL), 0);
     draft.masked = 0;
     for (int32_t i = 0; i < live->length; i++) {
         draft.tokens[i] = tokens[i];
         draft.confidence[i] = tokens[i] == MASK ? 0 : 0.5f;
+        draft.raw_logprob[i] = tokens[i] == MASK ? 0 : -0.25f * (float)(i + 1);
+        for (int32_t k = 0; k < top_count && tokens[i] != MASK; k++) {
+            draft.top_token[i * top_count + k] = live_top_token(i, k);
+            draft.top_logprob[i * top_count + k] = -0.5f * (float)(k + 1);
+        }
         draft.masked += tokens[i] == MASK;
         draft.settled += draft.settled == i && tokens[i] != MASK;
     }
@@ -173,15 +190,11 @@ json_t *live_answer(struct live *live)
     return json;
 }
 
-json_t *live_events(struct live *live)
+json_t *parse_events(const char *text)
 {
     json_t *events = json_array();
-    struct buffer out = {0};
-    while (events_next(&live->reply, &out) > 0) {
-    }
-    cr_assert_not(out.failed);
-    for (char *line = out.data; line && *line;) {
-        char *end = strstr(line, "\n\n");
+    for (const char *line = text; *line;) {
+        const char *end = strstr(line, "\n\n");
         cr_assert_not_null(end);
         cr_assert_eq(strncmp(line, "data: ", 6), 0, "%.40s", line);
         size_t length = (size_t)(end - line) - 6;
@@ -193,6 +206,16 @@ json_t *live_events(struct live *live)
         json_array_append_new(events, event);
         line = end + 2;
     }
+    return events;
+}
+
+json_t *live_events(struct live *live)
+{
+    struct buffer out = {0};
+    while (events_next(&live->reply, &out) > 0) {
+    }
+    cr_assert_not(out.failed);
+    json_t *events = parse_events(out.data ? out.data : "");
     buffer_free(&out);
     return events;
 }

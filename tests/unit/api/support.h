@@ -16,6 +16,7 @@ enum {
     END_OF_TURN = 5,
     CONTEXT = 192,
     CHOICES_MAX = 8,
+    OWNER = 77, /* of the calls that tests make */
 };
 
 /* Loads tokenizer and template once; later calls give the same struct, set back to its defaults. */
@@ -47,14 +48,20 @@ void live_create(struct live *live, enum api_endpoint endpoint, const char *body
                  int32_t length);
 void live_free(struct live *live);
 
+/* What live_post gives as the entries of top_logprobs: fall by 0.5 from -0.5. */
+int32_t live_top_token(int32_t position, int32_t rank);
+
 /*
  * Posts a round: the canvas with MASK where undecided; settled, masked and the rest follow from it.
+ * Position i has the log-probability -0.25 (i + 1).
  */
 void live_post(struct live *live, int32_t choice, int32_t round, const int32_t *tokens,
                enum finish finish);
 
 /* The body of the answer, parsed; every choice is final. The caller releases it. */
 json_t *live_answer(struct live *live);
+/* The events of a stream as an array; "[DONE]" is a string. The caller releases it. */
+json_t *parse_events(const char *text);
 /* Reads what there is to read: an array of the events' JSON, "[DONE]" as a string. */
 json_t *live_events(struct live *live);
 

@@ -13,6 +13,7 @@ static void expect(enum api_endpoint endpoint, const char *body, int status, con
     struct refused refused = support_refuse(endpoint, body);
     const char *message = refused_text(&refused, "message");
     cr_expect_eq(refused.status, status, "%s: %d", body, refused.status);
+    cr_expect_str_eq(refused_text(&refused, "type"), "invalid_request_error", "%s", body);
     cr_expect_str_eq(refused_text(&refused, "code"), code, "%s: %s", body, message);
     cr_expect_str_eq(refused_text(&refused, "param"), param, "%s: %s", body, message);
     cr_expect_not_null(strstr(message, in_message), "%s: %s", body, message);
@@ -27,6 +28,13 @@ Test(requests, broken_json_is_refused_with_line_and_column)
         "{\"prompt\":\"a\"} x",
         "{\"n\":NaN}",
         "{\"temperature\":1e400}",
+        "{\"temperature\":-1e400}",
+        "{\"user\":\"a\nb\"}",
+        "{\"a\\u0000\":1}",
+        "{\"prompt\":\"\\ud800\\u0041\"}",
+        "{\"prompt\":\"\xc0\x80\"}",
+        "{\"prompt\":\"\xf4\x90\x80\x80\"}",
+        "\xef\xbb\xbf{}",
         "{\"prompt\":\"\\ud800\"}",
         "{\"prompt\":\"\\udc00x\"}",
         "{\"prompt\":\"\xff\"}",
@@ -41,6 +49,21 @@ Test(requests, broken_json_is_refused_with_line_and_column)
         expect(API_COMPLETIONS, bodies[i], 400, "invalid_json", "", "(line ");
     }
     expect(API_COMPLETIONS, "{\"a\":1,\n  \"b\":tru}", 400, "invalid_json", "", "line 2, column");
+}
+
+Test(requests, bytes_that_are_no_c_string_are_refused_too)
+{
+    static const struct {
+        const char *bytes;
+        size_t length;
+    } bodies[] = {{"", 0}, {"\0", 1}, {"{\"a\":\"x\0y\"}", 11}, {"{}\0", 3}, {"{\"a\"\0:1}", 8}};
+    for (size_t i = 0; i < sizeof bodies / sizeof bodies[0]; i++) {
+        struct refused refused =
+            support_refuse_bytes(API_COMPLETIONS, bodies[i].bytes, bodies[i].length);
+        cr_expect_eq(refused.status, 400, "%zu", i);
+        cr_expect_str_eq(refused_text(&refused, "code"), "invalid_json", "%zu", i);
+        json_decref(refused.body);
+    }
 }
 
 Test(requests, deep_nesting_is_refused)
@@ -63,7 +86,10 @@ static const struct {
 
 static enum api_endpoint endpoint_of(const struct field *field)
 {
-    return field->endpoints & FIELD_COMPLETIONS ? API_COMPLETIONS : API_CHAT_COMPLETIONS;
+    return field->endpoints & FIELD_COMPLETIONS ? API_COMPLETIONS
+           : field->endpoints & FIELD_CHAT      ? API_CHAT_COMPLETIONS
+           : field->endpoints & FIELD_TOKENIZE  ? API_TOKENIZE
+                                                : API_DETOKENIZE;
 }
 
 Test(requests, every_field_refuses_every_other_type)
@@ -120,10 +146,13 @@ Test(requests, every_choice_of_words_refuses_another_word)
 /* The body without a prompt gets as far as the missing prompt when its field is taken. */
 static void expect_taken(const struct field *field, const char *value)
 {
+    static const char *const missing[] = {[API_COMPLETIONS] = "prompt",
+                                          [API_CHAT_COMPLETIONS] = "messages",
+                                          [API_TOKENIZE] = "prompt",
+                                          [API_DETOKENIZE] = "tokens"};
     char body[256];
-    bool chat = endpoint_of(field) == API_CHAT_COMPLETIONS;
     snprintf(body, sizeof body, "{\"%s\":%s}", field->name, value);
-    expect(endpoint_of(field), body, 400, "invalid_value", chat ? "messages" : "prompt",
+    expect(endpoint_of(field), body, 400, "invalid_value", missing[endpoint_of(field)],
            "is missing");
 }
 
@@ -147,16 +176,15 @@ Test(requests, null_is_absent_and_neutral_values_are_taken)
 Test(requests, what_is_not_built_is_refused_by_name)
 {
     static const char *const fields[] = {
-        "\"logprobs\":2",
-        "\"echo\":true",
         "\"suffix\":\"x\"",
-        "\"logit_bias\":{\"5\":1}",
-        "\"presence_penalty\":0.5",
-        "\"frequency_penalty\":-1",
         "\"timeout\":0.8",
-        "\"repetition_penalty\":1.1",
         "\"regex\":\"a+\"",
         "\"response_format\":{\"type\":\"json_object\"}",
+        "\"response_format\":{\"type\":\"json_schema\",\"json_schema\":{}}",
+        "\"max_polish_rounds\":2",
+        "\"vicinity\":2",
+        "\"remask_check\":true",
+        "\"sub_block_length\":8",
         "\"choice\":[\"a\"]",
         "\"prediction\":{\"type\":\"content\",\"content\":\"x\"}",
         "\"draft\":\"x\"",
@@ -166,9 +194,6 @@ Test(requests, what_is_not_built_is_refused_by_name)
         "\"selection\":\"margin\"",
         "\"cache\":\"vicinity\"",
         "\"fixed\":[{}]",
-        "\"bad_words\":[\"x\"]",
-        "\"negative_prompt\":\"x\"",
-        "\"allowed_token_ids\":[5]",
         "\"best_of\":2",
     };
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
@@ -178,8 +203,8 @@ Test(requests, what_is_not_built_is_refused_by_name)
         expect(API_COMPLETIONS, body, 400, "unsupported_parameter", name, "not carried out");
     }
     expect(API_CHAT_COMPLETIONS, "{\"tools\":[{}]}", 400, "unsupported_parameter", "tools", "[{}]");
-    expect(API_CHAT_COMPLETIONS, "{\"logprobs\":true}", 400, "unsupported_parameter", "logprobs",
-           "true");
+    expect(API_CHAT_COMPLETIONS, "{\"tool_choice\":\"required\"}", 400, "unsupported_parameter",
+           "tool_choice", "required");
 }
 
 Test(requests, unknown_fields_are_ignored_unless_strict)
@@ -219,6 +244,19 @@ Test(requests, nested_values_are_named)
     expect(API_COMPLETIONS, "{\"prompt\":\"a\",\"n\":9}", 400, "invalid_value", "n", "at most 8");
     expect(API_COMPLETIONS, "{\"prompt\":[\"a\",\"b\",\"c\"],\"n\":3}", 400, "invalid_value",
            "prompt", "at most 2");
+}
+
+Test(requests, a_response_format_is_text_or_named_wrong)
+{
+    expect(API_COMPLETIONS, "{\"response_format\":{\"type\":\"text\"}}", 400, "invalid_value",
+           "prompt", "missing");
+    static const char *const wrong[] = {"{}", "{\"type\":\"xml\"}", "{\"type\":5}",
+                                        "{\"type\":null}"};
+    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+        char body[128];
+        snprintf(body, sizeof body, "{\"response_format\":%s}", wrong[i]);
+        expect(API_COMPLETIONS, body, 400, "invalid_value", "response_format", "json_schema");
+    }
 }
 
 Test(requests, prompts_are_checked)

@@ -8,6 +8,35 @@
 
 enum { CANVAS_LIMIT = 128, PROMPT_MAX = CANVAS_LIMIT, TICKS_MAX = 1000000 };
 
+static uint64_t random_state;
+
+void random_begin(uint64_t seed)
+{
+    random_state = seed;
+}
+
+int32_t random_draw(int32_t min, int32_t max)
+{
+    random_state ^= random_state >> 12;
+    random_state ^= random_state << 25;
+    random_state ^= random_state >> 27;
+    uint64_t word = random_state * 0x2545F4914F6CDD1Du;
+    return min + (int32_t)(word % (uint64_t)(max - min + 1));
+}
+
+const struct token_text *harness_token_text(void)
+{
+    static const char *const TEXTS[] = {"a",   "b",  "c",  "d",  "ab", "bc", "cd", "da",
+                                        "abc", "bd", "ca", "db", "dd", "",   "ac", "bbd"};
+    static struct token_text table[FAKE_VOCABULARY];
+    for (int32_t i = 0; i < FAKE_VOCABULARY; i++) {
+        const char *text = i == HARNESS_FREE_TOKEN ? "z" : TEXTS[i * 7 % 16];
+        table[i] = (struct token_text){text, (int32_t)strlen(text)};
+    }
+    table[FAKE_MASK_TOKEN] = table[FAKE_STOP_TOKEN] = (struct token_text){"", 0};
+    return table;
+}
+
 struct engine_options harness_options(int32_t sequences, int32_t waiting)
 {
     return (struct engine_options){
@@ -16,6 +45,7 @@ struct engine_options harness_options(int32_t sequences, int32_t waiting)
         .queue_limit = waiting,
         .kv_cache_tokens = 2 * (int64_t)sequences * CANVAS_LIMIT,
         .token_limit = FAKE_VOCABULARY,
+        .token_text = harness_token_text(),
     };
 }
 
@@ -86,6 +116,15 @@ const struct draft *harness_draft(const struct request *request, int32_t choice)
     return &request->stream.drafts[choice];
 }
 
+static bool tops_are_equal(const struct draft *a, const struct draft *b)
+{
+    size_t count = (size_t)a->length * (size_t)a->top_count;
+    return a->top_count == b->top_count &&
+           (count == 0 ||
+            (memcmp(a->top_token, b->top_token, count * sizeof *a->top_token) == 0 &&
+             memcmp(a->top_logprob, b->top_logprob, count * sizeof *a->top_logprob) == 0));
+}
+
 bool drafts_are_equal(const struct draft *a, const struct draft *b)
 {
     size_t count = (size_t)a->length;
@@ -94,5 +133,6 @@ bool drafts_are_equal(const struct draft *a, const struct draft *b)
            a->forward_passes == b->forward_passes &&
            memcmp(a->tokens, b->tokens, count * sizeof *a->tokens) == 0 &&
            memcmp(a->confidence, b->confidence, count * sizeof *a->confidence) == 0 &&
-           memcmp(a->raw_logprob, b->raw_logprob, count * sizeof *a->raw_logprob) == 0;
+           memcmp(a->raw_logprob, b->raw_logprob, count * sizeof *a->raw_logprob) == 0 &&
+           tops_are_equal(a, b);
 }

@@ -6,12 +6,13 @@
 
 enum { MASK = 99, STOP = 7, OTHER_STOP = 8 };
 
-static const int32_t STOP_TOKENS[] = {STOP, OTHER_STOP};
+static const struct decode_params PARAMS = {.stop_tokens = {STOP, OTHER_STOP},
+                                            .stop_token_count = 2};
 
 static void commit(struct canvas *canvas, int32_t answer_position, int32_t token)
 {
     canvas_commit(canvas, canvas->prompt_length + answer_position, token, 0.5f, -1);
-    canvas_settle(canvas, STOP_TOKENS, 2);
+    canvas_settle(canvas, &PARAMS);
 }
 
 static void create(struct canvas *canvas, int32_t max_tokens)

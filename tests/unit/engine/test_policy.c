@@ -253,6 +253,57 @@ Test(policy, a_long_region_is_ordered_completely)
     }
 }
 
+/* Of the five candidates those at 21 and 24 come last. */
+static int32_t set_last_ones(void)
+{
+    int32_t count = CANDIDATES(0.2f, 0.9f, 0.5f, 0.1f, 0.7f);
+    candidates[1].last = candidates[4].last = true;
+    return count;
+}
+
+Test(policy, candidates_that_come_last_commit_when_nothing_else_is_left)
+{
+    struct selection_rule rule = {
+        .selection = SELECTION_THRESHOLD, .threshold = 0.15f, .rounds_left = 5};
+    int32_t count = set_last_ones();
+    cr_expect_eq(policy_select(candidates, count, &rule), 2);
+    expect_first(5, (const int32_t[]){22, 20, 23, 21, 24});
+    rule.threshold = 0.6f; /* those over it must wait, and one commits always */
+    cr_expect_eq(policy_select(candidates, count, &rule), 1);
+    rule.selection = SELECTION_FACTOR;
+    rule.factor = 2; /* (n + 1)(1 - c_n): n 2: 2.4, n 3: 3.6 */
+    cr_expect_eq(policy_select(candidates, count, &rule), 1);
+    rule.factor = 2.5f; /* two of the three that count: never leaves one of them */
+    cr_expect_eq(policy_select(candidates, count, &rule), 3);
+    rule.selection = SELECTION_RANDOM;
+    policy_select(candidates, count, &rule);
+    cr_expect(candidates[3].last && candidates[4].last);
+}
+
+Test(policy, the_floor_of_the_plan_takes_them_too)
+{
+    struct selection_rule rule = {.selection = SELECTION_STEPS, .rounds_left = 1};
+    int32_t count = set_last_ones();
+    cr_expect_eq(policy_select(candidates, count, &rule), 5);
+    rule.rounds_left = 2;
+    cr_expect_eq(policy_select(candidates, count, &rule), 3);
+    for (int32_t i = 0; i < count; i++)
+        candidates[i].last = true;
+    rule = (struct selection_rule){
+        .selection = SELECTION_THRESHOLD, .threshold = 0.1f, .rounds_left = 5};
+    cr_expect_eq(policy_select(candidates, count, &rule), 1, "one commits in any case");
+    expect_first(1, (const int32_t[]){21});
+}
+
+Test(policy, masks_without_a_candidate_count_for_the_floor)
+{
+    struct selection_rule rule = {.selection = SELECTION_STEPS, .rounds_left = 3, .withheld = 4};
+    int32_t count = CANDIDATES(0.2f, 0.9f, 0.5f, 0.1f, 0.7f);
+    cr_expect_eq(policy_select(candidates, count, &rule), 3);
+    rule.withheld = 20;
+    cr_expect_eq(policy_select(candidates, count, &rule), 5);
+}
+
 /* ---- names ----------------------------------------------------------------------------------- */
 
 Test(decode, names_and_values_belong_together)

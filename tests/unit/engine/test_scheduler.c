@@ -126,3 +126,117 @@ Test(scheduler, block_windows_go_before_whole_canvases_but_not_for_ever)
     release_all(requests, 2);
     harness_free(&harness);
 }
+
+Test(scheduler, block_windows_go_in_the_order_of_their_deadlines)
+{
+    struct harness harness;
+    struct engine_options options = harness_options(3, 0);
+    options.max_rows_per_tick = 50; /* two blocks of 20, or two canvases of 25 */
+    harness_create(&harness, &options);
+    struct decode_params params = decode_params_neutral(20, 20);
+    params.cache = CACHE_DUAL;
+    struct request *requests[3];
+    for (int32_t i = 0; i < 3; i++) {
+        requests[i] = harness_request(5, i, &params, 1);
+        requests[i]->deadline_us = 10000000 - 1000000 * i; /* the last is the most urgent */
+        harness_submit(&harness, requests[i]);
+    }
+    harness_tick(&harness);
+    expect_rounds(requests, 3, (const int32_t[]){0, 1, 1});
+    for (int32_t i = 1; i < WHOLE_CANVAS_PATIENCE; i++)
+        harness_tick(&harness); /* blocks of 2 and 1: the whole canvas of 0 finds no room */
+    expect_rounds(requests, 3, (const int32_t[]){0, WHOLE_CANVAS_PATIENCE, WHOLE_CANVAS_PATIENCE});
+    harness_tick(&harness); /* patience is over: 25 rows, and the most urgent block */
+    expect_rounds(requests, 3,
+                  (const int32_t[]){1, WHOLE_CANVAS_PATIENCE, WHOLE_CANVAS_PATIENCE + 1});
+    harness_tick(&harness); /* three blocks now, room for two */
+    expect_rounds(requests, 3,
+                  (const int32_t[]){1, WHOLE_CANVAS_PATIENCE + 1, WHOLE_CANVAS_PATIENCE + 2});
+    harness_run(&harness);
+    release_all(requests, 3);
+    harness_free(&harness);
+}
+
+Test(scheduler, whole_canvases_go_while_rows_last_and_a_short_one_fills_the_rest)
+{
+    struct harness harness;
+    struct engine_options options = harness_options(4, 0);
+    options.max_rows_per_tick = 60;
+    harness_create(&harness, &options);
+    const struct decode_params large = decode_params_neutral(20, 20);
+    const struct decode_params small = decode_params_neutral(5, 5);
+    struct request *requests[] = {
+        harness_request(5, 1, &large, 1), /* 25 rows */
+        harness_request(5, 2, &large, 1), harness_request(5, 3, &large, 1),
+        harness_request(5, 4, &small, 1), /* 10 rows */
+    };
+    for (int32_t i = 0; i < 4; i++) {
+        requests[i]->deadline_us = 1000000 + i;
+        harness_submit(&harness, requests[i]);
+    }
+    harness_tick(&harness);
+    expect_rounds(requests, 4, (const int32_t[]){1, 1, 0, 1});
+    cr_expect_eq(engine_counters_read(harness.engine).rows, 60);
+    harness_run(&harness);
+    release_all(requests, 4);
+    harness_free(&harness);
+}
+
+Test(scheduler, whoever_waited_longest_among_the_overdue_goes_first)
+{
+    struct harness harness;
+    struct engine_options options = harness_options(3, 0);
+    options.max_rows_per_tick = 25; /* one canvas */
+    harness_create(&harness, &options);
+    const struct decode_params params = decode_params_neutral(20, 20);
+    struct request *requests[3];
+    for (int32_t i = 0; i < 3; i++) {
+        requests[i] = harness_request(5, i, &params, 1);
+        requests[i]->deadline_us = 1000000 + i;
+        harness_submit(&harness, requests[i]);
+    }
+    for (int32_t i = 0; i < WHOLE_CANVAS_PATIENCE; i++)
+        harness_tick(&harness);
+    expect_rounds(requests, 3, (const int32_t[]){WHOLE_CANVAS_PATIENCE, 0, 0});
+    harness_tick(&harness);
+    expect_rounds(requests, 3, (const int32_t[]){WHOLE_CANVAS_PATIENCE, 1, 0});
+    harness_tick(&harness);
+    expect_rounds(requests, 3, (const int32_t[]){WHOLE_CANVAS_PATIENCE, 1, 1});
+    harness_tick(&harness);
+    expect_rounds(requests, 3, (const int32_t[]){WHOLE_CANVAS_PATIENCE + 1, 1, 1});
+    harness_run(&harness);
+    release_all(requests, 3);
+    harness_free(&harness);
+}
+
+Test(scheduler, a_request_without_a_deadline_ages_past_later_ones_that_have_one)
+{
+    struct harness harness;
+    struct engine_options options = harness_options(2, 4);
+    options.max_rows_per_tick = 10;
+    harness_create(&harness, &options);
+    const struct decode_params params = decode_params_neutral(5, 5);
+    struct request *patient = harness_request(5, 1, &params, 1); /* arrival 0 */
+    struct request *early = harness_request(5, 2, &params, 1);
+    struct request *late = harness_request(5, 3, &params, 1);
+    early->deadline_us = NO_DEADLINE_PATIENCE_US - 1;
+    late->deadline_us = NO_DEADLINE_PATIENCE_US + 1;
+    struct request *requests[] = {patient, early, late};
+    harness_submit(&harness, early);
+    harness_submit(&harness, patient);
+    for (int32_t i = 0; i < 3; i++)
+        harness_tick(&harness);
+    expect_rounds(requests, 3, (const int32_t[]){0, 3, 0});
+    harness_run(&harness);
+    harness_submit(&harness, late);
+    struct request *again = harness_request(5, 1, &params, 1);
+    harness_submit(&harness, again);
+    for (int32_t i = 0; i < 3; i++)
+        harness_tick(&harness);
+    cr_expect_eq(harness_draft(again, 0)->round, 3);
+    cr_expect_eq(harness_draft(late, 0)->round, 0);
+    harness_run(&harness);
+    release_all(requests, 3);
+    request_release(again);
+    harness_free(&harness);
+}

@@ -2,6 +2,7 @@
  * Properties over thousands of random schedules: every request ends, nothing leaks, nothing
  * starves, and a result depends neither on the arrival order, nor on batch mates, nor on limits.
  */
+#include <math.h>
 #include <string.h>
 
 #include <criterion/criterion.h>
@@ -9,44 +10,106 @@
 #include "common/error.h"
 #include "tests/unit/engine/harness.h"
 
-enum { SCHEDULES = 2000, REQUESTS_MAX = 12, KINDS = 64, CHOICES_MAX = 3 };
-
-/* xorshift64*: schedules are the same in every run. */
-static uint64_t random_state;
-
-static uint64_t next_random(void)
-{
-    random_state ^= random_state >> 12;
-    random_state ^= random_state << 25;
-    random_state ^= random_state >> 27;
-    return random_state * 0x2545F4914F6CDD1Du;
-}
-
-static int32_t draw(int32_t min, int32_t max)
-{
-    return min + (int32_t)(next_random() % (uint64_t)(max - min + 1));
-}
+enum { SCHEDULES = 400, REQUESTS_MAX = 12, KINDS = 200, CHOICES_MAX = 3 };
 
 /* ---- kinds of requests, and what they answer when they are alone ----------------------------- */
 
+static void *allocate(struct request *request, size_t size)
+{
+    void *memory = arena_alloc(&request->arena, size);
+    cr_assert_not_null(memory);
+    return memory;
+}
+
+/* Biases and bans of some tokens, each once. */
+static void add_biases(struct request *request)
+{
+    int32_t count = random_draw(1, 12), token = 1;
+    struct token_bias *biases = allocate(request, (size_t)count * sizeof *biases);
+    for (int32_t i = 0; i < count; i++) {
+        token += random_draw(1, 4);
+        bool ban = token != HARNESS_FREE_TOKEN && random_draw(0, 3) == 0;
+        biases[i] = (struct token_bias){token, ban ? -INFINITY : (float)random_draw(-20, 20) / 4};
+    }
+    request->params.biases = biases;
+    request->params.bias_count = count;
+}
+
+static void add_allowed(struct request *request)
+{
+    uint32_t *allowed = allocate(request, FAKE_VOCABULARY / 8);
+    allowed[HARNESS_FREE_TOKEN / 32] |= UINT32_C(1) << HARNESS_FREE_TOKEN % 32;
+    for (int32_t i = 0; i < 40; i++) {
+        int32_t token = random_draw(0, FAKE_VOCABULARY - 1);
+        allowed[token / 32] |= UINT32_C(1) << token % 32;
+    }
+    request->params.allowed = allowed;
+}
+
+static void add_negative_prompt(struct request *request)
+{
+    int32_t length = random_draw(0, 50);
+    int32_t *prompt = allocate(request, (size_t)length * sizeof *prompt);
+    for (int32_t i = 0; i < length; i++)
+        prompt[i] = random_draw(1, FAKE_VOCABULARY - 1);
+    request->params.cfg_scale = 1;
+    request->params.negative_prompt = prompt;
+    request->params.negative_prompt_length = length;
+}
+
+static void add_banned_words(struct request *request)
+{
+    int32_t count = random_draw(1, 5);
+    struct banned_word *words = allocate(request, (size_t)count * sizeof *words);
+    for (int32_t i = 0; i < count; i++) {
+        int32_t length = random_draw(1, 6);
+        char *bytes = allocate(request, (size_t)length);
+        for (int32_t k = 0; k < length; k++)
+            bytes[k] = (char)random_draw('a', 'd');
+        words[i] = (struct banned_word){bytes, length};
+    }
+    request->params.banned_words = words;
+    request->params.banned_word_count = count;
+}
+
 static struct request *make_request(int32_t kind)
 {
-    random_state = 0x9E3779B97F4A7C15u * (uint64_t)(kind + 1);
-    struct decode_params params = decode_params_neutral(draw(1, 70), draw(1, 40));
-    params.selection = (enum selection)draw(SELECTION_STEPS, SELECTION_RANDOM);
-    params.steps = draw(0, 1) ? draw(1, 40) : 0;
-    params.threshold = (float)draw(1, 10) / 10;
-    params.factor = (float)draw(1, 20) / 10;
-    params.cache = (enum cache_mode)draw(CACHE_NONE, CACHE_DUAL);
-    params.refresh_interval = draw(0, 1) ? draw(1, 5) : 0;
-    params.temperature = (float)draw(0, 1);
-    params.seed = (uint64_t)draw(0, 1000);
-    params.cfg_scale = draw(0, 3) == 0 ? 1 : 0;
-    params.eos_early_stop = draw(0, 1) == 1;
-    params.ignore_eos = draw(0, 3) == 0;
+    random_begin(0x9E3779B97F4A7C15u * (uint64_t)(kind + 1));
+    struct decode_params params = decode_params_neutral(random_draw(1, 70), random_draw(1, 40));
+    params.selection = (enum selection)random_draw(SELECTION_STEPS, SELECTION_RANDOM);
+    params.steps = random_draw(0, 1) ? random_draw(1, 40) : 0;
+    params.threshold = (float)random_draw(1, 10) / 10;
+    params.factor = (float)random_draw(1, 20) / 10;
+    params.cache = (enum cache_mode)random_draw(CACHE_NONE, CACHE_DUAL);
+    params.refresh_interval = random_draw(0, 1) ? random_draw(1, 5) : 0;
+    params.temperature = (float)random_draw(0, 1);
+    params.seed = (uint64_t)random_draw(0, 1000);
+    params.cfg_scale = random_draw(0, 3) == 0 ? 1 : 0;
+    params.eos_early_stop = random_draw(0, 1) == 1;
+    params.ignore_eos = random_draw(0, 3) == 0;
+    params.logits_eos_inf = random_draw(0, 5) == 0;
+    params.confidence_eos_eot_inf = random_draw(0, 3) == 0;
     params.stop_tokens[0] = FAKE_STOP_TOKEN;
-    params.stop_token_count = draw(0, 1);
-    return harness_request(draw(1, 50), kind, &params, draw(1, CHOICES_MAX));
+    params.stop_token_count = random_draw(0, 1);
+    if (random_draw(0, 3) == 0) {
+        params.presence_penalty = (float)random_draw(-8, 8) / 4;
+        params.frequency_penalty = (float)random_draw(-8, 8) / 4;
+    }
+    if (random_draw(0, 3) == 0)
+        params.repetition_penalty = (float)random_draw(1, 8) / 4;
+    if (random_draw(0, 3) == 0)
+        params.top_logprobs = random_draw(1, HEAD_RAW_TOP_MAX);
+    struct request *request =
+        harness_request(random_draw(1, 50), kind, &params, random_draw(1, CHOICES_MAX));
+    if (random_draw(0, 3) == 0)
+        add_biases(request);
+    if (random_draw(0, 3) == 0)
+        add_allowed(request);
+    if (random_draw(0, 4) == 0)
+        add_negative_prompt(request);
+    if (random_draw(0, 2) == 0)
+        add_banned_words(request);
+    return request;
 }
 
 static struct request *alone[KINDS];
@@ -88,21 +151,22 @@ struct schedule {
 
 static void plan_schedule(struct schedule *schedule, int32_t number)
 {
-    random_state = 0xD1B54A32D192ED03u * (uint64_t)(number + 1);
-    struct engine_options options = harness_options(draw(1, 6), REQUESTS_MAX * CHOICES_MAX);
-    options.max_rows_per_tick = draw(240, 500);
-    options.kv_cache_tokens = draw(4, 16) * KV_PAGE_POSITIONS;
-    *schedule = (struct schedule){.count = draw(1, REQUESTS_MAX)};
+    uint64_t seed = 0xD1B54A32D192ED03u * (uint64_t)(number + 1);
+    random_begin(seed);
+    struct engine_options options = harness_options(random_draw(1, 6), REQUESTS_MAX * CHOICES_MAX);
+    options.max_rows_per_tick = random_draw(240, 500);
+    options.kv_cache_tokens = random_draw(4, 16) * KV_PAGE_POSITIONS;
+    *schedule = (struct schedule){.count = random_draw(1, REQUESTS_MAX)};
     harness_create(&schedule->harness, &options);
     for (int32_t i = 0; i < schedule->count; i++) {
         struct arrival *arrival = &schedule->arrivals[i];
-        arrival->kind = draw(0, KINDS - 1);
-        arrival->tick = draw(0, 30);
-        arrival->cancel_tick = draw(0, 4) == 0 ? arrival->tick + draw(0, 40) : INT64_MAX;
-        int64_t deadline_us = draw(0, 2) == 0 ? draw(1, 9000000) : INT64_MAX;
-        uint64_t state = random_state;
+        arrival->kind = random_draw(0, KINDS - 1);
+        arrival->tick = random_draw(0, 30);
+        arrival->cancel_tick =
+            random_draw(0, 4) == 0 ? arrival->tick + random_draw(0, 40) : INT64_MAX;
+        int64_t deadline_us = random_draw(0, 2) == 0 ? random_draw(1, 9000000) : INT64_MAX;
         arrival->request = make_request(arrival->kind);
-        random_state = state;
+        random_begin(seed + (uint64_t)i + 1);
         arrival->request->deadline_us = deadline_us;
         schedule->rounds_at_most +=
             (int64_t)arrival->request->params.max_tokens * arrival->request->choices;

@@ -29,9 +29,9 @@ static void setup(struct reader *reader, int32_t choices)
     struct error err = {0};
     *reader = (struct reader){0};
     arena_init(&reader->arena);
-    cr_assert_eq(stream_init(&reader->stream, &reader->arena, choices, LENGTH, MASK, &err), 0);
-    cr_assert_eq(draft_create(&reader->mine, &reader->arena, LENGTH, MASK, &err), 0);
-    cr_assert_eq(draft_create(&reader->copy, &reader->arena, LENGTH, MASK, &err), 0);
+    cr_assert_eq(stream_init(&reader->stream, &reader->arena, choices, LENGTH, 0, MASK, &err), 0);
+    cr_assert_eq(draft_create(&reader->mine, &reader->arena, LENGTH, 0, MASK, &err), 0);
+    cr_assert_eq(draft_create(&reader->copy, &reader->arena, LENGTH, 0, MASK, &err), 0);
     stream_set_wake(&reader->stream, count_wake, reader);
 }
 

@@ -113,6 +113,10 @@ Test(settings, an_unknown_key_is_answered_with_the_closest_one)
     expect_refusal((const char *const[]){"--max-sequence", "1", NULL}, "--max-sequence",
                    "did you mean --max-sequences?");
     expect_refusal((const char *const[]){"--chat", NULL}, "--chat", "did you mean");
+    char endless[300] = "--";
+    memset(endless + 2, 'x', sizeof endless - 3);
+    endless[sizeof endless - 1] = '\0';
+    expect_refusal((const char *const[]){endless, NULL}, "--xxx", "did you mean");
 }
 
 Test(settings, a_config_file_is_checked_key_by_key)

@@ -1,0 +1,305 @@
+/* From a body to engine requests. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <jansson.h>
+
+#include "common/error.h"
+#include "server/api/adjustments.h"
+#include "server/api/call_internal.h"
+#include "server/api/fields.h"
+#include "server/api/parameters.h"
+#include "server/api/prompts.h"
+#include "server/api/tokens.h"
+#include "server/engine/kv_pages.h"
+
+static int parse(json_t **out, const char *body, size_t length, struct api_error *err)
+{
+    json_error_t cause;
+    *out = json_loadb(body ? body : "", length, JSON_ALLOW_NUL | JSON_REJECT_DUPLICATES, &cause);
+    if (!*out && json_error_code(&cause) == json_error_out_of_memory) {
+        return api_error_out_of_memory(err);
+    }
+    if (!*out) {
+        return api_error_refuse(err, "invalid_json", NULL,
+                                "the body is no JSON object: %s (line %d, column %d)", cause.text,
+                                cause.line, cause.column);
+    }
+    if (!json_is_object(*out)) {
+        return api_error_refuse(err, "invalid_json", NULL,
+                                "the body is an array, but it must be an object (line 1, column "
+                                "1)");
+    }
+    return 0;
+}
+
+static int check_model(const struct api *api, const json_t *body, struct api_error *err)
+{
+    const json_t *asked = fields_get(body, "model");
+    const char *model = json_string_value(asked);
+    size_t length = strlen(api->model_name);
+    if (!asked ||
+        (json_string_length(asked) == length && memcmp(model, api->model_name, length) == 0)) {
+        return 0;
+    }
+    int code = api_error_refuse(err, "model_not_found", "model",
+                                "the model %.128s is not served here; leave it out or ask for "
+                                "%.128s",
+                                model, api->model_name);
+    err->status = 404;
+    return code;
+}
+
+/* Called by the engine with the stream's lock held. */
+static void wake_call(void *context)
+{
+    const struct choice_waker *waker = context;
+    struct api_call *call = waker->call;
+    if (waker->final_only && waker->stream->drafts[0].finish == FINISH_NONE) {
+        waker->stream->waiting = true; /* spares the reader a round trip for every round */
+        return;
+    }
+    pthread_mutex_lock(&call->gate);
+    call->notified = true;
+    if (call->suspended) {
+        call->suspended = false;
+        call->wake(call->wake_context);
+    }
+    pthread_mutex_unlock(&call->gate);
+}
+
+/* The request of one choice; `offset` is the choice's place among those of its prompt. */
+static int create_choice(struct api_call *call, int32_t index, const struct token_list *prompt,
+                         const struct decode_params *fitted, int32_t offset)
+{
+    struct reply *reply = &call->reply;
+    struct decode_params params = *fitted;
+    params.seed += (uint64_t)offset;
+    struct error cause = {0};
+    struct request *request = NULL;
+    int code = request_create(&request, prompt->ids, (int32_t)prompt->count, &params, 1,
+                              reply->api->config.mask_token, &cause);
+    if (code) {
+        return api_error_from(&call->error, &cause, NULL);
+    }
+    call->requests[index] = request;
+    request->arrival_us = reply->arrival_us;
+    request->deadline_us = INT64_MAX;
+    const struct api_parameters *parameters = &reply->parameters;
+    call->wakers[index] =
+        (struct choice_waker){.call = call,
+                              .stream = &request->stream,
+                              .final_only = !parameters->stream && parameters->stop_count == 0};
+    stream_set_wake(&request->stream, wake_call, &call->wakers[index]);
+    /* The engine may look at the request when the call is long gone. */
+    code = adjustments_copy(&request->params, reply->api, &request->arena);
+    if (!code) {
+        code = choice_open(reply, index, &request->stream, &request->params, request->prompt,
+                           request->prompt_length, &call->arena);
+    }
+    return code ? api_error_out_of_memory(&call->error) : 0;
+}
+
+/* The prompt's text as it was sent; of ids, their text. */
+static int set_echo(struct api_call *call, struct choice *choice, const json_t *sent)
+{
+    struct buffer text = {0};
+    const char *bytes = json_string_value(sent);
+    size_t length = json_string_length(sent);
+    if (!sent) {
+        tokenizer_append_bytes(call->reply.api->tokenizer, choice->prompt,
+                               (size_t)choice->prompt_length, false, &text);
+        bytes = text.data;
+        length = text.length;
+    }
+    choice->echo = text.failed ? NULL : arena_copy(&call->arena, bytes, length);
+    choice->echo_length = length;
+    buffer_free(&text);
+    return choice->echo ? 0 : api_error_out_of_memory(&call->error);
+}
+
+static int create_choices(struct api_call *call, const struct prompt_list *prompts,
+                          const json_t *body)
+{
+    struct reply *reply = &call->reply;
+    int32_t each = reply->parameters.choices;
+    int32_t count = each * (int32_t)prompts->count;
+    call->requests = arena_alloc(&call->arena, (size_t)count * sizeof *call->requests);
+    call->wakers = arena_alloc(&call->arena, (size_t)count * sizeof *call->wakers);
+    if (!call->requests || !call->wakers || reply_create_choices(reply, count, &call->arena)) {
+        return api_error_out_of_memory(&call->error);
+    }
+    for (int32_t i = 0; i < count; i++) {
+        const struct token_list *prompt = &prompts->items[i / each];
+        struct decode_params params;
+        int code = parameters_fit(&params, &reply->parameters, reply->api, (int32_t)prompt->count,
+                                  &call->error);
+        if (!code) {
+            code = create_choice(call, i, prompt, &params, i % each);
+        }
+        if (!code && reply->parameters.echo) {
+            code = set_echo(call, &reply->choices[i], prompts_text(body, (size_t)(i / each)));
+        }
+        if (code) {
+            return code;
+        }
+        reply->prompt_tokens += i % each == 0 ? (int32_t)prompt->count : 0;
+    }
+    return 0;
+}
+
+static int read_negative_prompt(struct api_call *call, const json_t *body)
+{
+    struct decode_params *params = &call->reply.parameters.decode;
+    struct token_list ids = {0};
+    int code =
+        prompts_read_negative(&ids, call->reply.api, call->reply.endpoint, body, &call->error);
+    if (!code && ids.count > 0) {
+        params->negative_prompt = (const int32_t *)(const void *)arena_copy(
+            &call->arena, (const char *)ids.ids, ids.count * sizeof *ids.ids);
+        params->negative_prompt_length = (int32_t)ids.count;
+        code = params->negative_prompt ? 0 : api_error_out_of_memory(&call->error);
+    }
+    token_list_free(&ids);
+    return code;
+}
+
+/* The prompts of a checked body, and a request for each of their choices. */
+static int read_prompts(struct api_call *call, const json_t *body)
+{
+    const struct api *api = call->reply.api;
+    int32_t each = call->reply.parameters.choices;
+    if (each > api->max_choices) {
+        return api_error_refuse(&call->error, "invalid_value", "n",
+                                "n is %" PRId32 ", but this server gives at most %" PRId32
+                                " choices; ask for fewer",
+                                each, api->max_choices);
+    }
+    struct prompt_list prompts = {0};
+    int code = call->reply.endpoint == API_CHAT_COMPLETIONS
+                   ? prompts_read_messages(&prompts, api, body, &call->error)
+                   : prompts_read_raw(&prompts, api, body, (size_t)(api->max_choices / each),
+                                      &call->error);
+    if (!code) {
+        code = read_negative_prompt(call, body);
+    }
+    if (!code) {
+        code = create_choices(call, &prompts, body);
+    }
+    prompt_list_free(&prompts);
+    return code;
+}
+
+static int read_checked(struct api_call *call, const json_t *body)
+{
+    struct reply *reply = &call->reply;
+    if (reply->endpoint == API_TOKENIZE) {
+        return tokens_append_encoded(&call->output, reply->api, body, &call->error);
+    }
+    if (reply->endpoint == API_DETOKENIZE) {
+        return tokens_append_decoded(&call->output, reply->api, body, &call->error);
+    }
+    int code = parameters_read(&reply->parameters, reply->api, body, &call->arena, &call->error);
+    if (code) {
+        return code;
+    }
+    reply_set_rules(reply);
+    return read_prompts(call, body);
+}
+
+int call_read_body(struct api_call *call, const char *body, size_t length)
+{
+    const struct api *api = call->reply.api;
+    json_t *json = NULL;
+    int code = parse(&json, body, length, &call->error);
+    if (!code) {
+        code = fields_check(json, call->reply.endpoint, api->strict, &call->error);
+    }
+    if (!code) {
+        code = check_model(api, json, &call->error);
+    }
+    if (!code) {
+        code = read_checked(call, json);
+    }
+    json_decref(json);
+    return code;
+}
+
+static int64_t pages_needed(const struct request *request)
+{
+    return (int64_t)kv_pages_needed(request_canvas_length(request)) +
+           kv_pages_needed(request_partner_length(request));
+}
+
+/*
+ * What the engine found wrong with a request whose fields were all in range: no token is left to
+ * choose, or the canvas is too long for this server.
+ */
+static void name_invalid(struct api_error *err, const struct request *request,
+                         const struct engine_counters *counters)
+{
+    const struct decode_params *params = &request->params;
+    if (pages_needed(request) <= counters->kv_pages_total &&
+        (params->allowed || params->banned_word_count > 0)) {
+        snprintf(err->param, sizeof err->param,
+                 params->allowed ? "allowed_token_ids" : "bad_words");
+    } else {
+        err->code = "context_length_exceeded";
+    }
+}
+
+static int submit_choice(struct api_call *call, int32_t index)
+{
+    struct engine *engine = call->reply.api->engine;
+    pthread_mutex_lock(&call->gate);
+    bool cancelled = call->cancelled;
+    call->submitted += cancelled ? 0 : 1;
+    pthread_mutex_unlock(&call->gate);
+    struct error cause = {.code = ERROR_UNAVAILABLE};
+    int code = cancelled ? ERROR_UNAVAILABLE : engine_submit(engine, call->requests[index], &cause);
+    if (code) {
+        struct engine_counters counters = engine_counters_read(engine);
+        api_error_from(&call->error, &cause, &counters);
+        if (code == ERROR_INVALID) {
+            name_invalid(&call->error, call->requests[index], &counters);
+        }
+    }
+    return code;
+}
+
+static int submit(struct api_call *call)
+{
+    struct engine_counters counters = engine_counters_read(call->reply.api->engine);
+    int32_t most = counters.max_sequences + counters.queue_limit;
+    if (call->reply.choice_count > most) {
+        return api_error_refuse(&call->error, "invalid_value", "n",
+                                "n times the prompts is %" PRId32 ", but at most %" PRId32
+                                " answers can run and wait here; ask for fewer",
+                                call->reply.choice_count, most);
+    }
+    int code = 0;
+    for (int32_t i = 0; !code && i < call->reply.choice_count; i++) {
+        code = submit_choice(call, i);
+    }
+    return code;
+}
+
+void api_call_prepare(struct api_call *call, const char *body, size_t length,
+                      void (*wake)(void *context), void *context)
+{
+    call->wake = wake;
+    call->wake_context = context;
+    int code = call_read_body(call, body, length);
+    if (!code && call->reply.choice_count > 0) {
+        code = submit(call);
+    }
+    if (code) {
+        api_call_cancel(call);
+        call_set_error_answer(call);
+    } else if (call->reply.choice_count == 0) {
+        call_set_answer(call);
+    } else {
+        call->state = call->reply.parameters.stream ? API_STATE_STREAM : API_STATE_WAITING;
+        call_registry_add(call->reply.api->calls, call);
+    }
+}

@@ -1,0 +1,175 @@
+/* What a request must be so that it can run at all; on the submitter's thread. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/error.h"
+#include "server/engine/banned_words.h"
+#include "server/engine/engine_internal.h"
+
+/* ---- size ------------------------------------------------------------------------------------ */
+
+static int check_length(const struct engine *engine, const char *what, int32_t prompt_length,
+                        int32_t max_tokens, struct error *err)
+{
+    int64_t length = (int64_t)prompt_length + max_tokens;
+    int32_t context = engine->model->config.max_positions;
+    if (length <= context)
+        return 0;
+    return error_set(err, ERROR_INVALID,
+                     "the canvas has %lld positions (%s %d + max_tokens %d), the context %d: "
+                     "shorten the %s or lower max_tokens",
+                     (long long)length, what, prompt_length, max_tokens, context, what);
+}
+
+static int check_canvas(const struct engine *engine, const struct request *request,
+                        struct error *err)
+{
+    const struct decode_params *params = &request->params;
+    int64_t length = request_canvas_length(request), partner = request_partner_length(request);
+    int rc = check_length(engine, "prompt", request->prompt_length, params->max_tokens, err);
+    if (rc == 0 && partner > 0 && params->negative_prompt != NULL)
+        rc = check_length(engine, "negative prompt", params->negative_prompt_length,
+                          params->max_tokens, err);
+    if (rc != 0)
+        return rc;
+
+    char guided[64] = "";
+    if (partner > 0)
+        snprintf(guided, sizeof guided, " and its guidance partner of %lld", (long long)partner);
+    int64_t pages = (int64_t)kv_pages_needed(length) + kv_pages_needed(partner);
+    if (pages > engine->kv_pages)
+        return error_set(err, ERROR_INVALID,
+                         "the canvas of %lld positions%s need %lld KV pages, the pool has %d: "
+                         "shorten the prompt, lower max_tokens, or have kv_cache_tokens raised",
+                         (long long)length, guided, (long long)pages, engine->kv_pages);
+    int64_t rows = length + partner;
+    if (rows > engine->options.max_rows_per_tick)
+        return error_set(err, ERROR_INVALID,
+                         "the canvas of %lld positions%s need %lld rows, a tick has %d: shorten "
+                         "the prompt, lower max_tokens, or have max_rows_per_tick raised",
+                         (long long)length, guided, (long long)rows,
+                         engine->options.max_rows_per_tick);
+    return 0;
+}
+
+/* ---- parameters ------------------------------------------------------------------------------ */
+
+static int check_count(const char *what, int32_t count, int32_t limit, struct error *err)
+{
+    if (count >= 0 && count <= limit)
+        return 0;
+    return error_set(err, ERROR_INVALID, "%d %s were given, at most %d are possible: give fewer",
+                     count, what, limit);
+}
+
+static int check_token(const struct engine *engine, const char *what, int32_t token,
+                       struct error *err)
+{
+    int32_t rows = engine->model->config.embedding_rows;
+    if (token >= 0 && token < rows)
+        return 0;
+    return error_set(err, ERROR_INVALID, "%s name token %d, the model has the tokens 0 to %d", what,
+                     token, rows - 1);
+}
+
+static int check_penalties(const struct decode_params *params, struct error *err)
+{
+    if (isfinite(params->presence_penalty) && isfinite(params->frequency_penalty) &&
+        isfinite(params->repetition_penalty) && params->repetition_penalty > 0)
+        return 0;
+    return error_set(err, ERROR_INVALID,
+                     "presence_penalty %g, frequency_penalty %g, repetition_penalty %g: the first "
+                     "two must be numbers, the third a number over 0",
+                     (double)params->presence_penalty, (double)params->frequency_penalty,
+                     (double)params->repetition_penalty);
+}
+
+static int check_biases(const struct engine *engine, const struct decode_params *params,
+                        struct error *err)
+{
+    int rc = check_count("biases", params->bias_count, DECODE_BIASES_MAX, err);
+    for (int32_t i = 0; rc == 0 && i < params->bias_count; i++) {
+        const struct token_bias *bias = &params->biases[i];
+        rc = check_token(engine, "biases", bias->token, err);
+        if (rc == 0 && (isnan(bias->bias) || (isinf(bias->bias) && bias->bias > 0)))
+            rc = error_set(err, ERROR_INVALID,
+                           "the bias of token %d is %g: it must be a number or -infinity",
+                           bias->token, (double)bias->bias);
+        for (int32_t k = 0; rc == 0 && k < i; k++) {
+            if (params->biases[k].token == bias->token)
+                rc =
+                    error_set(err, ERROR_INVALID, "token %d has two biases: give one", bias->token);
+        }
+    }
+    return rc;
+}
+
+static int check_banned_words(const struct engine *engine, const struct decode_params *params,
+                              struct error *err)
+{
+    int rc = check_count("banned words", params->banned_word_count, DECODE_BANNED_WORDS_MAX, err);
+    if (rc == 0 && params->banned_word_count > 0 && engine->options.token_text == NULL)
+        rc = error_set(err, ERROR_UNSUPPORTED,
+                       "banned words need the text of tokens, which this engine does not know");
+    for (int32_t i = 0; rc == 0 && i < params->banned_word_count; i++) {
+        int32_t length = params->banned_words[i].length;
+        if (length < 1 || length > BANNED_WORD_BYTES_MAX)
+            rc = error_set(err, ERROR_INVALID,
+                           "banned word %d has %d bytes: it must have between 1 and %d", i, length,
+                           BANNED_WORD_BYTES_MAX);
+    }
+    return rc;
+}
+
+int request_check(const struct engine *engine, const struct request *request, struct error *err)
+{
+    const struct decode_params *params = &request->params;
+    int rc = check_canvas(engine, request, err);
+    if (rc == 0)
+        rc = check_penalties(params, err);
+    if (rc == 0)
+        rc = check_count("stop ids", params->stop_token_count, DECODE_STOP_TOKENS_MAX, err);
+    for (int32_t i = 0; rc == 0 && i < params->stop_token_count; i++)
+        rc = check_token(engine, "stop ids", params->stop_tokens[i], err);
+    if (rc == 0)
+        rc = check_biases(engine, params, err);
+    if (rc == 0)
+        rc = check_banned_words(engine, params, err);
+    return rc;
+}
+
+/* ---- what may be chosen ---------------------------------------------------------------------- */
+
+/* The allowed set without the tokens that hold a banned word themselves. */
+static int exclude_banned_words(const struct engine *engine, struct request *request,
+                                struct error *err)
+{
+    const struct decode_params *params = &request->params;
+    size_t words = ((size_t)engine->model->config.embedding_rows + 31) / 32;
+    uint32_t *allowed = arena_alloc(&request->arena, words * sizeof *allowed);
+    if (allowed == NULL)
+        return error_set(err, ERROR_MEMORY,
+                         "out of memory for the tokens that banned words leave: try again later");
+    if (params->allowed != NULL)
+        memcpy(allowed, params->allowed, words * sizeof *allowed);
+    else
+        memset(allowed, 0xFF, words * sizeof *allowed);
+    banned_words_exclude_tokens(allowed, params, engine->options.token_text,
+                                engine->batch.limits.token_limit);
+    request->allowed = allowed;
+    return 0;
+}
+
+int request_prepare(const struct engine *engine, struct request *request, struct error *err)
+{
+    request->allowed = request->params.allowed;
+    int rc = 0;
+    if (request->params.banned_word_count > 0)
+        rc = exclude_banned_words(engine, request, err);
+    if (rc == 0 && !step_batch_can_choose(&engine->batch.limits, request))
+        rc = error_set(err, ERROR_INVALID,
+                       "the biases, allowed tokens and banned words leave no token that could be "
+                       "chosen: allow more");
+    return rc;
+}
