@@ -18,11 +18,11 @@ static void keep_one_line(char *message)
     message[length - utf8_incomplete_tail(message, length)] = '\0';
 }
 
-int error_set(struct error *err, int code, const char *format, ...)
+void error_write(struct error *err, int code, const char *format, ...)
 {
     assert(code < 0);
     if (err == NULL) {
-        return code;
+        return;
     }
     err->code = code;
     va_list arguments;
@@ -30,7 +30,6 @@ int error_set(struct error *err, int code, const char *format, ...)
     vsnprintf(err->message, sizeof err->message, format, arguments);
     va_end(arguments);
     keep_one_line(err->message);
-    return code;
 }
 
 int error_prefix(struct error *err, const char *format, ...)

@@ -24,9 +24,17 @@ struct error {
     char message[480];
 };
 
-/* Writes the line and returns `code`. A NULL err only returns the code. */
-int error_set(struct error *err, int code, const char *format, ...)
+/*
+ * Writes the line and returns `code`. A NULL err only returns the code. A macro, so that a compiler
+ * or an analyzer that reads one file sees which code comes back.
+ */
+#define error_set(err, code, ...) (error_write(err, code, __VA_ARGS__), error_returned(code))
+void error_write(struct error *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+static inline int error_returned(int code)
+{
+    return code;
+}
 
 /*
  * Puts "PREFIX: " before a message that must already be there, and returns its code. A NULL err has

@@ -17,7 +17,7 @@ for ((i = 0; i < ${#order[@]}; i++)); do
     done
 done
 
-flags="-std=c11 -D_GNU_SOURCE -I. $(pkg-config --cflags libmicrohttpd jansson libpcre2-8 libutf8proc)"
+flags="-std=c11 -D_GNU_SOURCE -DDENOISED_VERSION=__FILE__ -I. $(pkg-config --cflags libmicrohttpd jansson libpcre2-8 libutf8proc)"
 printf '%s\n' "${files[@]}" | grep -E '^(common|kernels|server)/.*\.c$' | grep -vE '_avx' |
     xargs -P "$(nproc)" -n 1 sh -c "clang-tidy --quiet \"\$@\" -- $flags 2>/dev/null" tidy >build/tidy.log ||
     { cat build/tidy.log; findings=1; }

@@ -1,6 +1,8 @@
 #include "kernels/cpu/instructions.h"
 
+#include <stdio.h>
 #include <string.h>
+
 #include "common/error.h"
 #include "kernels/cpu/cpu.h"
 
@@ -89,8 +91,8 @@ int cpu_instructions_choose(struct cpu_instructions *out, const char *name, enum
             out->elementwise = &SETS[i].elementwise[dtype];
             return 0;
         }
-        strcat(present, present[0] != '\0' ? ", " : "");
-        strcat(present, SETS[i].name);
+        size_t used = strlen(present);
+        snprintf(present + used, sizeof present - used, "%s%s", used > 0 ? ", " : "", SETS[i].name);
     }
     return error_set(err, ERROR_INVALID,
                      "instruction set \"%s\" is unknown or missing on this CPU, which has: %s",

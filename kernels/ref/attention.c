@@ -55,7 +55,7 @@ void ref_rope_store(struct backend *backend, void *qkv, const float *q_scale, co
         for (int32_t head = 0; head < rotated; head++) {
             int64_t at = row * stride + (int64_t)head * head_dim;
             const float *scale = head < shape->heads ? q_scale : k_scale;
-            double values[256];
+            double values[256] = {0};
             for (int32_t i = 0; i < head_dim; i++)
                 values[i] = ref_load(qkv, at + i, backend->dtype);
             if (scale != NULL)

@@ -333,7 +333,10 @@ int prompts_read_messages(struct prompt_list *out, const struct api *api, const 
     arena_init(&arena);
     size_t count = json_array_size(array);
     struct chat_message *messages = arena_alloc(&arena, count * sizeof *messages);
-    int code = messages ? list_create(out, 1, err) : api_error_out_of_memory(err);
+    if (!messages) {
+        return api_error_out_of_memory(err);
+    }
+    int code = list_create(out, 1, err);
     for (size_t i = 0; !code && i < count; i++) {
         code = read_message(&messages[i], json_array_get(array, i), i, &arena, err);
     }

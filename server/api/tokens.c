@@ -12,25 +12,28 @@
 #include "server/api/prompts.h"
 #include "server/model/tokenizer.h"
 
-/* Names the one of the three that the body has. */
-static int find_source(const char **out, const json_t *body, struct api_error *err)
+/* The name of the one of the three that the body has; NULL with `err` where it has not one. */
+static const char *find_source(const json_t *body, struct api_error *err)
 {
     static const char *const names[] = {"prompt", "content", "messages"};
-    *out = NULL;
+    const char *found = NULL;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (!fields_get(body, names[i])) {
             continue;
         }
-        if (*out) {
-            return api_error_refuse(err, "invalid_value", names[i],
-                                    "%s and %s are both there; send one of them", *out, names[i]);
+        if (found) {
+            api_error_refuse(err, "invalid_value", names[i],
+                             "%s and %s are both there; send one of them", found, names[i]);
+            return NULL;
         }
-        *out = names[i];
+        found = names[i];
     }
-    return *out ? 0
-                : api_error_refuse(err, "invalid_value", "prompt",
-                                   "prompt is missing; send the text as prompt or content, or a "
-                                   "conversation as messages");
+    if (!found) {
+        api_error_refuse(err, "invalid_value", "prompt",
+                         "prompt is missing; send the text as prompt or content, or a "
+                         "conversation as messages");
+    }
+    return found;
 }
 
 static void append_pieces(struct buffer *out, const struct tokenizer *tokenizer,
@@ -75,14 +78,13 @@ static int encode_text(struct token_list *out, const struct api *api, const json
 int tokens_append_encoded(struct buffer *out, const struct api *api, const json_t *body,
                           struct api_error *err)
 {
-    const char *source;
-    int code = find_source(&source, body, err);
-    if (code) {
-        return code;
+    const char *source = find_source(body, err);
+    if (!source) {
+        return ERROR_INVALID;
     }
     if (source[0] == 'm') {
         struct prompt_list prompts = {0};
-        code = prompts_read_messages(&prompts, api, body, err);
+        int code = prompts_read_messages(&prompts, api, body, err);
         if (!code) {
             append_list(out, api, &prompts.items[0]);
         }
@@ -90,7 +92,7 @@ int tokens_append_encoded(struct buffer *out, const struct api *api, const json_
         return code;
     }
     struct token_list ids = {0};
-    code = encode_text(&ids, api, body, source, err);
+    int code = encode_text(&ids, api, body, source, err);
     if (!code && ids.failed) {
         code = api_error_out_of_memory(err);
     }

@@ -1,5 +1,5 @@
 /* denoised bench: what this program costs and how fast it is, on this machine. */
-#include "server/commands/commands.h"
+#include "server/commands/bench.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,12 +11,11 @@
 #include "common/error.h"
 #include "common/rng.h"
 #include "server/commands/child_server.h"
+#include "server/commands/commands.h"
 #include "server/commands/runtime.h"
 #include "server/model/random_checkpoint.h"
 
-enum { BATCH = 32 }; /* sequences decoded together */
-
-static void print_figure(const char *name, double value, const char *unit, const char *target)
+void bench_print(const char *name, double value, const char *unit, const char *target)
 {
     printf("%-52s %10.2f %-8s %s\n", name, value, unit, target);
     fflush(stdout);
@@ -34,7 +33,7 @@ static void bench_binary(void)
     struct stat status;
 
     if (stat("/proc/self/exe", &status) == 0)
-        print_figure("binary", (double)status.st_size / 1e6, "MB", "(target < 2)");
+        bench_print("binary", (double)status.st_size / 1e6, "MB", "(target < 2)");
 }
 
 /* Plain English: sentences in random order, so that no cache holds the whole text. */
@@ -78,7 +77,7 @@ static int bench_tokenizer(const struct runtime *runtime, struct error *err)
         token_list_free(&ids);
     }
     if (code == 0)
-        print_figure("tokenizer, plain English, one thread", best, "MB/s", "(target >= 10)");
+        bench_print("tokenizer, plain English, one thread", best, "MB/s", "(target >= 10)");
     buffer_free(&text);
     return code;
 }
@@ -88,13 +87,13 @@ struct batch_figures {
     double round_ms; /* median over the ticks with the most rows */
     double rows;     /* of those ticks */
     double overhead; /* share of the ticks' time outside the forward pass */
+    double forward_s;
 };
 
-/* One request of the batch: 96 positions, two a round, blocks of 32 with the rest cached. */
 static int bench_submit(const struct runtime *runtime, uint64_t seed, struct request **out,
                         struct error *err)
 {
-    struct decode_params params = decode_params_neutral(96, 32);
+    struct decode_params params = decode_params_neutral(BENCH_TOKENS, 32);
     struct token_list prompt = {0};
 
     params.selection = SELECTION_STEPS;
@@ -113,13 +112,13 @@ static int bench_submit(const struct runtime *runtime, uint64_t seed, struct req
     return code;
 }
 
-/* Decodes `count` (at most BATCH) sequences together, tick by tick. */
+/* Decodes `count` (at most BENCH_BATCH) sequences together, tick by tick. */
 static int bench_batch(const struct runtime *runtime, int count, struct batch_figures *figures,
                        struct error *err)
 {
     enum { TICKS = 1 << 14 };
     static double milliseconds[TICKS];
-    struct request *requests[BATCH] = {0};
+    struct request *requests[BENCH_BATCH] = {0};
     struct engine_counters before = engine_counters_read(runtime->engine);
     double most_rows = 0;
     int code = 0, ticks = 0;
@@ -153,11 +152,13 @@ static int bench_batch(const struct runtime *runtime, int count, struct batch_fi
         .rows = most_rows,
         .overhead = 1 - (double)(last.forward_us - before.forward_us) /
                             (double)(last.tick_us - before.tick_us),
+        .forward_s = (double)(last.forward_us - before.forward_us) * 1e-6,
     };
     return 0;
 }
 
-static int bench_batches(const struct runtime *runtime, struct error *err)
+/* Returns in `forward_s` the seconds of forward passes of the batch. */
+static int bench_batches(const struct runtime *runtime, double *forward_s, struct error *err)
 {
     struct batch_figures one, many;
     char target[80];
@@ -166,18 +167,19 @@ static int bench_batches(const struct runtime *runtime, struct error *err)
     if (code == 0)
         code = bench_batch(runtime, 1, &one, err);
     if (code == 0)
-        code = bench_batch(runtime, BATCH, &many, err);
+        code = bench_batch(runtime, BENCH_BATCH, &many, err);
     if (code != 0)
         return code;
-    print_figure("one sequence, 2 tokens a round", one.tokens_per_second, "tokens/s", "");
+    bench_print("one sequence, 2 tokens a round", one.tokens_per_second, "tokens/s", "");
     snprintf(target, sizeof target, "(target >= %.1f)", one.tokens_per_second);
-    print_figure("32 sequences, 2 tokens a round", many.tokens_per_second, "tokens/s", target);
+    bench_print("32 sequences, 2 tokens a round", many.tokens_per_second, "tokens/s", target);
     snprintf(target, sizeof target, "(median, %.0f rows)", one.rows);
-    print_figure("a round of one", one.round_ms, "ms", target);
+    bench_print("a round of one", one.round_ms, "ms", target);
     snprintf(target, sizeof target, "(median, %.0f rows; target <= %.2f)", many.rows,
              1.1 * many.rows / one.rows * one.round_ms);
-    print_figure("a round of 32", many.round_ms, "ms", target);
-    print_figure("scheduling, share of the ticks of 32", 100 * many.overhead, "%", "");
+    bench_print("a round of 32", many.round_ms, "ms", target);
+    bench_print("scheduling, share of the ticks of 32", 100 * many.overhead, "%", "");
+    *forward_s = many.forward_s;
     return 0;
 }
 
@@ -187,7 +189,7 @@ static int bench_process(const char *directory, const char *what, struct error *
     struct child_server child;
     struct buffer response = {0};
     char name[120];
-    int code = child_server_start(&child, directory, err);
+    int code = child_server_start(&child, directory, NULL, err);
 
     if (code != 0)
         return code;
@@ -208,11 +210,11 @@ static int bench_process(const char *directory, const char *what, struct error *
         return code;
     double table = child.weights_mb + child.kv_mb + child.activations_mb;
     snprintf(name, sizeof name, "%s: start to the end of the first answer", what);
-    print_figure(name, seconds, "s", "(target < 1 with models/tiny)");
+    bench_print(name, seconds, "s", "(target < 1 with models/tiny)");
     snprintf(name, sizeof name, "%s: resident after warm-up", what);
     char target[80];
     snprintf(target, sizeof target, "(target <= %.1f = 1.3 x %.1f + 24)", 1.3 * table + 24, table);
-    print_figure(name, resident, "MB", target);
+    bench_print(name, resident, "MB", target);
     return 0;
 }
 
@@ -267,6 +269,7 @@ int command_bench(struct settings *settings)
 {
     struct runtime runtime;
     struct error err = {0};
+    double forward_s = 0;
     int code = runtime_start(&runtime, settings, &err);
 
     if (code != 0)
@@ -275,7 +278,11 @@ int command_bench(struct settings *settings)
     bench_binary();
     code = bench_tokenizer(&runtime, &err);
     if (code == 0)
-        code = bench_batches(&runtime, &err);
+        code = bench_batches(&runtime, &forward_s, &err);
+    if (code == 0)
+        code = bench_streams(runtime.model_directory, forward_s, &err);
+    if (code == 0)
+        code = bench_idle_streams(runtime.model_directory, &err);
     if (code == 0)
         code = bench_process(runtime.model_directory, runtime.model_name, &err);
     if (code == 0 && !settings->quick)

@@ -92,9 +92,9 @@ static ssize_t read_stream(void *context, uint64_t position, char *out, size_t m
             return length;
         }
         /* The call gives 0 between events only, so the line cannot cut one in two. */
-        if (max >= strlen(COMMENT) && suspension_take_comment(exchange)) {
-            memcpy(out, COMMENT, strlen(COMMENT));
-            return (ssize_t)strlen(COMMENT);
+        if (max >= sizeof COMMENT - 1 && suspension_take_comment(exchange)) {
+            memcpy(out, COMMENT, sizeof COMMENT - 1);
+            return (ssize_t)(sizeof COMMENT - 1);
         }
         if (suspension_wait(exchange))
             return 0;
@@ -190,8 +190,8 @@ static enum MHD_Result body_arrives(struct exchange *exchange, const char *bytes
         refuse_length(exchange);
         return cut_off(exchange);
     }
-    double allowed_s =
-        options->idle_timeout_s * (1 + (double)(exchange->received / SLOW_BODY_BYTES));
+    size_t parts = 1 + exchange->received / SLOW_BODY_BYTES;
+    double allowed_s = options->idle_timeout_s * (double)parts;
     if ((double)(clock_now_us() - exchange->arrival_us) * 1e-6 > allowed_s) {
         answer_refuse(&exchange->answer, MHD_HTTP_REQUEST_TIMEOUT, NULL,
                       "After %.0f s only %zu bytes of the body have arrived; send it faster.",

@@ -55,9 +55,10 @@ int preparation_start(struct preparation **out, int threads,
         int problem = pthread_create(&preparation->thread[preparation->threads], NULL,
                                      preparation_loop, preparation);
         if (problem != 0) {
+            error_set(err, ERROR_IO, "preparation pool: cannot start thread %d of %d: %s",
+                      preparation->threads + 1, threads, strerror(problem));
             preparation_stop(preparation);
-            return error_set(err, ERROR_IO, "preparation pool: cannot start thread %d of %d: %s",
-                             preparation->threads + 1, threads, strerror(problem));
+            return ERROR_IO;
         }
         preparation->threads++;
     }

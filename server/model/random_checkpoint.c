@@ -1,6 +1,7 @@
 #include "server/model/random_checkpoint.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -79,9 +80,8 @@ static bool add_tensor(struct writer *writer, const char *name, enum kind kind, 
                   (long long)rows);
     if (kind == KIND_MATRIX)
         buffer_format(&writer->header, ",%lld", (long long)columns);
-    buffer_format(&writer->header, "],\"data_offsets\":[%llu,%llu]}",
-                  (unsigned long long)writer->offset,
-                  (unsigned long long)(writer->offset + 2 * count));
+    buffer_format(&writer->header, "],\"data_offsets\":[%" PRIu64 ",%" PRIu64 "]}", writer->offset,
+                  writer->offset + 2 * count);
     writer->offset += 2 * count;
     return true;
 }

@@ -1,0 +1,24 @@
+/* Parts of `denoised bench`. Each prints its figures, one a line. One thread. */
+#ifndef SERVER_COMMANDS_BENCH_H
+#define SERVER_COMMANDS_BENCH_H
+
+struct error;
+
+enum {
+    BENCH_BATCH = 32,  /* sequences decoded together */
+    BENCH_TOKENS = 96, /* of each answer, two a round, blocks of 32 with the rest cached */
+};
+
+void bench_print(const char *name, double value, const char *unit, const char *target);
+
+/*
+ * BENCH_BATCH diffusing streams from a server process: the share of the time outside forward
+ * passes, and the time lost against `engine_forward_s`, the seconds of forward passes that the
+ * same batch takes without a server.
+ */
+int bench_streams(const char *directory, double engine_forward_s, struct error *err);
+
+/* Resident memory of 2,000 streams that wait for a place. */
+int bench_idle_streams(const char *directory, struct error *err);
+
+#endif

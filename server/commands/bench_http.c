@@ -1,0 +1,122 @@
+/* What the server around the engine costs: streams over loopback from a server process. */
+#include "server/commands/bench.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/error.h"
+#include "server/commands/child_server.h"
+
+enum { BATCH_WAVES = 3, IDLE_STREAMS = 2000 };
+
+/* As many streams as the batch of bench_batch, with the same work and every draft sent. */
+static int stream_batch(const struct child_server *child, struct error *err)
+{
+    struct child_stream streams[BENCH_BATCH];
+    char body[400];
+    int opened = 0, code = 0;
+
+    while (opened < BENCH_BATCH && code == 0) {
+        snprintf(body, sizeof body,
+                 "{\"prompt\": \"Once upon a time\", \"max_tokens\": %d, \"block_length\": 32, "
+                 "\"selection\": \"steps\", \"steps\": %d, \"cache\": \"dual\", \"seed\": %d, "
+                 "\"temperature\": 0, \"eos_early_stop\": false, \"stream\": true, "
+                 "\"diffusing\": true}",
+                 BENCH_TOKENS, BENCH_TOKENS / 2, opened);
+        code = child_server_open(child, "/v1/completions", body, &streams[opened], err);
+        opened += code == 0;
+    }
+    if (code == 0)
+        code = child_server_drain(streams, opened, err);
+    for (int i = 0; i < opened; i++)
+        close(streams[i].socket);
+    return code;
+}
+
+int bench_streams(const char *directory, double engine_forward_s, struct error *err)
+{
+    struct child_server child;
+    double forward_before = 0, forward_after = 0, seconds = 0;
+    int code = child_server_start(&child, directory, NULL, err);
+
+    if (code != 0)
+        return code;
+    code = stream_batch(&child, err); /* warm-up */
+    if (code == 0)
+        code = child_server_metric(&child, "denoised_forward_seconds_total", &forward_before, err);
+    for (int wave = 0; wave < BATCH_WAVES && code == 0; wave++) {
+        int64_t begin = clock_now_us();
+        code = stream_batch(&child, err);
+        seconds += (double)(clock_now_us() - begin) * 1e-6;
+    }
+    if (code == 0)
+        code = child_server_metric(&child, "denoised_forward_seconds_total", &forward_after, err);
+    child_server_stop(&child);
+    if (code != 0)
+        return code;
+    bench_print("32 streams of drafts: HTTP, JSON and scheduling",
+                100 * (1 - (forward_after - forward_before) / seconds), "%",
+                "(of the time; target < 5)");
+    bench_print("the same, forward passes slowed by it too",
+                100 * (1 - BATCH_WAVES * engine_forward_s / seconds), "%",
+                "(against the engine alone)");
+    return 0;
+}
+
+static int open_idle(const struct child_server *child, struct child_stream *streams, int *opened,
+                     struct error *err)
+{
+    double waiting = 0;
+    int code = 0;
+
+    while (*opened < IDLE_STREAMS && code == 0) {
+        code = child_server_open(child, "/v1/completions",
+                                 "{\"prompt\": \"Once upon a time\", \"max_tokens\": 64, "
+                                 "\"stream\": true, \"diffusing\": true}",
+                                 &streams[*opened], err);
+        *opened += code == 0;
+    }
+    /* Until every one has been taken: nothing ends, as the first of them keeps the engine busy. */
+    for (int tries = 0; code == 0 && waiting < 0.9 * IDLE_STREAMS && tries < 600; tries++) {
+        usleep(10000);
+        code = child_server_metric(child, "denoised_num_requests_waiting", &waiting, err);
+    }
+    if (code == 0 && waiting < 0.9 * IDLE_STREAMS)
+        code =
+            error_set(err, ERROR_IO, "bench: only %.0f of %d streams wait", waiting, IDLE_STREAMS);
+    return code;
+}
+
+int bench_idle_streams(const char *directory, struct error *err)
+{
+    static const char *const arguments[] = {"--max-sequences", "1", "--queue-limit", "4000", NULL};
+    struct child_stream *streams = calloc(IDLE_STREAMS, sizeof *streams);
+    struct rlimit files;
+    struct child_server child;
+    int opened = 0;
+
+    if (streams == NULL)
+        return error_set(err, ERROR_MEMORY, "bench: out of memory for %d streams", IDLE_STREAMS);
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
+    int code = child_server_start(&child, directory, arguments, err);
+    if (code == 0) {
+        code = stream_batch(&child, err); /* warm-up */
+        double before = child_server_resident_mb(&child);
+        if (code == 0)
+            code = open_idle(&child, streams, &opened, err);
+        if (code == 0)
+            bench_print("2,000 streams that wait", child_server_resident_mb(&child) - before, "MB",
+                        "(more than none; target < 100)");
+        for (int i = 0; i < opened; i++)
+            close(streams[i].socket);
+        child_server_stop(&child);
+    }
+    free(streams);
+    return code;
+}
