@@ -115,7 +115,7 @@ class Trainer:
     def next_batch(self) -> Batch:
         """Most rows are half as long: attention costs less, and most texts fit. Two shapes only."""
         rows = self.options.rows
-        if self.packer.draw.random() < 0.35:
+        if self.packer.draw.random() < 0.2:
             return self.packer.batch(rows, self.length)
         return self.packer.batch(2 * rows, self.length // 2)
 

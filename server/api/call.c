@@ -58,12 +58,12 @@ void call_set_error_answer(struct api_call *call)
 }
 
 /* A choice whose text a stop string has ended needs no more rounds. */
-static void cancel_ended_choices(struct api_call *call)
+static void end_satisfied_choices(struct api_call *call)
 {
     for (int32_t i = 0; call->reply.rules.stop_count > 0 && i < call->reply.choice_count; i++) {
         const struct choice *choice = &call->reply.choices[i];
         if (choice->done && choice->draft.finish == FINISH_NONE) {
-            request_cancel(call->requests[i]);
+            request_end(call->requests[i], REQUEST_SATISFIED);
         }
     }
 }
@@ -84,7 +84,7 @@ enum api_state api_call_poll(struct api_call *call)
             return call->state;
         }
     }
-    cancel_ended_choices(call);
+    end_satisfied_choices(call);
     if (reply_done(reply)) {
         answer_append(&call->output, reply);
         call_set_answer(call);
@@ -136,7 +136,7 @@ ptrdiff_t api_call_read(struct api_call *call, char *out, size_t max)
         buffer_clear(&call->output);
         call->output_read = 0;
         int state = events_next(&call->reply, &call->output);
-        cancel_ended_choices(call);
+        end_satisfied_choices(call);
         if (state < 0 || call->output.failed) {
             call->reply.ended = true;
             api_call_cancel(call);

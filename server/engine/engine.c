@@ -74,8 +74,8 @@ static int engine_reserve(struct engine *engine, struct error *err)
         .max_rows = options->max_rows_per_tick,
         .kv_pages = engine->kv_pages,
     };
-    int rc =
-        scheduler_create(&engine->scheduler, &limits, &engine->counters, &engine->leftovers, err);
+    int rc = scheduler_create(&engine->scheduler, &limits, &engine->counters,
+                              &engine->histograms.answer, &engine->leftovers, err);
     if (rc == 0)
         rc = reserve_batch(engine, err);
     if (rc == 0)
@@ -226,19 +226,11 @@ static int run_forward(struct engine *engine, struct error *err)
     return model_forward(engine->model, &rows, &head, &engine->result, err);
 }
 
-/* Times of a request that has a draft now; `finished` with its last choice. */
-static void observe_request(struct engine *engine, struct request *request, int64_t now_us,
-                            bool finished)
+static void observe_draft(struct engine *engine, struct request *request, int64_t now_us)
 {
-    struct engine_histograms *histograms = &engine->histograms;
     if (!request->drafted)
-        histogram_observe_us(&histograms->first_draft, now_us - request->arrival_us);
+        histogram_observe_us(&engine->histograms.first_draft, now_us - request->arrival_us);
     request->drafted = true;
-    if (!finished)
-        return;
-    histogram_observe_us(&histograms->answer, now_us - request->arrival_us);
-    if (now_us > request->deadline_us)
-        counter_add(&engine->counters.deadline_misses, 1);
 }
 
 /* Commits one sequence's round and publishes it. */
@@ -259,13 +251,13 @@ static void finish_round(struct engine *engine, int32_t slot, const struct round
     counter_add(&counters->rounds, 1);
     counter_add(&counters->committed_tokens,
                 (uint64_t)(masked_before - sequence->canvas.answer.masked));
-    observe_request(engine, request, now_us, finish != FINISH_NONE && request->unfinished == 1);
+    observe_draft(engine, request, now_us);
     if (engine->observer.observe != NULL)
         engine->observer.observe(engine->observer.context, sequence);
     if (finish == FINISH_NONE)
         stream_post(&request->stream, sequence->choice, &sequence->canvas.answer);
     else
-        scheduler_finish(scheduler, slot);
+        scheduler_finish(scheduler, slot, now_us);
 }
 
 static void finish_rounds(struct engine *engine, int64_t now_us)
@@ -325,7 +317,7 @@ bool engine_tick(struct engine *engine, int64_t now_us)
 {
     struct scheduler *scheduler = &engine->scheduler;
     enqueue_list(engine, intake_take(&engine->intake));
-    scheduler_drop_cancelled(scheduler);
+    scheduler_drop_ended(scheduler, now_us);
     scheduler_admit(scheduler, engine->model->config.mask_token, now_us);
     scheduler_pick(scheduler);
     if (scheduler->picked_count > 0)

@@ -54,7 +54,7 @@ int request_create(struct request **out, const int32_t *prompt, int32_t prompt_l
     request->choices = choices;
     request->arrival_us = clock_now_us();
     request->deadline_us = INT64_MAX;
-    atomic_init(&request->cancelled, false);
+    atomic_init(&request->ending, REQUEST_GOES_ON);
     atomic_init(&request->references, 1);
     int rc = request_fill(request, prompt, mask_token, err);
     if (rc != 0) {
@@ -94,9 +94,15 @@ bool request_release_unless_last(struct request *request)
     return false;
 }
 
+void request_end(struct request *request, enum request_ending ending)
+{
+    int going_on = REQUEST_GOES_ON;
+    atomic_compare_exchange_strong(&request->ending, &going_on, ending);
+}
+
 void request_cancel(struct request *request)
 {
-    atomic_store_explicit(&request->cancelled, true, memory_order_release);
+    request_end(request, REQUEST_CANCELLED);
 }
 
 int64_t request_canvas_length(const struct request *request)

@@ -15,6 +15,13 @@
 
 struct error;
 
+/* Why a request is to end before its answer is complete. */
+enum request_ending {
+    REQUEST_GOES_ON,
+    REQUEST_SATISFIED, /* its reader has all it wants: a stop string has ended the text */
+    REQUEST_CANCELLED, /* nobody waits for it */
+};
+
 struct request {
     /* Set before submit, constant afterwards. */
     struct arena arena;
@@ -26,7 +33,7 @@ struct request {
     int64_t deadline_us; /* INT64_MAX: none */
 
     struct stream stream;
-    atomic_bool cancelled; /* any thread; the engine frees the rows at its next tick */
+    atomic_int ending; /* enum request_ending; any thread; carried out at the next tick */
     atomic_int references;
 
     /* The engine's. */
@@ -48,6 +55,8 @@ struct request *request_retain(struct request *request);
 void request_release(struct request *request); /* NULL is fine; frees with the last one */
 /* False, and nothing done, where the caller's reference is the last one. */
 bool request_release_unless_last(struct request *request);
+/* Any thread. The engine frees the rows at its next tick. What is asked for first holds. */
+void request_end(struct request *request, enum request_ending ending);
 void request_cancel(struct request *request);
 
 /* Positions of a choice's canvas. */

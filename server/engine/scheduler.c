@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/error.h"
+#include "common/metrics.h"
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
@@ -33,11 +34,13 @@ static int create_slots(struct scheduler *scheduler, struct error *err)
 }
 
 int scheduler_create(struct scheduler *scheduler, const struct scheduler_limits *limits,
-                     struct counters *counters, struct intake *leftovers, struct error *err)
+                     struct counters *counters, struct histogram *answer_times,
+                     struct intake *leftovers, struct error *err)
 {
     *scheduler = (struct scheduler){
         .limits = *limits,
         .counters = counters,
+        .answer_times = answer_times,
         .leftovers = leftovers,
         .page_table_stride = kv_pages_needed(limits->canvas_limit),
     };
@@ -265,7 +268,16 @@ static void drop_reference(struct scheduler *scheduler, struct request *request)
         intake_push(scheduler->leftovers, request);
 }
 
-void scheduler_finish(struct scheduler *scheduler, int32_t slot)
+static void count_finished(struct scheduler *scheduler, const struct request *request,
+                           int64_t now_us)
+{
+    counter_add(&scheduler->counters->finished, 1);
+    histogram_observe_us(scheduler->answer_times, now_us - request->arrival_us);
+    if (now_us > request->deadline_us)
+        counter_add(&scheduler->counters->deadline_misses, 1);
+}
+
+void scheduler_finish(struct scheduler *scheduler, int32_t slot, int64_t now_us)
 {
     const struct sequence *sequence = &scheduler->sequences[slot];
     struct request *request = sequence->request;
@@ -275,7 +287,7 @@ void scheduler_finish(struct scheduler *scheduler, int32_t slot)
     request->unfinished--;
     bool done = request->unfinished == 0;
     if (done)
-        counter_add(&counters->finished, 1);
+        count_finished(scheduler, request, now_us);
     atomic_fetch_sub(&counters->outstanding, 1);
     stream_post(&request->stream, sequence->choice, &sequence->canvas.answer);
     if (done)
@@ -292,8 +304,6 @@ void scheduler_fail_request(struct scheduler *scheduler, struct request *request
             release_slot(scheduler, slot);
     }
     remove_from_queue(scheduler, request);
-    if (finish == FINISH_CANCELLED)
-        counter_add(&counters->cancelled, 1);
     atomic_fetch_sub(&counters->outstanding, request->unfinished);
     request->unfinished = 0;
     stream_fail(&request->stream, finish, error);
@@ -310,25 +320,35 @@ void scheduler_fail_all(struct scheduler *scheduler, enum finish finish, const s
         scheduler_fail_request(scheduler, scheduler->queue_head, finish, error);
 }
 
-static bool is_cancelled(const struct request *request)
+static bool has_ended(const struct request *request)
 {
-    return atomic_load_explicit(&request->cancelled, memory_order_acquire);
+    return atomic_load_explicit(&request->ending, memory_order_acquire) != REQUEST_GOES_ON;
 }
 
-void scheduler_drop_cancelled(struct scheduler *scheduler)
+/* A satisfied request counts as finished; its choices end as cancelled, and nobody reads them. */
+static void drop_ended(struct scheduler *scheduler, struct request *request, int64_t now_us)
+{
+    if (atomic_load_explicit(&request->ending, memory_order_acquire) == REQUEST_SATISFIED)
+        count_finished(scheduler, request, now_us);
+    else
+        counter_add(&scheduler->counters->cancelled, 1);
+    scheduler_fail_request(scheduler, request, FINISH_CANCELLED, NULL);
+}
+
+void scheduler_drop_ended(struct scheduler *scheduler, int64_t now_us)
 {
     /* From the end: what fails takes itself and its sibling choices out of the list. */
     for (int32_t i = scheduler->running_count - 1; i >= 0; i--) {
         if (i >= scheduler->running_count)
             continue;
         struct request *request = scheduler->sequences[scheduler->running[i]].request;
-        if (is_cancelled(request))
-            scheduler_fail_request(scheduler, request, FINISH_CANCELLED, NULL);
+        if (has_ended(request))
+            drop_ended(scheduler, request, now_us);
     }
     struct request *next;
     for (struct request *i = scheduler->queue_head; i != NULL; i = next) {
         next = i->next;
-        if (is_cancelled(i))
-            scheduler_fail_request(scheduler, i, FINISH_CANCELLED, NULL);
+        if (has_ended(i))
+            drop_ended(scheduler, i, now_us);
     }
 }

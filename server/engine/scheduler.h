@@ -14,6 +14,7 @@
 #include "server/engine/sequence.h"
 
 struct error;
+struct histogram;
 
 enum {
     WHOLE_CANVAS_PATIENCE = 4,         /* ticks that a window may be passed over */
@@ -30,6 +31,7 @@ struct scheduler_limits {
 struct scheduler {
     struct scheduler_limits limits;
     struct counters *counters;
+    struct histogram *answer_times;
     struct intake *leftovers;
 
     struct request *queue_head, *queue_tail; /* first come, first admitted; linked by next */
@@ -50,19 +52,21 @@ struct scheduler {
 };
 
 /*
+ * `answer_times` takes the time from arrival to the end of every request that was not cancelled.
  * A request that has ended and whose last reference the engine holds is not freed but pushed to the
  * leftovers: freeing is not for a tick.
  */
 int scheduler_create(struct scheduler *scheduler, const struct scheduler_limits *limits,
-                     struct counters *counters, struct intake *leftovers, struct error *err);
+                     struct counters *counters, struct histogram *answer_times,
+                     struct intake *leftovers, struct error *err);
 /* Nothing may be queued or running. */
 void scheduler_free(struct scheduler *scheduler);
 
 /* Takes over the engine's reference; request.unfinished is set. */
 void scheduler_enqueue(struct scheduler *scheduler, struct request *request);
 
-/* Ends queued and running requests whose client has left. */
-void scheduler_drop_cancelled(struct scheduler *scheduler);
+/* Ends the queued and running requests that are to end early. */
+void scheduler_drop_ended(struct scheduler *scheduler, int64_t now_us);
 
 /* Admits from the queue, in order, while there are slots and pages for whole canvases. */
 void scheduler_admit(struct scheduler *scheduler, int32_t mask_token, int64_t now_us);
@@ -78,7 +82,7 @@ void scheduler_pick(struct scheduler *scheduler);
 int32_t scheduler_partner_line(const struct scheduler *scheduler, int32_t slot);
 
 /* Ends one sequence whose draft is final: frees slot and pages, posts the draft. */
-void scheduler_finish(struct scheduler *scheduler, int32_t slot);
+void scheduler_finish(struct scheduler *scheduler, int32_t slot, int64_t now_us);
 
 /* Ends one request, queued or running, whose unfinished choices get no answer any more. */
 void scheduler_fail_request(struct scheduler *scheduler, struct request *request,

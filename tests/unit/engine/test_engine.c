@@ -279,6 +279,31 @@ Test(engine, a_request_can_be_cancelled_at_any_round_and_leaves_its_mates_alone)
     }
 }
 
+Test(engine, a_satisfied_request_frees_its_rows_and_counts_as_finished)
+{
+    struct harness harness;
+    const struct engine_options options = harness_options(1, 2);
+    harness_create(&harness, &options);
+    const struct decode_params params = decode_params_neutral(8, 8);
+    struct request *running = harness_request(5, 1, &params, 1);
+    struct request *waiting = harness_request(5, 2, &params, 1);
+    harness_submit(&harness, running);
+    harness_submit(&harness, waiting);
+    harness_tick(&harness);
+    request_end(running, REQUEST_SATISFIED);
+    request_cancel(running); /* its reader goes away afterwards, as they all do */
+    request_end(waiting, REQUEST_SATISFIED);
+    cr_expect_not(harness_tick(&harness));
+    const struct engine_counters counters = engine_counters_read(harness.engine);
+    cr_expect_eq(counters.finished, 2);
+    cr_expect_eq(counters.cancelled, 0);
+    cr_expect_gt(histogram_quantile(&engine_histograms(harness.engine)->answer, 1), 0);
+    cr_expect_eq(harness_draft(running, 0)->round, 1);
+    request_release(running);
+    request_release(waiting);
+    harness_free(&harness);
+}
+
 Test(engine, a_request_cancelled_in_the_queue_gives_up_its_place)
 {
     struct harness harness;

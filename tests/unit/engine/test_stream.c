@@ -162,7 +162,7 @@ Test(request, a_request_lives_until_its_last_reference)
     cr_expect_eq(request_retain(request), request);
     request_release(request);
     request_cancel(request);
-    cr_expect(atomic_load(&request->cancelled));
+    cr_expect_eq(atomic_load(&request->ending), REQUEST_CANCELLED);
     request_release(request);
     request_release(NULL);
 }
