@@ -6,7 +6,7 @@ set -eu
 
 packages=(gcc libc6-dev make pkg-config
           libmicrohttpd-dev libjansson-dev libpcre2-dev libutf8proc-dev
-          libcriterion-dev libcurl4-openssl-dev xz-utils)
+          libcriterion-dev libcurl4-openssl-dev curl xz-utils)
 if [ "${1:-}" = lint ]; then
     packages+=(clang-format clang-tidy)
 fi

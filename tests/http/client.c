@@ -48,8 +48,7 @@ CURL *client_prepare(const struct server_process *server, const char *method, co
     return curl;
 }
 
-/* Every response that libcurl reads whole has to be one that docs/openapi.json speaks of. */
-static void hold_against_document(const char *method, const char *path, const struct reply *reply)
+void reply_check(const struct reply *reply, const char *method, const char *path)
 {
     static struct openapi *document;
     struct error err = {0};
@@ -64,6 +63,15 @@ static void hold_against_document(const char *method, const char *path, const st
                  0, "%s in %.600s", err.message, reply->body.data);
 }
 
+void client_perform(CURL *curl, const char *method, const char *path, struct reply *reply)
+{
+    CURLcode code = curl_easy_perform(curl);
+    cr_assert_eq(code, CURLE_OK, "%s %s: %s", method, path, curl_easy_strerror(code));
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &reply->status);
+    curl_easy_cleanup(curl);
+    reply_check(reply, method, path);
+}
+
 struct reply client_send_with(const struct server_process *server, const char *method,
                               const char *path, const char *body, const char *header)
 {
@@ -76,12 +84,8 @@ struct reply client_send_with(const struct server_process *server, const char *m
     if (header != NULL)
         headers = curl_slist_append(headers, header);
     CURL *curl = client_prepare(server, method, path, body, headers, &reply);
-    CURLcode code = curl_easy_perform(curl);
-    cr_assert_eq(code, CURLE_OK, "%s %s: %s", method, path, curl_easy_strerror(code));
-    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &reply.status);
-    curl_easy_cleanup(curl);
+    client_perform(curl, method, path, &reply);
     curl_slist_free_all(headers);
-    hold_against_document(method, path, &reply);
     return reply;
 }
 
@@ -177,7 +181,9 @@ void events_join(const json_t *list, struct buffer *out)
     json_array_foreach(list, i, event)
     {
         json_t *choice = json_array_get(json_object_get(event, "choices"), 0);
-        json_t *delta = json_object_get(json_object_get(choice, "delta"), "content");
+        json_t *message = json_object_get(choice, "message");
+        json_t *delta = json_object_get(
+            message != NULL ? message : json_object_get(choice, "delta"), "content");
         json_t *text = delta != NULL ? delta : json_object_get(choice, "text");
         buffer_append(out, json_string_value(text), json_string_length(text));
     }

@@ -27,9 +27,12 @@ struct reply client_send(const struct server_process *server, const char *method
 /* The same with one more header line, which replaces one of the same name. */
 struct reply client_send_with(const struct server_process *server, const char *method,
                               const char *path, const char *body, const char *header);
-/* A handle set up like those, that writes into the reply; for curl_multi. */
+/* A handle set up like those, that writes into the reply: for curl_multi, or to perform. */
 CURL *client_prepare(const struct server_process *server, const char *method, const char *path,
                      const char *body, struct curl_slist *headers, struct reply *reply);
+void client_perform(CURL *curl, const char *method, const char *path, struct reply *reply);
+/* Fails the test when docs/openapi.json does not describe the reply; client_perform does it. */
+void reply_check(const struct reply *reply, const char *method, const char *path);
 void reply_free(struct reply *reply);
 
 /* The value of a header in the last response of the text, or false. Names ignore case. */
@@ -48,7 +51,7 @@ struct events {
 };
 /* Fails the test when a line is neither data, comment nor empty. The caller decrefs the list. */
 struct events events_parse(const char *text);
-/* Appends choice 0's delta.content or text of every event. */
+/* Appends choice 0's delta.content, message.content or text of every event. */
 void events_join(const json_t *list, struct buffer *out);
 
 /* Bare sockets; -1 and false where it fails. */

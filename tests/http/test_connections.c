@@ -351,9 +351,9 @@ Test(defaults, sixty_four_clients_at_once_get_the_same_answer)
         json_object_get(json_array_get(json_object_get(first, "choices"), 0), "text"));
     for (int i = 0; i < MANY; i++) {
         struct buffer text = {0};
-        long status = 0;
-        curl_easy_getinfo(handles[i], CURLINFO_RESPONSE_CODE, &status);
-        cr_assert_eq(status, 200, "%d: %s", i, replies[i].body.data);
+        curl_easy_getinfo(handles[i], CURLINFO_RESPONSE_CODE, &replies[i].status);
+        cr_assert_eq(replies[i].status, 200, "%d: %s", i, replies[i].body.data);
+        reply_check(&replies[i], "POST", "/v1/completions");
         struct events events = {.list = json_array()};
         if (i % 2 == 0) {
             json_array_append_new(events.list, reply_json(&replies[i]));

@@ -146,48 +146,93 @@ Test(endpoints, a_running_request_is_cancelled_by_its_id)
     reply_free(&reply);
 }
 
+/* Performs a request as it was recorded, with this body instead of its own. */
+static struct reply replay(const json_t *request, const char *body)
+{
+    const char *method = json_string_value(json_object_get(request, "method"));
+    const char *path = json_string_value(json_object_get(request, "path"));
+    struct curl_slist *headers = NULL;
+    struct reply reply = {0};
+    const char *name;
+    json_t *value;
+
+    json_object_foreach(json_object_get(request, "headers"), name, value)
+    {
+        char header[300];
+        snprintf(header, sizeof header, "%s: %s", name, json_string_value(value));
+        headers = curl_slist_append(headers, header);
+    }
+    CURL *curl =
+        client_prepare(&server, method, path, *body != '\0' ? body : NULL, headers, &reply);
+    client_perform(curl, method, path, &reply);
+    curl_slist_free_all(headers);
+    return reply;
+}
+
+/* The text of choice 0, whether it came as events or as one answer. */
+static void joined_text(const struct reply *reply, bool stream, struct buffer *out)
+{
+    struct events events = {.list = json_array()};
+
+    if (stream) {
+        json_decref(events.list);
+        events = events_parse(reply->body.data);
+        cr_expect(events.done);
+    } else {
+        json_array_append_new(events.list, reply_json(reply));
+    }
+    events_join(events.list, out);
+    buffer_append_char(out, '\0');
+    json_decref(events.list);
+}
+
+/* The deltas of a stream joined are the answer of the same request without `stream`. */
+static void expect_unstreamed_text(const json_t *request, const char *body,
+                                   const struct reply *streamed)
+{
+    json_t *plain = json_loads(body, 0, NULL);
+    struct buffer expected = {0}, got = {0};
+
+    json_object_del(plain, "stream");
+    json_object_del(plain, "stream_options");
+    char *plain_body = json_dumps(plain, 0);
+    struct reply reply = replay(request, plain_body);
+    joined_text(&reply, false, &expected);
+    joined_text(streamed, true, &got);
+    cr_expect_str_eq(got.data, expected.data, "%s", body);
+    cr_expect_gt(got.length, 1, "%s", body);
+    buffer_free(&expected);
+    buffer_free(&got);
+    reply_free(&reply);
+    free(plain_body);
+    json_decref(plain);
+}
+
 Test(endpoints, the_official_clients_requests_are_answered)
 {
     FILE *file = fopen("tests/fixtures/openai_requests.jsonl", "r");
     char *line = NULL;
     size_t capacity = 0;
-    int count = 0;
+    int count = 0, streams = 0;
 
     cr_assert_not_null(file);
-    while (getline(&line, &capacity, file) > 0) {
+    for (; getline(&line, &capacity, file) > 0; count++) {
         json_error_t cause;
         json_t *request = json_loads(line, 0, &cause);
         cr_assert_not_null(request, "line %d: %s", count + 1, cause.text);
         const char *body = json_string_value(json_object_get(request, "body"));
-        struct curl_slist *headers = NULL;
-        struct reply reply = {0};
-        const char *name;
-        json_t *value;
-        json_object_foreach(json_object_get(request, "headers"), name, value)
-        {
-            char header[300];
-            snprintf(header, sizeof header, "%s: %s", name, json_string_value(value));
-            headers = curl_slist_append(headers, header);
-        }
-        CURL *curl = client_prepare(&server, json_string_value(json_object_get(request, "method")),
-                                    json_string_value(json_object_get(request, "path")),
-                                    *body != '\0' ? body : NULL, headers, &reply);
-        cr_assert_eq(curl_easy_perform(curl), CURLE_OK);
-        curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &reply.status);
+        struct reply reply = replay(request, body);
         cr_expect_eq(reply.status, json_integer_value(json_object_get(request, "status")), "%s: %s",
                      body, reply.body.data);
-        if (strstr(body, "\"stream\":true") != NULL) {
-            struct events events = events_parse(reply.body.data);
-            cr_expect(events.done);
-            json_decref(events.list);
+        if (strstr(body, "\"stream\":true") != NULL && strstr(body, "diffusing") == NULL) {
+            expect_unstreamed_text(request, body, &reply);
+            streams++;
         }
-        curl_easy_cleanup(curl);
-        curl_slist_free_all(headers);
         reply_free(&reply);
         json_decref(request);
-        count++;
     }
     cr_expect_gt(count, 10);
+    cr_expect_gt(streams, 1);
     free(line);
     fclose(file);
 }
