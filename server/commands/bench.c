@@ -99,7 +99,7 @@ static int bench_submit(const struct runtime *runtime, uint64_t seed, struct req
     params.selection = SELECTION_STEPS;
     params.steps = params.max_tokens / 2;
     params.cache = CACHE_DUAL;
-    params.eos_early_stop = false;
+    params.ignore_eos = true; /* every position is text */
     params.seed = seed;
     int code = tokenizer_encode(runtime->tokenizer, "Once upon a time", 16, TOKENIZER_POST_PROCESS,
                                 &prompt, err);
