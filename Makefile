@@ -2,7 +2,7 @@
 # make run        install what is missing, build, serve models/tiny on 127.0.0.1:8080
 # make test       install what is missing, build, run every test
 # make lint       formatting, compiler warnings as errors, clang-tidy
-# FLAVOR=release|asan|tsan|fuzz  CC=...  V=1 shows the commands
+# FLAVOR=release|asan|tsan|fuzz  CC=...  V=1 shows the commands; FLAVOR=fuzz test searches for inputs
 FLAVOR ?= release
 BUILD := build/$(FLAVOR)
 Q := $(if $(V),,@)
@@ -20,7 +20,10 @@ CPPFLAGS = -I. -D_GNU_SOURCE $(PACKAGE_CFLAGS)
 CFLAGS_release := -O2
 CFLAGS_asan := -O1 -fsanitize=address,undefined -fno-sanitize-recover=undefined
 CFLAGS_tsan := -O1 -fsanitize=thread
-CFLAGS_fuzz := -O1 -fsanitize=fuzzer-no-link,address,undefined
+CFLAGS_fuzz := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+ifeq ($(FLAVOR),fuzz)
+CC := clang
+endif
 CFLAGS = -std=c11 -g -pthread $(WARNINGS) $(CFLAGS_$(FLAVOR))
 LDFLAGS = -pthread $(filter -fsanitize%,$(CFLAGS_$(FLAVOR)))
 LDLIBS = $(PACKAGE_LIBS) -lm
@@ -57,7 +60,7 @@ test: deps
 	@tests/run.sh $(BUILD)
 
 deps:
-	@deploy/install-deps.sh
+	@deploy/install-deps.sh $(filter fuzz,$(FLAVOR))
 
 bench: all
 	$(BUILD)/denoised bench
@@ -100,7 +103,19 @@ $(BUILD)/tests/thread/%: $(BUILD)/tests/thread/%.o $(SUPPORT) $(call below,$(UP_
 	@echo "  link   $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(TEST_LIBS)
 
-tests: $(if $(filter tsan,$(FLAVOR)),,$(TESTS)) $(THREAD_TESTS)
+# Fuzz targets, one a reader: FLAVOR=fuzz searches with libFuzzer, the others replay the corpora.
+FUZZERS := $(addprefix $(BUILD)/tests/fuzz/fuzz_,$(notdir $(wildcard tests/fuzz/corpus/*)))
+$(FUZZERS): LDFLAGS += $(if $(filter fuzz,$(FLAVOR)),-fsanitize=fuzzer)
+$(FUZZERS): %: %.o $(BUILD)/tests/fuzz/fuzz_file.o \
+		$(if $(filter fuzz,$(FLAVOR)),,$(BUILD)/tests/fuzz/replay.o) $(call below,$(UP_TO_api))
+	@echo "  link   $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+TESTS_release := $(TESTS) $(THREAD_TESTS) $(FUZZERS)
+TESTS_asan := $(TESTS_release)
+TESTS_tsan := $(THREAD_TESTS)
+TESTS_fuzz := $(FUZZERS)
+tests: $(TESTS_$(FLAVOR))
 
 # Instruction sets by file name; everything else runs on any x86-64. Which path runs is decided by
 # cpuid at start.

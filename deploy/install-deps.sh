@@ -2,14 +2,16 @@
 # Installs the Debian packages that are missing. Does nothing when all are there.
 #   deploy/install-deps.sh           what building, running and testing need
 #   deploy/install-deps.sh lint      also clang-format, clang-tidy
+#   deploy/install-deps.sh fuzz      also clang with libFuzzer
 set -eu
 
 packages=(gcc libc6-dev make pkg-config
           libmicrohttpd-dev libjansson-dev libpcre2-dev libutf8proc-dev
           libcriterion-dev libcurl4-openssl-dev curl xz-utils)
-if [ "${1:-}" = lint ]; then
-    packages+=(clang-format clang-tidy)
-fi
+case ${1:-} in
+lint) packages+=(clang-format clang-tidy) ;;
+fuzz) packages+=(clang libclang-rt-14-dev) ;;
+esac
 
 if ! command -v dpkg-query >/dev/null; then
     echo "install-deps: this is no Debian system; install these packages' equivalents yourself:" >&2

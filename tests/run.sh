@@ -25,9 +25,9 @@ run_criterion() {
     report "$1" "$good" "$bad" "$skip"
 }
 # Plain programs end with that line themselves.
-run_plain() {
+run_plain() { # run_plain NAME ARGUMENT...
     local log=build/logs/$(basename "$build")-${1//\//_}.log status=0 line
-    "$build/tests/$1" >"$log" 2>&1 || status=$?
+    "$build/tests/$1" "${@:2}" >"$log" 2>&1 || status=$?
     line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
     if [ -z "$line" ]; then
         line="0 passed, 1 failed, 0 skipped"
@@ -37,16 +37,33 @@ run_plain() {
     [ "$bad" -eq 0 ] || tail -n 60 "$log"
     report "$1" "$good" "$bad" "$skip"
 }
+# Searches for FUZZ_SECONDS from the corpus; a finding stays in build/logs.
+run_fuzzer() {
+    local name=${1#fuzz/fuzz_} log=build/logs/fuzz-${1#fuzz/fuzz_}.log found
+    found=build/fuzz/found/$name
+    mkdir -p "$found"
+    if "$build/tests/$1" -max_total_time="${FUZZ_SECONDS:-30}" -artifact_prefix="build/logs/$name-" \
+        "$found" "tests/fuzz/corpus/$name" >"$log" 2>&1; then
+        report "$1" 1 0 0
+    else
+        tail -n 60 "$log"
+        report "$1" 0 1 0
+    fi
+}
 report() {
     printf '%-28s %4d passed, %d failed, %d skipped\n' "$1" "$2" "$3" "$4"
     passed=$((passed + $2)) failed=$((failed + $3)) skipped=$((skipped + $4))
 }
 
-for program in "$build"/tests/* "$build"/tests/thread/*; do
+for program in "$build"/tests/* "$build"/tests/thread/* "$build"/tests/fuzz/*; do
     [ -f "$program" ] && [ -x "$program" ] || continue
     name=${program#"$build"/tests/}
     case $name in
     thread/*) run_plain "$name" ;;
+    fuzz/*) case $build in
+        *fuzz) run_fuzzer "$name" ;;
+        *) run_plain "$name" "tests/fuzz/corpus/${name#fuzz/fuzz_}" ;;
+        esac ;;
     *) case $build in
         # Criterion does not work under ThreadSanitizer.
         *tsan) ;;

@@ -27,10 +27,10 @@ step "data" make_data.py --out "$work/data" --stories 200 --chats 300
 step "tokenizer" train_tokenizer.py --data "$work/data" --out "$work/tokenizer" --vocab 1024
 train="train.py --data $work/data --tokenizer $work/tokenizer --out $work/run --size toy --rows 2"
 # shellcheck disable=SC2086 # words, on purpose
-step "training" $train --minutes 0.15
+step "training" $train --minutes 0.12
 # shellcheck disable=SC2086
-step "going on from the checkpoint" $train --minutes 0.25
-grep -q "of 0.25 min" "$work/run/log.txt" || { echo "train-smoke: it did not go on" >&2; exit 1; }
+step "going on from the checkpoint" $train --minutes 0.2
+grep -q "of 0.2 min" "$work/run/log.txt" || { echo "train-smoke: it did not go on" >&2; exit 1; }
 step "quantising" quantise.py --checkpoint "$work/run/checkpoint.pt" \
     --tokenizer "$work/tokenizer" --out "$work/model" --max-new-tokens 32
 step "evaluation" evaluate.py --model "$work/model" --data "$work/data" --documents 8 --draws 2 \
