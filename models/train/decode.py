@@ -1,4 +1,4 @@
-"""The server's refinement in PyTorch, temperature 0: blocks, rounds, selections, caches, fixed words.
+"""The server's refinement in PyTorch, temperature 0: blocks, rounds, selections, fixed words.
 
 Written for clearness; it makes the golden traces and the samples of the evaluation."""
 
@@ -95,7 +95,8 @@ def best_tokens(logits: torch.Tensor, positions: list[int], banned_until: int):
             probabilities[row] = choice[row].clamp(min=0) / choice[row].clamp(min=0).sum()
     top = choice.topk(2, dim=-1)
     return [((position, int(top.indices[row, 0]), float(probabilities[row, top.indices[row, 0]])),
-             float(top.values[row, 0] - top.values[row, 1])) for row, position in enumerate(positions)]
+             float(top.values[row, 0] - top.values[row, 1])) for row,
+            position in enumerate(positions)]
 
 
 def select(settings: Settings, ranked: list[tuple[int, int, float]], quota: int):
@@ -113,7 +114,7 @@ def select(settings: Settings, ranked: list[tuple[int, int, float]], quota: int)
     # Commits are listed by falling confidence, so the order among them is a decision, too.
     margin = min([a - b for a, b in zip(confidences[:count], confidences[1:])], default=1.0)
     if settings.selection == "threshold":
-        margin = min([margin] + [abs(confidence - settings.threshold) for confidence in confidences])
+        margin = min([margin] + [abs(one - settings.threshold) for one in confidences])
     elif settings.selection == "factor":
         margin = min([margin] + [abs((n + 1) * (1 - c) - settings.factor)
                                  for n, c in enumerate(confidences, 1)])
@@ -123,8 +124,9 @@ def select(settings: Settings, ranked: list[tuple[int, int, float]], quota: int)
 @torch.no_grad()
 def decode(model: Denoiser, prompt: list[int], settings: Settings,
            fixed: dict[int, int] | None = None, banned_until: int | None = None) -> Outcome:
-    """Refines a canvas of prompt + max_tokens masks, block by block. `fixed` gives answer positions in
-    advance; special ids are banned before `banned_until` (default: the last fixed word)."""
+    """Refines a canvas of prompt + max_tokens masks, block by block. `fixed` gives answer
+    positions in advance; special ids are banned before `banned_until` (default: the
+    last fixed word)."""
     begin = len(prompt)
     fixed = {begin + place: token for place, token in (fixed or {}).items()}
     canvas = list(prompt) + [fixed.get(begin + i, MASK) for i in range(settings.max_tokens)]
@@ -155,7 +157,8 @@ def decode(model: Denoiser, prompt: list[int], settings: Settings,
             open_places = [i for i in open_places if canvas[i] == MASK]
             outcome.forward_passes += 1
             outcome.rounds.append({
-                "forward": list(span), "commit": [[p, t, round(c, 8)] for p, t, c in ranked[:count]],
+                "forward": list(span),
+                "commit": [[p, t, round(c, 8)] for p, t, c in ranked[:count]],
                 "revise": [], "block": [block_begin, block_end]})
             number += 1
             if settings.early_stop and ended(outcome, settings):
@@ -191,7 +194,8 @@ class Writer:
         return self.text_of(outcome), outcome
 
     def answer(self, messages: list[dict[str, str]], **changes) -> tuple[str, Outcome]:
-        outcome = decode(self.model, render_chat(self.tokenizer, messages), self.settings(**changes))
+        outcome = decode(self.model, render_chat(self.tokenizer, messages),
+                         self.settings(**changes))
         return self.text_of(outcome), outcome
 
     def fill(self, parts: list[str | int], **changes) -> tuple[str, Outcome]:

@@ -1,5 +1,5 @@
-"""Measures a model folder and prints a report in Markdown: likelihoods, loss of quantising, stories,
-chats and infills as they come, tokens per round, repetition."""
+"""Measures a model folder and prints a report in Markdown: likelihoods, loss of quantising,
+stories, chats and infills as they come, tokens per round, repetition."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--draws", type=int, default=8, help="of t for every piece")
     parser.add_argument("--window", type=int, action="append", help="cut texts to this many tokens")
     parser.add_argument("--max-tokens", type=int, default=128, help="of the ten stories")
+    parser.add_argument("--prompts", type=int, default=10, help="stories, chats, infills")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=("likelihood", "samples"))
     return parser.parse_args()
@@ -49,7 +50,8 @@ def report_likelihoods(options: argparse.Namespace, model: Denoiser) -> None:
         models.append((options.against, load_model(options.against, 4096).eval()))
 
     say("### Bits per character (upper bound), held-out text\n")
-    say("| text | cut to tokens | documents | " + " | ".join(f.name for f, _ in models) + " | change |")
+    say("| text | cut to tokens | documents | " + " | ".join(f.name for f,
+                                                             _ in models) + " | change |")
     say("| --- " * (len(models) + 4) + "|")
     for window in options.window or [192]:
         for name, texts in held.items():
@@ -76,19 +78,19 @@ def report_likelihoods(options: argparse.Namespace, model: Denoiser) -> None:
 
 
 def report_stories(options: argparse.Namespace, writer: Writer) -> list[tuple[str, Outcome]]:
-    say(f"\n### Ten stories, at most {options.max_tokens} tokens, unpicked\n")
+    say(f"\n### Stories, at most {options.max_tokens} tokens, unpicked\n")
     told = []
-    for prompt in prompts.STORIES:
+    for prompt in prompts.STORIES[:options.prompts]:
         text, outcome = writer.continue_text(prompt, max_tokens=options.max_tokens)
         told.append((prompt + text, outcome))
         say(f"1. **{prompt}**{text}".replace("\n", " / "))
     return told
 
 
-def report_chats(writer: Writer) -> list[Outcome]:
-    say("\n### Ten chats, unpicked\n")
+def report_chats(options: argparse.Namespace, writer: Writer) -> list[Outcome]:
+    say("\n### Chats, unpicked\n")
     outcomes = []
-    for turns in prompts.CHATS:
+    for turns in prompts.CHATS[:options.prompts]:
         text, outcome = writer.answer(prompts.messages(turns))
         outcomes.append(outcome)
         asked = " / ".join(content for _, content in turns)
@@ -96,10 +98,11 @@ def report_chats(writer: Writer) -> list[Outcome]:
     return outcomes
 
 
-def report_infills(writer: Writer) -> None:
-    say("\n### Ten infills with fixed words, unpicked\n")
+def report_infills(options: argparse.Namespace, writer: Writer) -> None:
+    say("\n### Infills with fixed words, unpicked\n")
     kept = 0
-    for parts in prompts.INFILLS:
+    infills = prompts.INFILLS[:options.prompts]
+    for parts in infills:
         text, outcome = writer.fill(parts)
         fixed = [part for part in parts[1:] if isinstance(part, str)]
         at, whole = 0, True
@@ -109,7 +112,7 @@ def report_infills(writer: Writer) -> None:
         kept += whole
         shown = "".join(part if isinstance(part, str) else f"[{part}]" for part in parts)
         say(f"1. {shown} → {parts[0]}{text}".replace("\n", " / "))
-    say(f"\nFixed words kept in {kept} of {len(prompts.INFILLS)}.")
+    say(f"\nFixed words kept in {kept} of {len(infills)}.")
 
 
 def report_rounds(writer: Writer, stories: list[tuple[str, Outcome]], chats: list[Outcome]) -> None:
@@ -117,9 +120,9 @@ def report_rounds(writer: Writer, stories: list[tuple[str, Outcome]], chats: lis
     for name, outcomes in (("stories", [outcome for _, outcome in stories]), ("chats", chats)):
         tokens = sum(len(o.kept()) for o in outcomes)
         rounds = sum(o.forward_passes for o in outcomes)
-        say(f"- {name}: {tokens} tokens of text in {rounds} rounds, {tokens / rounds:.2f} per round")
+        say(f"- {name}: {tokens} tokens in {rounds} rounds, {tokens / rounds:.2f} per round")
     same = total = 0
-    for prompt in prompts.STORIES:
+    for prompt in prompts.STORIES[:len(stories)]:
         wide = writer.continue_text(prompt, max_tokens=64, early_stop=False)[1].answer
         slow = writer.continue_text(prompt, max_tokens=64, early_stop=False, selection="steps",
                                     steps=64)[1].answer
@@ -142,7 +145,7 @@ def report_repetition(options: argparse.Namespace, stories: list[tuple[str, Outc
     own = repetition(told)
     say("\n### Repetition\n")
     say("| | distinct-2 | repeated 4-grams |\n| --- | --- | --- |")
-    say(f"| ten stories | {own[0]:.3f} | {own[1]:.4f} |")
+    say(f"| these stories | {own[0]:.3f} | {own[1]:.4f} |")
     say(f"| training stories, same lengths | {distinct:.3f} | {repeated:.4f} |")
 
 
@@ -155,8 +158,8 @@ def main() -> None:
     if options.only != "likelihood":
         writer = Writer(options.model, model)
         stories = report_stories(options, writer)
-        chats = report_chats(writer)
-        report_infills(writer)
+        chats = report_chats(options, writer)
+        report_infills(options, writer)
         report_rounds(writer, stories, chats)
         report_repetition(options, stories)
 

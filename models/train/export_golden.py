@@ -1,4 +1,4 @@
-"""Writes golden data of a model folder: logits.safetensors and traces.json, made with PyTorch in fp32
+"""Writes golden data of a model folder: logits.safetensors and traces.json, made in fp32
 from the dequantised weights. Tests of the server compare with them token for token."""
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from segments import EOS, MASK, render_chat
 LOGIT_ROWS = 25
 SMALLEST_MARGIN = 5e-5  # a run that comes closer to a tie than this is no golden run
 
-TEXTS = ["Once upon a time, there was a little", "The cat was sad because", "Tom had a red ball. He",
+TEXTS = ["Once upon a time, there was a little", "The cat was sad because",
+         "Tom had a red ball. He",
          "One day, a boy named Tim went to the park. He saw", "Grandma made a big cake. Lily",
          "The old bear lived in the forest. He", "Mia and Ben went to the beach."]
 CHATS = ["Who are you?", "What is a cat?", "Hi", "What do you like to do?"]
@@ -76,7 +77,8 @@ def golden_run(name: str, settings: Settings, prompts: list[tuple[str, list[int]
 
 def write_traces(path: Path, model: str, runs: list[tuple[dict, Outcome]]) -> None:
     """One round a line, so that a difference is easy to find."""
-    head = {"family": "llada", "model": model, "mask_token_id": MASK, "eos_token_id": EOS, "shift": False}
+    head = {"family": "llada", "model": model, "mask_token_id": MASK, "eos_token_id": EOS,
+            "shift": False}
     lines = ["{"] + [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
     lines.append(' "runs": [')
     for i, (run, outcome) in enumerate(runs):
@@ -89,7 +91,7 @@ def write_traces(path: Path, model: str, runs: list[tuple[dict, Outcome]]) -> No
 
 @torch.no_grad()
 def write_logits(path: Path, writer: Writer, prompts: list[list[int]]) -> None:
-    """Of every prompt followed by masks: the ids, the rows after the final norm, the last logits."""
+    """Of every prompt followed by masks: ids, rows after the final norm, the last logits."""
     stored = {}
     for k, prompt in enumerate(prompts):
         ids = prompt + [MASK] * 24
@@ -105,10 +107,12 @@ def main() -> None:
     model = load_model(options.model).eval()
     writer = Writer(options.model, model)
     texts = [(text, writer.tokenizer.encode(text).ids) for text in TEXTS]
-    chats = [(text, render_chat(writer.tokenizer, [{"role": "user", "content": text}])) for text in CHATS]
+    chats = [(text,
+              render_chat(writer.tokenizer, [{"role": "user", "content": text}])) for text in CHATS]
     runs = []
     for i, (name, settings) in enumerate(RUNS):
-        prompts = chats if name.startswith("chat") else texts[i % len(texts):] + texts[:i % len(texts)]
+        turned = texts[i % len(texts):] + texts[:i % len(texts)]
+        prompts = chats if name.startswith("chat") else turned
         runs.append(golden_run(name, settings, prompts, writer))
     options.out.mkdir(parents=True, exist_ok=True)
     write_logits(options.out / "logits.safetensors", writer,

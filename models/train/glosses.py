@@ -13,8 +13,8 @@ park garden room teacher beach mother bed town truck kitchen brother doll baby f
 hill sister field fox hat bag pet child floor lake river candy castle balloon fruit ocean guitar
 monster bucket fairy bottle chair kitten basket bowl milk pocket street nest rainbow blanket cup
 restaurant plane nose pot mountain honey playground snake computer ant shirt zoo fence bell hospital
-island neighbor barn map clock couch cookie bench student roof singer ship spoon mirror shelf rat paw
-artist pen cage vase shore painter library scarf soap lemon breakfast meal pillow cane
+island neighbor barn map clock couch cookie bench student roof singer ship spoon mirror shelf rat
+paw artist pen cage vase shore painter library scarf soap lemon breakfast meal pillow cane
 purse desk prince witch candle snowman rose carpet butter sheep dolphin crib bathroom
 camera drum chef knife bakery igloo penguin telescope window door train bicycle piano umbrella
 spider butterfly tent anchor bread cave shadow wheel goat onion potato

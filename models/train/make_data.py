@@ -20,7 +20,8 @@ from stories import make_story
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--corpus", type=Path, help="stories.txt.xz, books.txt.xz, dialogues.txt.xz")
+    parser.add_argument("--corpus", type=Path,
+                        help="stories.txt.xz, books.txt.xz, dialogues.txt.xz")
     parser.add_argument("--wordnet", type=Path, default=Path("/usr/share/wordnet"))
     parser.add_argument("--stories", type=int, default=6000, help="stories of our own")
     parser.add_argument("--chats", type=int, default=20000, help="chats of our own")
@@ -33,7 +34,8 @@ def main_noun(text: str) -> str | None:
     known = set(words.ANIMALS) | set(words.THINGS) | set(words.COLOUR_OF) | {
         "girl", "boy", "dragon", "princess", "king", "tree", "car", "truck", "train", "bug", "ant",
         "robot", "monster", "fairy", "teddy", "puppy", "kitten", "butterfly", "dinosaur", "wolf",
-        "whale", "crab", "snail", "bike", "balloon", "garden", "rainbow", "castle", "farmer", "baby"}
+        "whale", "crab", "snail", "bike", "balloon", "garden", "rainbow", "castle", "farmer",
+        "baby"}
     counts = Counter(word for word in re.findall(r"[a-z]+", text.lower()) if word in known)
     early = {word for word in re.findall(r"[a-z]+", text[:220].lower())}
     for noun, count in counts.most_common(2):
@@ -106,7 +108,8 @@ def main() -> None:
     for name, records in (("train", train), ("held", held)):
         with (options.out / f"{name}.jsonl").open("w") as out:
             out.writelines(json.dumps(record) + "\n" for record in records)
-    counts = Counter((record["source"], "chat" if "messages" in record else "text") for record in train)
+    counts = Counter((record["source"],
+                      "chat" if "messages" in record else "text") for record in train)
     print(f"{len(train)} training records, {len(held)} held out, {len(glosses)} glosses")
     for (source, kind), count in sorted(counts.items()):
         print(f"  {source:10} {kind}: {count}")

@@ -89,8 +89,8 @@ def by_source(records: list[dict]) -> dict[str, list[str]]:
 
 
 def repetition(texts: list[list[str]]) -> tuple[float, float]:
-    """(distinct-2, repeated-4-gram rate) over lists of words: the share of different pairs among all
-    pairs, and the share of 4-grams that already stood in the same text."""
+    """(distinct-2, repeated-4-gram rate) over lists of words: the share of different pairs among
+    all pairs, and the share of 4-grams that already stood in the same text."""
     pairs, seen_pairs, fours, repeated = 0, set(), 0, 0
     for tokens in texts:
         pairs += max(0, len(tokens) - 1)

@@ -2,7 +2,8 @@
 
 STORIES = [
     "Once upon a time", "One day, a little girl named Lily", "Tom had a red ball.",
-    "The old bear lived in the forest.", "Once there was a small duck who", "Mia and Ben went to the beach.",
+    "The old bear lived in the forest.", "Once there was a small duck who",
+    "Mia and Ben went to the beach.",
     "It was a cold morning.", '"Look at that!" said the fox.', "Grandma made a big cake.",
     "There was a brave mouse named Pip.",
 ]

@@ -55,13 +55,15 @@ def tokenizer_config(source: Path, length: int) -> dict:
     return config | {"model_max_length": length}
 
 
-def write_folder(out: Path, model: Denoiser, tokenizer: Path, dtype: str, max_new_tokens: int) -> None:
+def write_folder(out: Path, model: Denoiser, tokenizer: Path, dtype: str,
+                 max_new_tokens: int) -> None:
     """All files at once: a reader finds the old folder or the new one, never a half."""
     fresh = out.with_name(out.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     tensors = model.tensors()
-    stored = quantised(tensors) if dtype == "int8" else {k: v.contiguous() for k, v in tensors.items()}
+    stored = quantised(tensors) if dtype == "int8" else {k: v.contiguous() for k,
+                                                         v in tensors.items()}
     save_file(stored, fresh / "model.safetensors", metadata={"format": "pt"})
     shutil.copy(tokenizer / "tokenizer.json", fresh / "tokenizer.json")
     length = model.shape.max_sequence_length
@@ -89,7 +91,7 @@ def main() -> None:
     write_folder(options.out, model, options.tokenizer, options.dtype, options.max_new_tokens)
     size = (options.out / "model.safetensors").stat().st_size
     print(f"{options.out}: {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters, "
-          f"{size / 1e6:.1f} MB, {stored['tokens'] / 1e6:.1f} M tokens, {stored['elapsed'] / 60:.0f} min")
+          f"{size / 1e6:.1f} MB, {stored['tokens'] / 1e6:.1f} M tokens")
 
 
 if __name__ == "__main__":

@@ -43,7 +43,8 @@ def read_records(path: Path) -> list[dict]:
 def render_chat(tokenizer: Tokenizer, messages: list[dict]) -> list[int]:
     """The ids of LLaDA's chat template with the generation prompt; contents hold no special ids."""
     ids = [BOS]
-    for role, content in [(m["role"], m["content"].strip()) for m in messages] + [("assistant", None)]:
+    for role, content in [(m["role"], m["content"].strip()) for m in messages] + [("assistant",
+                                                                                   None)]:
         ids += [HEADER_BEGIN, *encode(tokenizer, role), HEADER_END]
         ids += encode(tokenizer, "\n\n" + (content or ""))
         if content is not None:
@@ -223,7 +224,8 @@ class Packer:
         packed = [self.fill_row(length) for _ in range(rows)]
         count = sum(len(row) for row in packed)
         # Stratified: one t in each of `count` equal parts of (0, 1), dealt out at random.
-        levels = iter(self.draw.permutation((numpy.arange(count) + self.draw.random(count)) / count))
+        levels = (numpy.arange(count) + self.draw.random(count)) / count
+        levels = iter(self.draw.permutation(levels))
         ids = numpy.full((rows, length), EOS, dtype=numpy.int64)
         targets = ids.copy()
         weights = numpy.zeros((rows, length), dtype=numpy.float32)

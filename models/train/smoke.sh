@@ -34,7 +34,7 @@ grep -q "of 0.2 min" "$work/run/log.txt" || { echo "train-smoke: it did not go o
 step "quantising" quantise.py --checkpoint "$work/run/checkpoint.pt" \
     --tokenizer "$work/tokenizer" --out "$work/model" --max-new-tokens 32
 step "evaluation" evaluate.py --model "$work/model" --data "$work/data" --documents 8 --draws 2 \
-    --checkpoint "$work/run/checkpoint.pt" --max-tokens 32
+    --checkpoint "$work/run/checkpoint.pt" --max-tokens 32 --prompts 3
 step "golden data" export_golden.py --model "$work/model" --out "$work/golden"
 if [ -n "${DENOISED:-}" ]; then
     echo "== the server loads it"

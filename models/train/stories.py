@@ -171,7 +171,8 @@ class Teller:
                   [f"{o.name} helped {h.name}. They {cure}."])
         self.fact_helper()
         return " ".join((
-            say(f"But {h.name} was afraid of {fear}.", f"There was one thing {h.he} feared: {fear}."),
+            say(f"But {h.name} was afraid of {fear}.",
+                f"There was one thing {h.he} feared: {fear}."),
             say(f"The others laughed at {h.him}, and {h.he} felt alone.",
                 f"{h.he.capitalize()} did not tell anyone.", f"{h.his.capitalize()} legs shook."),
             say(f"One day {h.his} friend {o.name} the {o.kind} said, \"I was afraid too.\"",
@@ -186,20 +187,24 @@ class Teller:
         skill, failure = self.pick.choice(list(words.SKILLS.items()))
         teacher = self.pick.choice(words.FAMILY)
         self.fact([f"What did {h.name} want to learn?", f"What did {h.name} want?"],
-                  [f"{h.name} wanted to learn to {skill}.", f"{h.he.capitalize()} wanted to {skill}."])
+                  [f"{h.name} wanted to learn to {skill}.",
+                   f"{h.he.capitalize()} wanted to {skill}."])
         self.fact([f"What happened at first?", f"What went wrong?"],
                   [f"At first {h.name} {failure}.", f"{h.he.capitalize()} {failure}."])
         return " ".join((
-            say(f"{h.name} wanted to learn to {skill}.", f'"I want to {skill}," said {h.name} one day.'),
+            say(f"{h.name} wanted to learn to {skill}.",
+                f'"I want to {skill}," said {h.name} one day.'),
             say(f"{h.he.capitalize()} tried, but {h.he} {failure}.",
                 f"The first time, {h.he} {failure}."),
             say(f'"I will never learn it," {h.he} said.', f"{h.name} wanted to stop.",
                 f"{h.he.capitalize()} was angry and sad."),
             say(f'{h.his.capitalize()} {teacher} said, "Try again tomorrow."',
                 f'"Try once more," said {o.name} the {o.kind}. "I will show you."'),
-            say("So every day there was a little practice.", f"The next day {h.he} tried again, and again.",
+            say("So every day there was a little practice.",
+                f"The next day {h.he} tried again, and again.",
                 f"{h.name} practiced for a whole week."),
-            say(f"Then, one morning, {h.name} could {skill}!", f"At last it worked. {h.name} could {skill}!"),
+            say(f"Then, one morning, {h.name} could {skill}!",
+                f"At last it worked. {h.name} could {skill}!"),
             self.ending("try", say("proud", "very proud", "so happy"))))
 
     def mistake(self) -> str:
@@ -212,18 +217,21 @@ class Teller:
                   [f"It was {h.his} {owner}'s {self.thing}."])
         return " ".join((
             say(f"{h.his.capitalize()} {owner} had {with_article(self.adjective)} {self.thing}.",
-                f"At home there was {with_article(self.adjective)} {self.thing}. It was {owner}'s."),
+                f"There was {with_article(self.adjective)} {self.thing}. It was {owner}'s."),
             say(f"One day {h.name} ran too fast, and the {self.thing} broke.",
                 f"{h.name} took it without asking. Crash! It broke."),
-            say(f"{h.he.capitalize()} hid the pieces under the bed.", f"{h.name} was scared to tell.",
+            say(f"{h.he.capitalize()} hid the pieces under the bed.",
+                f"{h.name} was scared to tell.",
                 f'"Oh no," said {h.name}. "What shall I do?"'),
-            say(f"All day {h.his} tummy hurt.", f"{h.he.capitalize()} could not eat and could not play."),
+            say(f"All day {h.his} tummy hurt.",
+                f"{h.he.capitalize()} could not eat and could not play."),
             say(f'In the evening {h.he} said, "I broke it. I am sorry."',
                 f"At last {h.name} told the truth."),
             say(f'{h.his.capitalize()} {owner} gave {h.him} a hug. "Thank you for telling me."',
                 f'"We can fix it together," said {h.his} {owner}. And they did.'),
             self.ending("honest", say("much better", "happy again", "light and happy")).replace(
-                f'"Thank you, {self.helper.name}," said {h.name}. From then on they were best friends.',
+                f'"Thank you, {self.helper.name}," said {h.name}. '
+                'From then on they were best friends.',
                 f"{h.name} felt much better.")))
 
     def tell(self) -> Story:

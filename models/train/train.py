@@ -23,12 +23,15 @@ from segments import Batch, Packer, Sampler, read_records
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="what make_data.py wrote")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="a folder with tokenizer.json")
+    parser.add_argument("--tokenizer", type=Path, required=True,
+                        help="a folder with tokenizer.json")
     parser.add_argument("--out", type=Path, required=True, help="checkpoint.pt and log.txt go here")
     parser.add_argument("--size", choices=SIZES, default="tiny")
     parser.add_argument("--init", type=Path, help="start from the model in this folder")
-    parser.add_argument("--minutes", type=float, default=80, help="the whole schedule, resumed or not")
-    parser.add_argument("--decay-from", type=float, default=0.4, help="share of the time at full rate")
+    parser.add_argument("--minutes", type=float, default=80,
+                        help="the whole schedule, resumed or not")
+    parser.add_argument("--decay-from", type=float, default=0.4,
+                        help="share of the time at full rate")
     parser.add_argument("--rows", type=int, default=4, help="rows of full length in a batch part")
     parser.add_argument("--parts", type=int, default=1, help="batch parts a process adds up")
     parser.add_argument("--processes", type=int, default=2, help="one thread each; on a GPU 1")
@@ -188,7 +191,8 @@ def run(rank: int, options: argparse.Namespace) -> None:
             trainer.report(
                 f"{trainer.elapsed / 60:6.1f} of {options.minutes:g} min, step {trainer.steps}, "
                 f"{trainer.tokens / 1e6:.2f} M tokens, "
-                f"{trainer.tokens / max(trainer.elapsed, 1e-9):.0f} tokens/s, loss {smooth:.3f}{held}")
+                f"{trainer.tokens / max(trainer.elapsed, 1e-9):.0f} tokens/s, "
+                f"loss {smooth:.3f}{held}")
     if distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()

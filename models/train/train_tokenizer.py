@@ -44,7 +44,8 @@ def train_tokenizer(texts: list[str], vocab: int) -> Tokenizer:
     missing = vocab - tokenizer.get_vocab_size()
     tokenizer.add_tokens([f"<|unused_{i}|>" for i in range(missing)])
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{SPECIALS[0]} $A", pair=f"{SPECIALS[0]} $A $B:1", special_tokens=[(SPECIALS[0], 0)])
+        single=f"{SPECIALS[0]} $A", pair=f"{SPECIALS[0]} $A $B:1",
+        special_tokens=[(SPECIALS[0], 0)])
     return tokenizer
 
 
@@ -52,7 +53,8 @@ def main() -> None:
     options = arguments()
     texts = []
     for record in read_records(options.data / "train.jsonl"):
-        texts += [record["text"]] if "text" in record else [m["content"] for m in record["messages"]]
+        contents = record.get("messages", [{"content": record.get("text")}])
+        texts += [one["content"] for one in contents]
     tokenizer = train_tokenizer(texts, options.vocab)
     options.out.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(options.out / "tokenizer.json"))

@@ -1,8 +1,8 @@
 """The things own stories and chats are made of."""
 
-GIRLS = "Lily Mia Anna Sue Emma Lucy Ella Rosie Nina Zoe Amy Kate Ruby Daisy Clara Molly Grace Jane".split()
+GIRLS = "Lily Mia Anna Sue Emma Lucy Ella Rosie Nina Zoe Amy Kate Ruby Daisy Clara Molly".split()
 BOYS = "Tom Tim Ben Max Sam Jack Leo Finn Joe Billy Noah Bob Dan Oscar Peter Luke Jim Toby".split()
-ANIMAL_NAMES = "Spot Fluffy Pip Bruno Coco Nibbles Hoppy Whiskers Buddy Tiny Goldie Patch Bella Rex".split()
+ANIMAL_NAMES = "Spot Fluffy Pip Bruno Coco Nibbles Hoppy Whiskers Buddy Goldie Patch Rex".split()
 
 ANIMALS = (
     "dog cat rabbit mouse bear fox bird duck frog squirrel lion elephant pig cow horse turtle owl "
@@ -44,7 +44,8 @@ THINGS = {
 FEARS = {
     "the dark": "turned on a small light", "the deep water": "held a strong hand",
     "loud thunder": "sang a song together", "the big slide": "took one small step at a time",
-    "the tall tree": "climbed one branch after the other", "the old bridge": "walked over it slowly",
+    "the tall tree": "climbed one branch after the other",
+    "the old bridge": "walked over it slowly",
 }
 SKILLS = {
     "swim": "splashed and sank", "ride a bike": "fell on the grass", "whistle": "only blew air",
@@ -53,7 +54,8 @@ SKILLS = {
     "dance": "tripped over both feet", "tie a knot": "made a big tangle",
 }
 FAMILY = ["mom", "dad", "grandma", "grandpa"]
-WEATHER = ["It was a sunny day.", "The sky was blue.", "It was a cold morning.", "The wind was soft.",
+WEATHER = ["It was a sunny day.", "The sky was blue.", "It was a cold morning.",
+           "The wind was soft.",
            "It was raining a little.", "The sun was warm.", "Snow lay on the ground."]
 LESSONS = {
     "share": ["It is more fun to share.", "Sharing makes everyone happy.",
@@ -69,29 +71,33 @@ LESSONS = {
 }
 
 COLOURS = "red blue green yellow purple orange pink white black brown".split()
-FOODS = ("apples pizza soup cake bread cookies pancakes carrots strawberries cheese noodles honey rice "
-         "bananas ice cream").replace("ice cream", "ice_cream").split()
+FOODS = ("apples pizza soup cake bread cookies pancakes carrots strawberries cheese noodles honey "
+         "rice bananas ice cream").replace("ice cream", "ice_cream").split()
 HOBBIES = ["reading", "singing", "drawing", "playing outside", "swimming", "baking", "dancing",
            "riding a bike", "looking at the stars", "playing music", "gardening", "hiking",
            "playing football", "watching movies", "cooking"]
-SOUNDS = {"dog": "woof", "cat": "meow", "cow": "moo", "duck": "quack", "sheep": "baa", "pig": "oink",
+SOUNDS = {"dog": "woof", "cat": "meow", "cow": "moo", "duck": "quack", "sheep": "baa",
+          "pig": "oink",
           "bee": "buzz", "owl": "hoot", "lion": "roar", "frog": "ribbit", "mouse": "squeak",
           "horse": "neigh", "bird": "tweet", "rooster": "cock-a-doodle-doo"}
 LEGS = {"dog": "four", "cat": "four", "cow": "four", "horse": "four", "bird": "two", "duck": "two",
-        "spider": "eight", "bee": "six", "ant": "six", "fish": "no", "snake": "no", "rabbit": "four",
+        "spider": "eight", "bee": "six", "ant": "six", "fish": "no", "snake": "no",
+        "rabbit": "four",
         "person": "two", "frog": "four", "pig": "four", "sheep": "four"}
 OPPOSITES = {"big": "small", "hot": "cold", "up": "down", "happy": "sad", "fast": "slow",
              "day": "night", "open": "closed", "wet": "dry", "old": "young", "loud": "quiet",
              "light": "dark", "good": "bad", "long": "short", "hard": "soft", "full": "empty"}
 COLOUR_OF = {"the sky": "blue", "grass": "green", "snow": "white", "a banana": "yellow",
              "the sun": "yellow", "a strawberry": "red", "a carrot": "orange", "milk": "white",
-             "a tree": "green and brown", "the night": "black", "a frog": "green", "a fire truck": "red",
+             "a tree": "green and brown", "the night": "black", "a frog": "green",
+             "a fire truck": "red",
              "a lemon": "yellow", "chocolate": "brown", "an elephant": "grey", "the sea": "blue"}
 LIVES = {"fish": "in the water", "bird": "in a nest", "bear": "in the forest", "bee": "in a hive",
          "cow": "on a farm", "lion": "in the grassland", "penguin": "where it is cold",
          "rabbit": "in a hole in the ground", "frog": "near a pond", "monkey": "in the trees",
          "owl": "in a tree", "whale": "in the sea", "pig": "on a farm", "camel": "in the desert"}
-EATS = {"dog": "meat and bones", "cat": "fish and meat", "cow": "grass", "rabbit": "carrots and grass",
+EATS = {"dog": "meat and bones", "cat": "fish and meat", "cow": "grass",
+        "rabbit": "carrots and grass",
         "bird": "seeds and worms", "bear": "fish and honey", "monkey": "bananas",
         "horse": "hay and apples", "mouse": "cheese and seeds", "lion": "meat", "frog": "flies",
         "squirrel": "nuts", "panda": "bamboo", "duck": "bread and water plants"}
