@@ -9,6 +9,7 @@
 #include "common/json.h"
 #include "server/api/api_error.h"
 #include "server/api/json_writer.h"
+#include "server/api/nested_fields.h"
 
 #define BOTH     FIELD_BOTH
 #define CHAT     FIELD_CHAT
@@ -151,12 +152,9 @@ static bool in_range(const struct field *field, const json_t *value)
            measure <= field->max;
 }
 
-/* Whether `words` (" a b ") holds this string as a whole word. */
-static bool is_word(const char *words, const json_t *value)
+bool fields_is_word(const char *words, const char *text, size_t length)
 {
     char word[64];
-    const char *text = json_string_value(value);
-    size_t length = json_string_length(value);
     if (length == 0 || length > sizeof word - 3 || memchr(text, '\0', length) ||
         memchr(text, ' ', length)) {
         return false;
@@ -166,6 +164,11 @@ static bool is_word(const char *words, const json_t *value)
 }
 
 /* "one of a, b, c" into out. */
+static bool is_word(const char *words, const json_t *value)
+{
+    return fields_is_word(words, json_string_value(value), json_string_length(value));
+}
+
 static void append_words(struct buffer *out, const char *words)
 {
     buffer_append_text(out, "one of ");
@@ -269,26 +272,28 @@ static const struct field *find(const char *name, enum api_endpoint endpoint)
     return NULL;
 }
 
-int fields_check(const json_t *body, enum api_endpoint endpoint, bool strict, struct api_error *err)
+int fields_check(json_t *body, enum api_endpoint endpoint, bool strict, struct api_error *err)
 {
     const char *name;
     json_t *value;
-    json_object_foreach((json_t *)body, name, value)
+    void *next;
+    json_object_foreach_safe(body, next, name, value)
     {
         const struct field *field = find(name, endpoint);
-        if (!field && strict) {
+        if (!field && strict && !json_is_null(value)) {
             return api_error_refuse(err, "unsupported_parameter", name,
                                     "%.100s is not a field of this endpoint; leave it out", name);
         }
         if (!field || json_is_null(value)) {
             continue;
+            json_object_del(body, name);
         }
         int code = check_field(field, value, err);
         if (code) {
             return code;
         }
     }
-    return 0;
+    return strict ? nested_fields_check(body, err) : 0;
 }
 
 const json_t *fields_get(const json_t *body, const char *name)

@@ -113,6 +113,38 @@ Test(requested, the_prompt_is_echoed_as_it_was_sent, .timeout = 60)
     server_stop(&server);
 }
 
+/* Without echo of its own a chat would list log-probabilities of tokens before its answer. */
+Test(requested, a_chat_echoes_nothing, .timeout = 60)
+{
+    struct server server = server_start(2, 2);
+    static const char format[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],"
+                                 "\"max_tokens\":2,\"ignore_eos\":true,\"echo\":true,"
+                                 "\"logprobs\":true,\"top_logprobs\":1%s}";
+    char body[256];
+    snprintf(body, sizeof body, format, "");
+    json_t *answer = server_ask(&server, API_CHAT_COMPLETIONS, body);
+    cr_expect_eq(json_array_size(json_at(answer, "choices[0].logprobs.content")), 2);
+    json_decref(answer);
+    static const char *const forms[] = {",\"stream\":true", ",\"stream\":true,\"diffusing\":true"};
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        struct buffer events = {0};
+        snprintf(body, sizeof body, format, forms[i]);
+        struct api_call *call = server_begin(&server, API_CHAT_COMPLETIONS, body);
+        server_read_stream(&server, call, &events);
+        json_t *parsed = parse_events(events.data);
+        size_t listed = 0;
+        for (size_t k = 0; k < json_array_size(parsed); k++) {
+            const json_t *event = json_array_get(parsed, k);
+            listed += json_array_size(json_at(event, "choices[0].logprobs.content"));
+        }
+        cr_expect_eq(listed, 2, "%s", events.data);
+        json_decref(parsed);
+        buffer_free(&events);
+        api_call_free(call);
+    }
+    server_stop(&server);
+}
+
 Test(requested, a_negative_prompt_changes_the_answer, .timeout = 60)
 {
     struct server server = server_start(2, 2);

@@ -207,13 +207,59 @@ Test(requests, what_is_not_built_is_refused_by_name)
            "tool_choice", "required");
 }
 
+/* The field that is refused, "" where none is. */
+static struct api_error check_strictly(enum api_endpoint endpoint, const char *text)
+{
+    struct api_error err = {0};
+    json_t *body = json_loads(text, 0, NULL);
+    cr_assert_not_null(body, "%s", text);
+    int code = fields_check(body, endpoint, true, &err);
+    cr_expect_eq(code != 0, err.status == 400, "%s", text);
+    json_decref(body);
+    return err;
+}
+
 Test(requests, unknown_fields_are_ignored_unless_strict)
 {
     expect(API_COMPLETIONS, "{\"nonesuch\":1}", 400, "invalid_value", "prompt", "missing");
-    struct api_error err = {0};
-    json_t *body = json_loads("{\"nonesuch\":1}", 0, NULL);
-    cr_assert_neq(fields_check(body, API_COMPLETIONS, true, &err), 0);
+    struct api_error err = check_strictly(API_COMPLETIONS, "{\"nonesuch\":1}");
     cr_expect_str_eq(err.param, "nonesuch");
+    cr_expect_str_eq(err.code, "unsupported_parameter");
+    err = check_strictly(API_COMPLETIONS, "{\"nonesuch\":null}");
+    cr_expect_eq(err.status, 0, "null is absent");
+}
+
+Test(requests, strict_knows_the_members_of_nested_objects)
+{
+    static const struct {
+        const char *body, *param;
+    } cases[] = {
+        {"{\"stream_options\":{\"include_usage\":true}}", ""},
+        {"{\"stream_options\":{\"foo\":1}}", "stream_options.foo"},
+        {"{\"stream_options\":{\"foo\":null}}", ""},
+        {"{\"response_format\":{\"type\":\"text\",\"foo\":1}}", "response_format.foo"},
+        {"{\"metadata\":{\"foo\":1}}", ""},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"refusal\":null}]}", ""},
+        {"{\"messages\":[{\"role\":\"user\"},{\"role content\":\"x\"}]}",
+         "messages[1].role content"},
+        {"{\"messages\":[3,{\"content\":[{\"type\":\"text\",\"text\":\"x\",\"foo\":0}]}]}",
+         "messages[1].content[0].foo"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct api_error err = check_strictly(API_CHAT_COMPLETIONS, cases[i].body);
+        cr_expect_str_eq(err.param, cases[i].param, "%s", cases[i].body);
+    }
+    expect(API_CHAT_COMPLETIONS, "{\"stream_options\":{\"foo\":1}}", 400, "invalid_value",
+           "messages", "missing");
+}
+
+Test(requests, a_field_of_another_endpoint_is_absent)
+{
+    json_t *body = json_loads("{\"echo\":true,\"n\":2,\"user\":null,\"nonesuch\":[]}", 0, NULL);
+    struct api_error err = {0};
+    cr_assert_eq(fields_check(body, API_CHAT_COMPLETIONS, false, &err), 0);
+    cr_expect_eq(json_object_size(body), 1);
+    cr_expect_eq(fields_integer(body, "n", 0), 2);
     json_decref(body);
 }
 
