@@ -44,24 +44,25 @@ static const struct field table[] = {
     {"logprobs", CHAT, BOOLEAN, .built = true, .kind = SAMPLING},
     {"logprobs", TEXT, INTEGER, .min = 0, .max = 20, .built = true},
     {"top_logprobs", CHAT, INTEGER, .min = 0, .max = 20, .built = true, .kind = SAMPLING},
+    {"top_logprobs", TEXT, INTEGER, .min = 0, .max = 20, .neutral = "[0]"},
     {"echo", TEXT, BOOLEAN, .built = true},
-    {"suffix", TEXT, STRING, .neutral = "[\"\"]"},
+    {"suffix", BOTH, STRING, .neutral = "[\"\"]"},
     {"logit_bias", BOTH, OBJECT, .built = true, .kind = SAMPLING},
     {"presence_penalty", BOTH, NUMBER, .min = -2, .max = 2, .built = true, .kind = SAMPLING},
     {"frequency_penalty", BOTH, NUMBER, .min = -2, .max = 2, .built = true, .kind = SAMPLING},
     {"repetition_penalty", BOTH, NUMBER, .min = 0, .max = 100, .above_min = true, .built = true,
      .kind = SAMPLING},
     {"response_format", BOTH, OBJECT, .built = true},
-    {"tools", CHAT, ARRAY, .neutral = "[[]]"},
-    {"tool_choice", CHAT, STRING | OBJECT, .neutral = "[\"none\",\"auto\"]"},
+    {"tools", BOTH, ARRAY, .neutral = "[[]]"},
+    {"tool_choice", BOTH, STRING | OBJECT, .neutral = "[\"none\",\"auto\"]"},
     {"prediction", BOTH, OBJECT, .built = false},
     {"user", BOTH, STRING, .built = true},
     {"metadata", BOTH, OBJECT, .built = true},
     /* Without effect; best_of has to be n */
-    {"best_of", TEXT, INTEGER, .min = 1, .max = 128, .built = true},
+    {"best_of", BOTH, INTEGER, .min = 1, .max = 128, .built = true},
     {"store", BOTH, BOOLEAN, .built = true},
     {"service_tier", BOTH, STRING, .built = true},
-    {"parallel_tool_calls", CHAT, BOOLEAN, .built = true},
+    {"parallel_tool_calls", BOTH, BOOLEAN, .built = true},
     /* Diffusion */
     {"diffusing", BOTH, BOOLEAN, .built = true},
     {"diffusing_mask", BOTH, STRING, .min = 0, .max = 64, .built = true},
@@ -163,12 +164,12 @@ bool fields_is_word(const char *words, const char *text, size_t length)
     return strstr(words, word) != NULL;
 }
 
-/* "one of a, b, c" into out. */
 static bool is_word(const char *words, const json_t *value)
 {
     return fields_is_word(words, json_string_value(value), json_string_length(value));
 }
 
+/* "one of a, b, c" into out. */
 static void append_words(struct buffer *out, const char *words)
 {
     buffer_append_text(out, "one of ");
@@ -275,8 +276,8 @@ static const struct field *find(const char *name, enum api_endpoint endpoint)
 int fields_check(json_t *body, enum api_endpoint endpoint, bool strict, struct api_error *err)
 {
     const char *name;
-    json_t *value;
     void *next;
+    json_t *value;
     json_object_foreach_safe(body, next, name, value)
     {
         const struct field *field = find(name, endpoint);
@@ -285,8 +286,8 @@ int fields_check(json_t *body, enum api_endpoint endpoint, bool strict, struct a
                                     "%.100s is not a field of this endpoint; leave it out", name);
         }
         if (!field || json_is_null(value)) {
-            continue;
             json_object_del(body, name);
+            continue;
         }
         int code = check_field(field, value, err);
         if (code) {

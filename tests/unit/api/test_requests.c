@@ -263,6 +263,39 @@ Test(requests, a_field_of_another_endpoint_is_absent)
     json_decref(body);
 }
 
+Test(requests, fields_that_another_endpoint_carries_out_are_checked_too)
+{
+    static const struct {
+        enum api_endpoint endpoint;
+        const char *field, *value, *code;
+    } cases[] = {
+        {API_CHAT_COMPLETIONS, "best_of", "1.5", "invalid_value"},
+        {API_CHAT_COMPLETIONS, "best_of", "true", "invalid_value"},
+        {API_CHAT_COMPLETIONS, "best_of", "2", "unsupported_parameter"},
+        {API_CHAT_COMPLETIONS, "best_of", "1", NULL},
+        {API_CHAT_COMPLETIONS, "suffix", "\"x\"", "unsupported_parameter"},
+        {API_CHAT_COMPLETIONS, "suffix", "7", "invalid_value"},
+        {API_CHAT_COMPLETIONS, "suffix", "\"\"", NULL},
+        {API_COMPLETIONS, "top_logprobs", "\"zz\"", "invalid_value"},
+        {API_COMPLETIONS, "top_logprobs", "7", "unsupported_parameter"},
+        {API_COMPLETIONS, "top_logprobs", "0", NULL},
+        {API_COMPLETIONS, "tools", "[{}]", "unsupported_parameter"},
+        {API_COMPLETIONS, "tools", "5", "invalid_value"},
+        {API_COMPLETIONS, "tools", "[]", NULL},
+        {API_COMPLETIONS, "tool_choice", "\"required\"", "unsupported_parameter"},
+        {API_COMPLETIONS, "tool_choice", "5", "invalid_value"},
+        {API_COMPLETIONS, "tool_choice", "\"auto\"", NULL},
+        {API_COMPLETIONS, "parallel_tool_calls", "\"zz\"", "invalid_value"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *missing = cases[i].endpoint == API_COMPLETIONS ? "prompt" : "messages";
+        char body[128];
+        snprintf(body, sizeof body, "{\"%s\":%s}", cases[i].field, cases[i].value);
+        expect(cases[i].endpoint, body, 400, cases[i].code ? cases[i].code : "invalid_value",
+               cases[i].code ? cases[i].field : missing, "");
+    }
+}
+
 Test(requests, another_model_is_not_found)
 {
     expect(API_COMPLETIONS, "{\"model\":\"gpt\",\"prompt\":\"a\"}", 404, "model_not_found", "model",
