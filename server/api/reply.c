@@ -272,8 +272,12 @@ void reply_append_times(struct buffer *out, const struct reply *reply)
 void choice_append_extras(struct buffer *out, const struct reply *reply,
                           const struct choice *choice)
 {
-    /* With eos_early_stop off the client has asked for the whole canvas. */
-    int32_t count = choice->params->eos_early_stop ? choice->tokens : choice->draft.length;
+    /*
+     * With eos_early_stop off the client has asked for the whole canvas: where one was ended before
+     * it was full, the rest is masks, which are no part of an answer.
+     */
+    bool whole = !choice->params->eos_early_stop && choice->draft.masked == 0;
+    int32_t count = whole ? choice->draft.length : choice->tokens;
     if (reply->parameters.return_token_ids) {
         buffer_append_text(out, ",\"token_ids\":");
         json_write_tokens(out, choice->draft.tokens, count);
