@@ -50,8 +50,7 @@ static const struct field table[] = {
     {"logit_bias", BOTH, OBJECT, .built = true, .kind = SAMPLING},
     {"presence_penalty", BOTH, NUMBER, .min = -2, .max = 2, .built = true, .kind = SAMPLING},
     {"frequency_penalty", BOTH, NUMBER, .min = -2, .max = 2, .built = true, .kind = SAMPLING},
-    {"repetition_penalty", BOTH, NUMBER, .min = 0, .max = 100, .above_min = true, .built = true,
-     .kind = SAMPLING},
+    {"repetition_penalty", BOTH, NUMBER, .min = 0.01, .max = 100, .built = true, .kind = SAMPLING},
     {"response_format", BOTH, OBJECT, .built = true},
     {"tools", BOTH, ARRAY, .neutral = "[[]]"},
     {"tool_choice", BOTH, STRING | OBJECT, .neutral = "[\"none\",\"auto\"]"},
@@ -149,7 +148,8 @@ static bool in_range(const struct field *field, const json_t *value)
     double measure = json_is_string(value)  ? (double)json_string_length(value)
                      : json_is_array(value) ? (double)json_array_size(value)
                                             : json_number_value(value);
-    return (field->above_min ? measure > field->min : measure >= field->min) &&
+    /* Numbers are computed with as floats: one that becomes 0 there is 0. */
+    return (field->above_min ? (float)measure > (float)field->min : measure >= field->min) &&
            measure <= field->max;
 }
 

@@ -129,6 +129,16 @@ Test(requests, every_number_is_refused_just_outside_its_range)
     }
 }
 
+/* They are computed with as floats, in which the last of these is 0. */
+Test(requests, numbers_that_no_float_holds_are_out_of_range)
+{
+    expect(API_COMPLETIONS, "{\"repetition_penalty\":1e-300}", 400, "invalid_value",
+           "repetition_penalty", "from 0.01 to 100");
+    expect(API_COMPLETIONS, "{\"repetition_penalty\":1e-45}", 400, "invalid_value",
+           "repetition_penalty", "from 0.01 to 100");
+    expect(API_COMPLETIONS, "{\"top_p\":1e-46}", 400, "invalid_value", "top_p", "above 0");
+}
+
 Test(requests, every_choice_of_words_refuses_another_word)
 {
     size_t count;
