@@ -54,7 +54,7 @@ Test(operations, props_say_what_a_request_gets, .timeout = 60)
     server_stop(&server);
 }
 
-/* The value of a sample; NAN would be no number, so a missing one fails. */
+/* The value of a sample; a missing one fails the test. */
 static double sample(const char *metrics, const char *name)
 {
     char line[128];
