@@ -183,7 +183,77 @@ Test(requested, what_leaves_no_token_or_no_room_is_refused, .timeout = 60)
     server.api->config.max_positions *= 64; /* more than the pool holds */
     snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":%d,\"allowed_token_ids\":[9]}",
              (int)server.api->config.max_positions / 2);
-    expect_refused(&server, body, "context_length_exceeded", "");
+    expect_refused(&server, body, "context_length_exceeded", "max_tokens");
+    server_stop(&server);
+}
+
+Test(requested, what_the_engine_refuses_is_named_by_the_field_that_is_wrong, .timeout = 60)
+{
+    int32_t letter = support_byte_token('x'); /* before the server: it sets the api back */
+    struct server server = server_start_with(&(struct engine_options){
+        .max_sequences = 2,
+        .max_rows_per_tick = 100,
+        .queue_limit = 2,
+        .kv_cache_tokens = 192,
+    });
+    expect_refused(&server, "{\"prompt\":\"a\",\"max_tokens\":150,\"allowed_token_ids\":[10]}",
+                   "context_length_exceeded", "max_tokens");
+    char body[1024] = "{\"prompt\":[10";
+    for (int i = 0; i < 110; i++) {
+        strcat(body, ",10");
+    }
+    strcat(body, "]}");
+    expect_refused(&server, body, "context_length_exceeded", "prompt");
+    expect_refused(&server,
+                   "{\"prompt\":\"a\",\"repetition_penalty\":1e-300,\"allowed_token_ids\":[10]}",
+                   "invalid_value", "repetition_penalty");
+    snprintf(body, sizeof body,
+             "{\"prompt\":\"a\",\"bad_words\":[\"x\"],\"allowed_token_ids\":[%d]}", letter);
+    expect_refused(&server, body, "invalid_value", "allowed_token_ids");
+    server_stop(&server);
+}
+
+Test(requested, a_length_that_was_not_asked_for_is_cut_to_what_the_server_can_run, .timeout = 60)
+{
+    struct server server = server_start_with(&(struct engine_options){
+        .max_sequences = 2,
+        .max_rows_per_tick = 100,
+        .queue_limit = 2,
+        .kv_cache_tokens = 64,
+    });
+    server.api->settings.max_tokens = 256;
+    static const char *const bodies[] = {"{\"prompt\":\"Tim\",\"ignore_eos\":true}",
+                                         "{\"prompt\":[0,10,11,12],\"ignore_eos\":true}"};
+    for (size_t i = 0; i < 2; i++) {
+        json_t *answer = server_ask(&server, API_COMPLETIONS, bodies[i]);
+        cr_expect_eq(json_integer_value(json_at(answer, "usage.total_tokens")), 64);
+        json_decref(answer);
+    }
+    struct buffer props = {0};
+    api_props_body(server.api, &props);
+    json_t *json = json_loadb(props.data, props.length, 0, NULL);
+    cr_expect_eq(json_integer_value(json_at(json, "limits.canvas")), 64);
+    cr_expect_eq(json_integer_value(json_at(json, "limits.guided_canvas")), 0,
+                 "it takes two pages");
+    cr_expect_eq(json_integer_value(json_at(json, "defaults.max_tokens")), 63);
+    json_decref(json);
+    buffer_free(&props);
+    server_stop(&server);
+}
+
+Test(requested, a_guided_length_that_was_not_asked_for_leaves_room_for_the_partner, .timeout = 60)
+{
+    struct server server = server_start_with(&(struct engine_options){
+        .max_sequences = 2,
+        .max_rows_per_tick = 100,
+        .queue_limit = 2,
+        .kv_cache_tokens = 192,
+    });
+    server.api->settings.max_tokens = 256;
+    json_t *answer = server_ask(&server, API_COMPLETIONS,
+                                "{\"prompt\":[0,10],\"cfg_scale\":1,\"ignore_eos\":true}");
+    cr_expect_eq(json_integer_value(json_at(answer, "usage.total_tokens")), 50);
+    json_decref(answer);
     server_stop(&server);
 }
 

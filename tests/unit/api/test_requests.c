@@ -377,7 +377,9 @@ Test(requests, a_canvas_longer_than_the_context_is_refused_with_both_numbers)
         strcat(body, ",10");
     }
     strcat(body, "]}");
-    expect(API_COMPLETIONS, body, 400, "context_length_exceeded", "", "192 tokens");
+    expect(API_COMPLETIONS, body, 400, "context_length_exceeded", "prompt", "192 tokens");
+    strcpy(strrchr(body, '}'), ",\"max_tokens\":1}");
+    expect(API_COMPLETIONS, body, 400, "context_length_exceeded", "prompt", "192 tokens");
 }
 
 Test(requests, messages_are_checked)
