@@ -139,13 +139,15 @@ static void append_defaults(struct buffer *out, const struct api *api)
 /* A preset as the fields that a client would send for the same. */
 static void append_preset(struct buffer *out, const struct api *api, const char *effort)
 {
-    struct decode_params params = defaults_read(api);
+    struct decode_params params = defaults_fitted(api);
     defaults_apply_effort(&params, api, effort);
     begin_object(out, effort);
     append_text(out, "selection", selection_name(params.selection));
     if (params.selection == SELECTION_THRESHOLD) {
         append_number(out, "threshold", params.threshold);
     }
+    /* A preset sets aside the server's own steps. */
+    append_steps(out, params.selection == SELECTION_STEPS ? params.max_tokens : 0);
     append_text(out, "cache", cache_mode_name(params.cache));
     append_integer(out, "block_length", params.block_length);
     buffer_append_char(out, '}');

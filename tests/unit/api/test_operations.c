@@ -28,6 +28,7 @@ Test(operations, props_say_what_a_request_gets, .timeout = 60)
     struct buffer body = {0};
     server.api->settings.threshold = 0.75;
     server.api->settings.block_length = 16;
+    server.api->settings.steps = 8;
     server.api->max_body_bytes = 1000;
     api_props_body(server.api, &body);
     json_t *props = parse(&body);
@@ -50,6 +51,11 @@ Test(operations, props_say_what_a_request_gets, .timeout = 60)
     cr_expect_eq(json_number_value(json_at(props, "presets.medium.threshold")), 0.9);
     cr_expect_str_eq(text_at(props, "presets.high.selection"), "steps");
     cr_expect_str_eq(text_at(props, "presets.high.cache"), "none");
+    cr_expect_eq(json_integer_value(json_at(props, "presets.high.steps")),
+                 json_integer_value(json_at(props, "defaults.max_tokens")));
+    cr_expect(json_is_null(json_at(props, "presets.low.steps")));
+    cr_expect_eq(json_integer_value(json_at(props, "limits.canvas")),
+                 server.api->config.max_positions);
     json_decref(props);
     server_stop(&server);
 }

@@ -129,6 +129,20 @@ Test(parameters, dials_are_presets_that_explicit_fields_override)
     cr_expect_eq(high.selection, SELECTION_STEPS);
 }
 
+Test(parameters, a_preset_sets_aside_the_servers_steps)
+{
+    struct api *api = support_api();
+    struct api_error err = {0};
+    struct decode_params fitted;
+    api->settings.steps = 8;
+    struct api_parameters p = read_with(api, "{\"reasoning_effort\":\"high\",\"max_tokens\":24}");
+    cr_assert_eq(parameters_fit(&fitted, &p, api, 10, &err), 0);
+    cr_expect_eq(fitted.steps, 24, "one token a round");
+    p = read_with(api, "{\"reasoning_effort\":\"high\",\"max_tokens\":24,\"steps\":6}");
+    cr_assert_eq(parameters_fit(&fitted, &p, api, 10, &err), 0);
+    cr_expect_eq(fitted.steps, 6, "an explicit field beats it");
+}
+
 Test(parameters, a_length_that_was_not_asked_for_is_cut_to_the_context)
 {
     struct api *api = support_api();
