@@ -214,10 +214,11 @@ static int read_prompts(struct api_call *call, const json_t *body)
                                 each, api->max_choices);
     }
     struct prompt_list prompts = {0};
-    int code = call->reply.endpoint == API_CHAT_COMPLETIONS
-                   ? prompts_read_messages(&prompts, api, body, &call->error)
-                   : prompts_read_raw(&prompts, api, body, (size_t)(api->max_choices / each),
-                                      &call->error);
+    int code =
+        call->reply.endpoint == API_CHAT_COMPLETIONS
+            ? prompts_read_messages(&prompts, api, body, api->config.max_positions, &call->error)
+            : prompts_read_raw(&prompts, api, body, (size_t)(api->max_choices / each),
+                               &call->error);
     if (!code) {
         code = read_negative_prompt(call, body);
     }

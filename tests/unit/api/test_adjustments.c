@@ -164,7 +164,7 @@ Test(adjustments, a_negative_prompt_is_encoded_like_a_prompt_of_its_endpoint)
     struct prompt_list same = {0};
     struct api_error err = {0};
     json_t *body = json_loads("{\"messages\":[{\"role\":\"user\",\"content\":\"bad\"}]}", 0, NULL);
-    cr_assert_eq(prompts_read_messages(&same, support_api(), body, &err), 0);
+    cr_assert_eq(prompts_read_messages(&same, support_api(), body, CONTEXT, &err), 0);
     cr_assert_eq(chat.count, same.items[0].count);
     cr_expect_eq(memcmp(chat.ids, same.items[0].ids, chat.count * sizeof *chat.ids), 0);
     json_decref(body);

@@ -163,7 +163,7 @@ static struct prompt_list read_prompts(const char *body, bool chat)
     struct prompt_list prompts = {0};
     struct api_error err = {0};
     json_t *json = json_loads(body, JSON_ALLOW_NUL, NULL);
-    int code = chat ? prompts_read_messages(&prompts, support_api(), json, &err)
+    int code = chat ? prompts_read_messages(&prompts, support_api(), json, CONTEXT, &err)
                     : prompts_read_raw(&prompts, support_api(), json, 8, &err);
     cr_assert_eq(code, 0, "%s", err.message);
     json_decref(json);

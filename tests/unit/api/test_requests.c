@@ -382,6 +382,33 @@ Test(requests, a_canvas_longer_than_the_context_is_refused_with_both_numbers)
     expect(API_COMPLETIONS, body, 400, "context_length_exceeded", "prompt", "192 tokens");
 }
 
+/* Texts that are too long whatever they say are not encoded to find out. */
+Test(requests, a_text_far_too_long_is_refused_by_its_bytes)
+{
+    static char body[60000];
+    static const struct {
+        enum api_endpoint endpoint;
+        const char *open, *close, *param;
+    } forms[] = {
+        {API_COMPLETIONS, "{\"prompt\":\"", "\"}", "prompt"},
+        {API_COMPLETIONS, "{\"prompt\":[\"a\",\"", "\"]}", "prompt[1]"},
+        {API_COMPLETIONS, "{\"prompt\":\"a\",\"cfg_scale\":1,\"negative_prompt\":\"", "\"}",
+         "negative_prompt"},
+        {API_CHAT_COMPLETIONS, "{\"messages\":[{\"role\":\"user\",\"content\":\"", "\"}]}",
+         "messages"},
+        {API_CHAT_COMPLETIONS,
+         "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"", "\"}]}]}",
+         "messages"},
+    };
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        int length = snprintf(body, sizeof body, "%s", forms[i].open);
+        memset(body + length, 'x', 50000);
+        snprintf(body + length + 50000, sizeof body - (size_t)length - 50000, "%s", forms[i].close);
+        expect(forms[i].endpoint, body, 400, "context_length_exceeded", forms[i].param,
+               "50000 bytes, which are at least ");
+    }
+}
+
 Test(requests, messages_are_checked)
 {
     enum api_endpoint chat = API_CHAT_COMPLETIONS;
