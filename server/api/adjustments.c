@@ -137,8 +137,9 @@ int adjustments_read(struct decode_params *params, const struct api *api, const 
     params->presence_penalty = (float)fields_number(body, "presence_penalty", 0);
     params->frequency_penalty = (float)fields_number(body, "frequency_penalty", 0);
     params->repetition_penalty = (float)fields_number(body, "repetition_penalty", 1);
-    params->logits_eos_inf = fields_boolean(body, "logits_eos_inf", false);
-    params->confidence_eos_eot_inf = fields_boolean(body, "confidence_eos_eot_inf", false);
+    params->logits_eos_inf = fields_boolean(body, "logits_eos_inf", params->logits_eos_inf);
+    params->confidence_eos_eot_inf =
+        fields_boolean(body, "confidence_eos_eot_inf", params->confidence_eos_eot_inf);
     int code = read_biases(params, api, fields_get(body, "logit_bias"), arena, err);
     if (!code) {
         code = read_allowed(params, api, fields_get(body, "allowed_token_ids"), arena, err);

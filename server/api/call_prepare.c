@@ -189,6 +189,9 @@ static int create_choices(struct api_call *call, const struct prompt_list *promp
 static int read_negative_prompt(struct api_call *call, const json_t *body)
 {
     struct decode_params *params = &call->reply.parameters.decode;
+    if (params->cfg_scale <= 0) { /* without guidance nobody looks at it */
+        return 0;
+    }
     struct token_list ids = {0};
     int code =
         prompts_read_negative(&ids, call->reply.api, call->reply.endpoint, body, &call->error);

@@ -10,6 +10,7 @@
 #include "server/api/api_error.h"
 #include "server/api/json_writer.h"
 #include "server/api/nested_fields.h"
+#include "server/model/config.h"
 
 #define BOTH     FIELD_BOTH
 #define CHAT     FIELD_CHAT
@@ -72,15 +73,13 @@ static const struct field table[] = {
     {"confidence_threshold", BOTH, NUMBER, .min = 0, .max = 1, .neutral = "[0]"},
     {"max_polish_rounds", BOTH, INTEGER, .min = 0, .max = INT32_MAX, .neutral = "[0]"},
     {"selection", BOTH, STRING,
-     .words = " steps threshold threshold_floor factor maskgit_plus margin entropy origin "
-              "sequential entropy_bound random ",
-     .built_words = " steps threshold factor random "},
+     .words = generation_selections, .built_words = " steps threshold factor random "},
     {"threshold", BOTH, NUMBER, .min = 0, .max = 1, .built = true},
     {"factor", BOTH, NUMBER, .min = 0, .max = 1e6, .built = true},
     {"eps", BOTH, NUMBER, .min = 0, .max = 1},
     {"entropy_bound", BOTH, NUMBER, .min = 0, .max = 1e6},
     {"block_length", BOTH, INTEGER, .min = 1, .max = INT32_MAX, .built = true},
-    {"cache", BOTH, STRING, .words = " none prefix dual vicinity exact ",
+    {"cache", BOTH, STRING, .words = generation_caches,
      .built_words = " none prefix dual "},
     {"vicinity", BOTH, INTEGER, .min = 0, .max = INT32_MAX, .neutral = "[0]"},
     {"refresh_interval", BOTH, INTEGER, .min = 0, .max = INT32_MAX, .built = true},

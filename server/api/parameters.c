@@ -89,15 +89,16 @@ static int read_decode(struct api_parameters *out, const struct api *api, const 
     params->block_length = (int32_t)fields_integer(body, "block_length", params->block_length);
     params->threshold = (float)fields_number(body, "threshold", params->threshold);
     params->factor = (float)fields_number(body, "factor", params->factor);
-    params->refresh_interval = (int32_t)fields_integer(body, "refresh_interval", 0);
+    params->refresh_interval =
+        (int32_t)fields_integer(body, "refresh_interval", params->refresh_interval);
     params->temperature = (float)fields_number(body, "temperature", params->temperature);
     params->top_p = (float)fields_number(body, "top_p", params->top_p);
     params->min_p = (float)fields_number(body, "min_p", params->min_p);
     int64_t top_k = fields_integer(body, "top_k", params->top_k);
     params->top_k = top_k < 0 ? 0 : (int32_t)top_k; /* -1 is another way to say off */
-    params->cfg_scale = (float)fields_number(body, "cfg_scale", 0);
-    params->eos_early_stop = fields_boolean(body, "eos_early_stop", true);
-    params->ignore_eos = fields_boolean(body, "ignore_eos", false);
+    params->cfg_scale = (float)fields_number(body, "cfg_scale", params->cfg_scale);
+    params->eos_early_stop = fields_boolean(body, "eos_early_stop", params->eos_early_stop);
+    params->ignore_eos = fields_boolean(body, "ignore_eos", params->ignore_eos);
     cache_mode_from_name(fields_string(body, "cache", cache_mode_name(params->cache)),
                          &params->cache);
     params->seed =

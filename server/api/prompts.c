@@ -402,7 +402,7 @@ int prompts_read_negative(struct token_list *out, const struct api *api, enum ap
 {
     static const char param[] = "negative_prompt";
     const json_t *text = fields_get(body, param);
-    if (json_string_length(text) == 0 || fields_number(body, "cfg_scale", 0) <= 0) {
+    if (json_string_length(text) == 0) {
         return 0;
     }
     if (endpoint == API_COMPLETIONS) {

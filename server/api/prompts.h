@@ -44,7 +44,7 @@ enum { PROMPTS_ANY_LENGTH = INT32_MAX }; /* as context */
 /*
  * `negative_prompt`, which takes the prompt's place in guidance: as a raw prompt, or of a chat as
  * the only user message, but what it says never becomes a special token. Nothing is appended where
- * it is absent or empty, or where cfg_scale is 0.
+ * it is absent or empty.
  */
 int prompts_read_negative(struct token_list *out, const struct api *api, enum api_endpoint endpoint,
                           const json_t *body, struct api_error *err);

@@ -130,6 +130,9 @@ static void append_defaults(struct buffer *out, const struct api *api)
     append_number(out, "min_p", params.min_p);
     append_number(out, "cfg_scale", params.cfg_scale);
     append_bool(out, "eos_early_stop", params.eos_early_stop);
+    append_bool(out, "ignore_eos", params.ignore_eos);
+    append_bool(out, "logits_eos_inf", params.logits_eos_inf);
+    append_bool(out, "confidence_eos_eot_inf", params.confidence_eos_eot_inf);
     append_text(out, "diffusing_mask", DEFAULT_MASK_TEXT);
     begin_member(out, "stop_token_ids");
     json_write_tokens(out, params.stop_tokens, params.stop_token_count);

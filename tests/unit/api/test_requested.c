@@ -161,6 +161,26 @@ Test(requested, a_negative_prompt_changes_the_answer, .timeout = 60)
     server_stop(&server);
 }
 
+Test(requested, a_negative_prompt_counts_where_the_model_asks_for_guidance, .timeout = 60)
+{
+    struct server server = server_start(2, 2);
+    static const char format[] = "{\"prompt\":\"The little dog\",\"max_tokens\":16,"
+                                 "\"ignore_eos\":true,\"negative_prompt\":\"He was sad.\"%s}";
+    char body[256];
+    snprintf(body, sizeof body, format, ",\"cfg_scale\":3");
+    json_t *asked = server_ask(&server, API_COMPLETIONS, body);
+    snprintf(body, sizeof body, format, "");
+    json_t *plain = server_ask(&server, API_COMPLETIONS, body);
+    server.api->generation.cfg_scale = 3;
+    json_t *by_default = server_ask(&server, API_COMPLETIONS, body);
+    cr_expect_str_eq(text_at(by_default, "choices[0].text"), text_at(asked, "choices[0].text"));
+    cr_expect_str_neq(text_at(by_default, "choices[0].text"), text_at(plain, "choices[0].text"));
+    json_decref(asked);
+    json_decref(plain);
+    json_decref(by_default);
+    server_stop(&server);
+}
+
 static void expect_refused(struct server *server, const char *body, const char *code,
                            const char *param)
 {
