@@ -14,11 +14,6 @@
 
 enum { BIAS_MOST = 100 };
 
-static size_t allowed_words(const struct api *api)
-{
-    return ((size_t)api->config.embedding_rows + 31) / 32;
-}
-
 /* The id that a key like "50256" writes; -1 for anything else. */
 static int64_t parse_id(const char *key)
 {
@@ -85,7 +80,8 @@ static int read_allowed(struct decode_params *params, const struct api *api, con
     if (!array) {
         return 0;
     }
-    uint32_t *allowed = arena_alloc(arena, allowed_words(api) * sizeof *allowed);
+    uint32_t *allowed =
+        arena_alloc(arena, decode_allowed_words(api->config.embedding_rows) * sizeof *allowed);
     if (!allowed) {
         return api_error_out_of_memory(err);
     }
@@ -177,7 +173,9 @@ int adjustments_copy(struct decode_params *params, const struct api *api, struct
     const void *biases = params->biases, *allowed = params->allowed;
     const void *negative = params->negative_prompt;
     if (copy_array(&biases, (size_t)params->bias_count * sizeof *params->biases, arena) ||
-        copy_array(&allowed, allowed_words(api) * sizeof *params->allowed, arena) ||
+        copy_array(&allowed,
+                   decode_allowed_words(api->config.embedding_rows) * sizeof *params->allowed,
+                   arena) ||
         copy_array(&negative,
                    (size_t)params->negative_prompt_length * sizeof *params->negative_prompt,
                    arena) ||

@@ -190,7 +190,7 @@ static int exclude_banned_words(const struct engine *engine, struct request *req
                                 struct error *err)
 {
     const struct decode_params *params = &request->params;
-    size_t words = ((size_t)engine->model->config.embedding_rows + 31) / 32;
+    size_t words = decode_allowed_words(engine->model->config.embedding_rows);
     uint32_t *allowed = arena_alloc(&request->arena, words * sizeof *allowed);
     if (allowed == NULL)
         return error_set(err, ERROR_MEMORY,
