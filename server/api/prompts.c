@@ -98,11 +98,46 @@ static int check_least(const struct api *api, size_t bytes, unsigned flags, int3
         param, bytes, least, context);
 }
 
+/* More than a token of running text has, and a number of tokens that no cut can halve. */
+enum { SAMPLE_BYTES_PER_TOKEN = 16, SAMPLE_CONTEXTS = 2 };
+
+/*
+ * For texts within that bound, and tokenizers without one: refuses a text whose beginning alone is
+ * far too long. Where it is not, the whole decides.
+ */
+static int check_sample(const struct api *api, const char *text, size_t length, unsigned flags,
+                        int32_t context, const char *param, struct api_error *err)
+{
+    size_t sample = (size_t)context * SAMPLE_BYTES_PER_TOKEN;
+    if (length / 2 < sample) {
+        return 0;
+    }
+    while (sample > 0 && ((unsigned char)text[sample] & 0xC0) == 0x80) {
+        sample--; /* to a character's begin */
+    }
+    struct token_list ids = {0};
+    int code = tokenizer_encode(api->tokenizer, text, sample, flags, &ids, NULL);
+    size_t count = code || ids.failed ? 0 : ids.count;
+    token_list_free(&ids);
+    if (count < (size_t)context * SAMPLE_CONTEXTS) {
+        return 0;
+    }
+    return api_error_refuse(err, "context_length_exceeded", param,
+                            "%s has %zu bytes, of which the first %zu are %zu tokens, but the "
+                            "context holds %" PRId32 ", answer included; shorten it",
+                            param, length, sample, count, context);
+}
+
 static int read_text(struct token_list *out, const struct api *api, const json_t *text,
                      unsigned flags, const char *param, struct api_error *err)
 {
     size_t length = json_string_length(text);
-    int code = check_least(api, length, flags, api->config.max_positions, param, err);
+    int32_t context = api->config.max_positions;
+    int code = check_least(api, length, flags, context, param, err);
+    if (!code) {
+        code = check_sample(api, json_string_value(text), length, flags & TOKENIZER_MATCH_ADDED,
+                            context, param, err);
+    }
     if (code) {
         return code;
     }
@@ -353,6 +388,10 @@ static int render(struct token_list *out, const struct api *api,
         prompts_encode_failed(err, &cause, param);
     } else {
         code = check_least(api, count_said(&segments), 0, context, param, err);
+    }
+    if (!code) { /* matching added tokens in all of it gives no more tokens than there are */
+        code =
+            check_sample(api, text.data, text.length, TOKENIZER_MATCH_ADDED, context, param, err);
     }
     if (!code) {
         code = tokenizer_encode_segments(api->tokenizer, text.data ? text.data : "", text.length,

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/error.h"
 #include "server/api/fields.h"
 #include "tests/unit/api/support.h"
 
@@ -407,6 +408,31 @@ Test(requests, a_text_far_too_long_is_refused_by_its_bytes)
         expect(forms[i].endpoint, body, 400, "context_length_exceeded", forms[i].param,
                "50000 bytes, which are at least ");
     }
+}
+
+/* LLaDA's tokenizer keeps what its pattern finds and nothing else: its texts have no bound. */
+Test(requests, a_text_whose_beginning_is_too_long_is_refused_by_it)
+{
+    struct api *api = support_api();
+    struct tokenizer *tokenizer;
+    struct error cause = {0};
+    json_decref(support_refuse(API_COMPLETIONS, "{}").body); /* sets the api up */
+    cr_assert_eq(
+        tokenizer_load(&tokenizer, "build/fixtures/tokenizers/llada_like.tokenizer.json", &cause),
+        0, "%s", cause.message);
+    cr_assert_eq(tokenizer_least_tokens(tokenizer, 1 << 20, 0), 0);
+    api->tokenizer = tokenizer;
+    struct buffer body = {0};
+    buffer_append_text(&body, "{\"prompt\":\"");
+    for (int k = 0; k < CONTEXT * 6; k++) {
+        buffer_append_text(&body, "\xc3\xa9 a, b");
+    }
+    buffer_append_text(&body, "\"}");
+    buffer_append_char(&body, '\0');
+    expect(API_COMPLETIONS, body.data, 400, "context_length_exceeded", "prompt",
+           "of which the first ");
+    buffer_free(&body);
+    tokenizer_free(tokenizer);
 }
 
 Test(requests, messages_are_checked)
