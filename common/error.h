@@ -17,6 +17,7 @@ enum error_code {
     ERROR_UNAVAILABLE = -6, /* not now: draining or stopped */
     ERROR_NO_DEVICE = -7,   /* the asked-for device is not there */
     ERROR_DEVICE_LOST = -8, /* the device failed while running */
+    ERROR_INTERNAL = -9,    /* what was computed cannot be used; nobody's input is to blame */
 };
 
 struct error {

@@ -14,11 +14,6 @@
 
 enum { BIAS_MOST = 100 };
 
-static size_t allowed_words(const struct api *api)
-{
-    return ((size_t)api->config.embedding_rows + 31) / 32;
-}
-
 /* The id that a key like "50256" writes; -1 for anything else. */
 static int64_t parse_id(const char *key)
 {
@@ -85,7 +80,8 @@ static int read_allowed(struct decode_params *params, const struct api *api, con
     if (!array) {
         return 0;
     }
-    uint32_t *allowed = arena_alloc(arena, allowed_words(api) * sizeof *allowed);
+    uint32_t *allowed =
+        arena_alloc(arena, decode_allowed_words(api->config.embedding_rows) * sizeof *allowed);
     if (!allowed) {
         return api_error_out_of_memory(err);
     }
@@ -137,8 +133,9 @@ int adjustments_read(struct decode_params *params, const struct api *api, const 
     params->presence_penalty = (float)fields_number(body, "presence_penalty", 0);
     params->frequency_penalty = (float)fields_number(body, "frequency_penalty", 0);
     params->repetition_penalty = (float)fields_number(body, "repetition_penalty", 1);
-    params->logits_eos_inf = fields_boolean(body, "logits_eos_inf", false);
-    params->confidence_eos_eot_inf = fields_boolean(body, "confidence_eos_eot_inf", false);
+    params->logits_eos_inf = fields_boolean(body, "logits_eos_inf", params->logits_eos_inf);
+    params->confidence_eos_eot_inf =
+        fields_boolean(body, "confidence_eos_eot_inf", params->confidence_eos_eot_inf);
     int code = read_biases(params, api, fields_get(body, "logit_bias"), arena, err);
     if (!code) {
         code = read_allowed(params, api, fields_get(body, "allowed_token_ids"), arena, err);
@@ -176,7 +173,9 @@ int adjustments_copy(struct decode_params *params, const struct api *api, struct
     const void *biases = params->biases, *allowed = params->allowed;
     const void *negative = params->negative_prompt;
     if (copy_array(&biases, (size_t)params->bias_count * sizeof *params->biases, arena) ||
-        copy_array(&allowed, allowed_words(api) * sizeof *params->allowed, arena) ||
+        copy_array(&allowed,
+                   decode_allowed_words(api->config.embedding_rows) * sizeof *params->allowed,
+                   arena) ||
         copy_array(&negative,
                    (size_t)params->negative_prompt_length * sizeof *params->negative_prompt,
                    arena) ||

@@ -28,7 +28,7 @@ struct api_decode_defaults {
 struct call_registry;
 
 struct api {
-    struct engine *engine;
+    struct engine *engine;       /* NULL: bodies can be checked, but nothing submitted */
     struct call_registry *calls; /* that run; NULL: none can be cancelled by its id */
     const struct tokenizer *tokenizer;
     const struct chat_template *chat_template; /* NULL: chat requests are a 400 */

@@ -78,7 +78,7 @@ enum api_state api_call_poll(struct api_call *call)
         struct choice *choice = &reply->choices[i];
         choice_refresh(reply, choice);
         if (choice_failed(reply, choice)) {
-            choice_failure(choice, &call->error);
+            choice_failure(reply, choice, &call->error);
             api_call_cancel(call);
             call_set_error_answer(call);
             return call->state;

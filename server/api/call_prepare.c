@@ -11,7 +11,6 @@
 #include "server/api/parameters.h"
 #include "server/api/prompts.h"
 #include "server/api/tokens.h"
-#include "server/engine/kv_pages.h"
 
 static int parse(json_t **out, const char *body, size_t length, struct api_error *err)
 {
@@ -118,12 +117,52 @@ static int set_echo(struct api_call *call, struct choice *choice, const json_t *
     return choice->echo ? 0 : api_error_out_of_memory(&call->error);
 }
 
+static const char *prompt_field(const struct api_call *call)
+{
+    return call->reply.endpoint == API_CHAT_COMPLETIONS ? "messages" : "prompt";
+}
+
+/* parameters_fit, and the prompt by its field where it is too long. */
+static int fit(struct decode_params *out, struct api_call *call, const struct prompt_list *prompts,
+               size_t index)
+{
+    struct api_error *err = &call->error;
+    int code = parameters_fit(out, &call->reply.parameters, call->reply.api,
+                              (int32_t)prompts->items[index].count, err);
+    if (code && !err->param[0]) {
+        snprintf(err->param, sizeof err->param, prompts->count > 1 ? "%s[%zu]" : "%s",
+                 prompt_field(call), index);
+    }
+    return code;
+}
+
+/* Before anything is made for each of them: more can never run and wait. */
+static int check_count(struct api_call *call, int32_t count)
+{
+    if (!call->reply.api->engine) {
+        return 0;
+    }
+    struct engine_counters counters = engine_counters_read(call->reply.api->engine);
+    int32_t most = counters.max_sequences + counters.queue_limit;
+    if (count <= most) {
+        return 0;
+    }
+    return api_error_refuse(&call->error, "invalid_value", "n",
+                            "n times the prompts is %" PRId32 ", but at most %" PRId32
+                            " answers can run and wait here; ask for fewer",
+                            count, most);
+}
+
 static int create_choices(struct api_call *call, const struct prompt_list *prompts,
                           const json_t *body)
 {
     struct reply *reply = &call->reply;
     int32_t each = reply->parameters.choices;
     int32_t count = each * (int32_t)prompts->count;
+    int code = check_count(call, count);
+    if (code) {
+        return code;
+    }
     call->requests = arena_alloc(&call->arena, (size_t)count * sizeof *call->requests);
     call->wakers = arena_alloc(&call->arena, (size_t)count * sizeof *call->wakers);
     if (!call->requests || !call->wakers || reply_create_choices(reply, count, &call->arena)) {
@@ -132,8 +171,7 @@ static int create_choices(struct api_call *call, const struct prompt_list *promp
     for (int32_t i = 0; i < count; i++) {
         const struct token_list *prompt = &prompts->items[i / each];
         struct decode_params params;
-        int code = parameters_fit(&params, &reply->parameters, reply->api, (int32_t)prompt->count,
-                                  &call->error);
+        code = fit(&params, call, prompts, (size_t)(i / each));
         if (!code) {
             code = create_choice(call, i, prompt, &params, i % each);
         }
@@ -151,6 +189,9 @@ static int create_choices(struct api_call *call, const struct prompt_list *promp
 static int read_negative_prompt(struct api_call *call, const json_t *body)
 {
     struct decode_params *params = &call->reply.parameters.decode;
+    if (params->cfg_scale <= 0) { /* without guidance nobody looks at it */
+        return 0;
+    }
     struct token_list ids = {0};
     int code =
         prompts_read_negative(&ids, call->reply.api, call->reply.endpoint, body, &call->error);
@@ -176,10 +217,11 @@ static int read_prompts(struct api_call *call, const json_t *body)
                                 each, api->max_choices);
     }
     struct prompt_list prompts = {0};
-    int code = call->reply.endpoint == API_CHAT_COMPLETIONS
-                   ? prompts_read_messages(&prompts, api, body, &call->error)
-                   : prompts_read_raw(&prompts, api, body, (size_t)(api->max_choices / each),
-                                      &call->error);
+    int code =
+        call->reply.endpoint == API_CHAT_COMPLETIONS
+            ? prompts_read_messages(&prompts, api, body, api->config.max_positions, &call->error)
+            : prompts_read_raw(&prompts, api, body, (size_t)(api->max_choices / each),
+                               &call->error);
     if (!code) {
         code = read_negative_prompt(call, body);
     }
@@ -225,61 +267,63 @@ int call_read_body(struct api_call *call, const char *body, size_t length)
     return code;
 }
 
-static int64_t pages_needed(const struct request *request)
-{
-    return (int64_t)kv_pages_needed(request_canvas_length(request)) +
-           kv_pages_needed(request_partner_length(request));
-}
-
-/*
- * What the engine found wrong with a request whose fields were all in range: no token is left to
- * choose, or the canvas is too long for this server.
- */
-static void name_invalid(struct api_error *err, const struct request *request,
-                         const struct engine_counters *counters)
+/* The field that holds what the engine refused; "" where no field does. */
+static const char *faulty_field(const struct api_call *call, const struct request *request)
 {
     const struct decode_params *params = &request->params;
-    if (pages_needed(request) <= counters->kv_pages_total &&
-        (params->allowed || params->banned_word_count > 0)) {
-        snprintf(err->param, sizeof err->param,
-                 params->allowed ? "allowed_token_ids" : "bad_words");
-    } else {
-        err->code = "context_length_exceeded";
+    switch (request->fault) {
+    case REQUEST_FAULT_LENGTH:
+        return call->reply.parameters.max_tokens_asked ? "max_tokens" : prompt_field(call);
+    case REQUEST_FAULT_CHOICES:
+        return "n";
+    case REQUEST_FAULT_PENALTIES:
+        return "repetition_penalty";
+    case REQUEST_FAULT_BIASES:
+        return "logit_bias";
+    case REQUEST_FAULT_BANNED_WORDS:
+        return "bad_words";
+    case REQUEST_FAULT_NO_TOKEN:
+        return params->allowed                 ? "allowed_token_ids"
+               : params->banned_word_count > 0 ? "bad_words"
+                                               : "logit_bias";
+    case REQUEST_FAULT_NONE:
+    case REQUEST_FAULT_STOP_TOKENS: /* they are the model's, not the client's */
+        break;
+    }
+    return "";
+}
+
+static void name_fault(struct api_call *call)
+{
+    for (int32_t i = 0; i < call->reply.choice_count; i++) {
+        const struct request *request = call->requests[i];
+        if (request->fault == REQUEST_FAULT_NONE) {
+            continue;
+        }
+        snprintf(call->error.param, sizeof call->error.param, "%s", faulty_field(call, request));
+        if (request->fault == REQUEST_FAULT_LENGTH) {
+            call->error.code = "context_length_exceeded";
+        }
+        return;
     }
 }
 
-static int submit_choice(struct api_call *call, int32_t index)
+/* All choices or none: a client never gets a 429 while some of its choices already run. */
+static int submit(struct api_call *call)
 {
     struct engine *engine = call->reply.api->engine;
     pthread_mutex_lock(&call->gate);
     bool cancelled = call->cancelled;
-    call->submitted += cancelled ? 0 : 1;
+    call->submitted = cancelled ? 0 : call->reply.choice_count;
     pthread_mutex_unlock(&call->gate);
     struct error cause = {.code = ERROR_UNAVAILABLE};
-    int code = cancelled ? ERROR_UNAVAILABLE : engine_submit(engine, call->requests[index], &cause);
+    int code = cancelled
+                   ? ERROR_UNAVAILABLE
+                   : engine_submit_all(engine, call->requests, call->reply.choice_count, &cause);
     if (code) {
         struct engine_counters counters = engine_counters_read(engine);
         api_error_from(&call->error, &cause, &counters);
-        if (code == ERROR_INVALID) {
-            name_invalid(&call->error, call->requests[index], &counters);
-        }
-    }
-    return code;
-}
-
-static int submit(struct api_call *call)
-{
-    struct engine_counters counters = engine_counters_read(call->reply.api->engine);
-    int32_t most = counters.max_sequences + counters.queue_limit;
-    if (call->reply.choice_count > most) {
-        return api_error_refuse(&call->error, "invalid_value", "n",
-                                "n times the prompts is %" PRId32 ", but at most %" PRId32
-                                " answers can run and wait here; ask for fewer",
-                                call->reply.choice_count, most);
-    }
-    int code = 0;
-    for (int32_t i = 0; !code && i < call->reply.choice_count; i++) {
-        code = submit_choice(call, i);
+        name_fault(call);
     }
     return code;
 }

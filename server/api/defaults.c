@@ -1,5 +1,6 @@
 #include "server/api/defaults.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "server/api/api.h"
@@ -26,6 +27,11 @@ static float first_number(double configured, double generation, float otherwise)
 {
     /* A comparison with NAN is false. */
     return configured >= 0 ? (float)configured : generation >= 0 ? (float)generation : otherwise;
+}
+
+static bool said_or(int32_t generation, bool otherwise)
+{
+    return generation >= 0 ? generation != 0 : otherwise;
 }
 
 /* A default that this build lacks counts as not said. */
@@ -90,13 +96,19 @@ struct decode_params defaults_read(const struct api *api)
     params.selection = default_selection(api, family->selection);
     params.threshold =
         first_number(configured->threshold, generation->threshold, family->threshold);
-    params.factor = 1;
+    params.factor = first_number(NAN, generation->factor, 1);
     params.cache = default_cache(api, family->cache);
     params.steps = first_integer(configured->steps, generation->steps, 0);
     params.temperature = first_number(configured->temperature, generation->temperature, 0);
     params.top_k = first_integer(configured->top_k, generation->top_k, 0);
     params.top_p = first_number(configured->top_p, generation->top_p, 1);
-    params.eos_early_stop = true;
+    params.min_p = first_number(NAN, generation->min_p, 0);
+    params.cfg_scale = first_number(NAN, generation->cfg_scale, 0);
+    params.refresh_interval = first_integer(-1, generation->refresh_interval, 0);
+    params.eos_early_stop = said_or(generation->eos_early_stop, true);
+    params.ignore_eos = said_or(generation->ignore_eos, false);
+    params.logits_eos_inf = said_or(generation->logits_eos_inf, false);
+    params.confidence_eos_eot_inf = said_or(generation->confidence_eos_eot_inf, false);
     set_stop_tokens(&params, api);
     return params;
 }

@@ -294,7 +294,7 @@ int events_next(struct reply *reply, struct buffer *out)
         }
         if (choice_failed(reply, choice)) {
             struct api_error failure;
-            choice_failure(choice, &failure);
+            choice_failure(reply, choice, &failure);
             buffer_append_text(out, "data: ");
             api_error_append(out, &failure);
             buffer_append_text(out, "\n\n");

@@ -9,6 +9,8 @@
 #include "common/json.h"
 #include "server/api/api_error.h"
 #include "server/api/json_writer.h"
+#include "server/api/nested_fields.h"
+#include "server/model/config.h"
 
 #define BOTH     FIELD_BOTH
 #define CHAT     FIELD_CHAT
@@ -43,24 +45,24 @@ static const struct field table[] = {
     {"logprobs", CHAT, BOOLEAN, .built = true, .kind = SAMPLING},
     {"logprobs", TEXT, INTEGER, .min = 0, .max = 20, .built = true},
     {"top_logprobs", CHAT, INTEGER, .min = 0, .max = 20, .built = true, .kind = SAMPLING},
+    {"top_logprobs", TEXT, INTEGER, .min = 0, .max = 20, .neutral = "[0]"},
     {"echo", TEXT, BOOLEAN, .built = true},
-    {"suffix", TEXT, STRING, .neutral = "[\"\"]"},
+    {"suffix", BOTH, STRING, .neutral = "[\"\"]"},
     {"logit_bias", BOTH, OBJECT, .built = true, .kind = SAMPLING},
     {"presence_penalty", BOTH, NUMBER, .min = -2, .max = 2, .built = true, .kind = SAMPLING},
     {"frequency_penalty", BOTH, NUMBER, .min = -2, .max = 2, .built = true, .kind = SAMPLING},
-    {"repetition_penalty", BOTH, NUMBER, .min = 0, .max = 100, .above_min = true, .built = true,
-     .kind = SAMPLING},
+    {"repetition_penalty", BOTH, NUMBER, .min = 0.01, .max = 100, .built = true, .kind = SAMPLING},
     {"response_format", BOTH, OBJECT, .built = true},
-    {"tools", CHAT, ARRAY, .neutral = "[[]]"},
-    {"tool_choice", CHAT, STRING | OBJECT, .neutral = "[\"none\",\"auto\"]"},
+    {"tools", BOTH, ARRAY, .neutral = "[[]]"},
+    {"tool_choice", BOTH, STRING | OBJECT, .neutral = "[\"none\",\"auto\"]"},
     {"prediction", BOTH, OBJECT, .built = false},
     {"user", BOTH, STRING, .built = true},
     {"metadata", BOTH, OBJECT, .built = true},
     /* Without effect; best_of has to be n */
-    {"best_of", TEXT, INTEGER, .min = 1, .max = 128, .built = true},
+    {"best_of", BOTH, INTEGER, .min = 1, .max = 128, .built = true},
     {"store", BOTH, BOOLEAN, .built = true},
     {"service_tier", BOTH, STRING, .built = true},
-    {"parallel_tool_calls", CHAT, BOOLEAN, .built = true},
+    {"parallel_tool_calls", BOTH, BOOLEAN, .built = true},
     /* Diffusion */
     {"diffusing", BOTH, BOOLEAN, .built = true},
     {"diffusing_mask", BOTH, STRING, .min = 0, .max = 64, .built = true},
@@ -71,15 +73,13 @@ static const struct field table[] = {
     {"confidence_threshold", BOTH, NUMBER, .min = 0, .max = 1, .neutral = "[0]"},
     {"max_polish_rounds", BOTH, INTEGER, .min = 0, .max = INT32_MAX, .neutral = "[0]"},
     {"selection", BOTH, STRING,
-     .words = " steps threshold threshold_floor factor maskgit_plus margin entropy origin "
-              "sequential entropy_bound random ",
-     .built_words = " steps threshold factor random "},
+     .words = generation_selections, .built_words = " steps threshold factor random "},
     {"threshold", BOTH, NUMBER, .min = 0, .max = 1, .built = true},
     {"factor", BOTH, NUMBER, .min = 0, .max = 1e6, .built = true},
     {"eps", BOTH, NUMBER, .min = 0, .max = 1},
     {"entropy_bound", BOTH, NUMBER, .min = 0, .max = 1e6},
     {"block_length", BOTH, INTEGER, .min = 1, .max = INT32_MAX, .built = true},
-    {"cache", BOTH, STRING, .words = " none prefix dual vicinity exact ",
+    {"cache", BOTH, STRING, .words = generation_caches,
      .built_words = " none prefix dual "},
     {"vicinity", BOTH, INTEGER, .min = 0, .max = INT32_MAX, .neutral = "[0]"},
     {"refresh_interval", BOTH, INTEGER, .min = 0, .max = INT32_MAX, .built = true},
@@ -147,22 +147,25 @@ static bool in_range(const struct field *field, const json_t *value)
     double measure = json_is_string(value)  ? (double)json_string_length(value)
                      : json_is_array(value) ? (double)json_array_size(value)
                                             : json_number_value(value);
-    return (field->above_min ? measure > field->min : measure >= field->min) &&
+    /* Numbers are computed with as floats: one that becomes 0 there is 0. */
+    return (field->above_min ? (float)measure > (float)field->min : measure >= field->min) &&
            measure <= field->max;
 }
 
-/* Whether `words` (" a b ") holds this string as a whole word. */
-static bool is_word(const char *words, const json_t *value)
+bool fields_is_word(const char *words, const char *text, size_t length)
 {
     char word[64];
-    const char *text = json_string_value(value);
-    size_t length = json_string_length(value);
     if (length == 0 || length > sizeof word - 3 || memchr(text, '\0', length) ||
         memchr(text, ' ', length)) {
         return false;
     }
     snprintf(word, sizeof word, " %s ", text);
     return strstr(words, word) != NULL;
+}
+
+static bool is_word(const char *words, const json_t *value)
+{
+    return fields_is_word(words, json_string_value(value), json_string_length(value));
 }
 
 /* "one of a, b, c" into out. */
@@ -269,18 +272,20 @@ static const struct field *find(const char *name, enum api_endpoint endpoint)
     return NULL;
 }
 
-int fields_check(const json_t *body, enum api_endpoint endpoint, bool strict, struct api_error *err)
+int fields_check(json_t *body, enum api_endpoint endpoint, bool strict, struct api_error *err)
 {
     const char *name;
+    void *next;
     json_t *value;
-    json_object_foreach((json_t *)body, name, value)
+    json_object_foreach_safe(body, next, name, value)
     {
         const struct field *field = find(name, endpoint);
-        if (!field && strict) {
+        if (!field && strict && !json_is_null(value)) {
             return api_error_refuse(err, "unsupported_parameter", name,
                                     "%.100s is not a field of this endpoint; leave it out", name);
         }
         if (!field || json_is_null(value)) {
+            json_object_del(body, name);
             continue;
         }
         int code = check_field(field, value, err);
@@ -288,7 +293,7 @@ int fields_check(const json_t *body, enum api_endpoint endpoint, bool strict, st
             return code;
         }
     }
-    return 0;
+    return strict ? nested_fields_check(body, err) : 0;
 }
 
 const json_t *fields_get(const json_t *body, const char *name)

@@ -53,10 +53,14 @@ const struct field *fields_table(size_t *count);
 
 /*
  * Checks every member of a body: types, ranges, and that nothing is asked for that this build does
- * not carry out. null is absent. Unknown members are refused only where `strict`.
+ * not carry out. Members that are null or no fields of this endpoint are taken out, so that whoever
+ * reads the body afterwards finds only what was checked. Where `strict`, unknown members are
+ * refused, those of nested objects too.
  */
-int fields_check(const json_t *body, enum api_endpoint endpoint, bool strict,
-                 struct api_error *err);
+int fields_check(json_t *body, enum api_endpoint endpoint, bool strict, struct api_error *err);
+
+/* Whether `words` (" a b ") holds this text as a whole word. */
+bool fields_is_word(const char *words, const char *text, size_t length);
 
 /* Members of a checked body; NULL or `absent` where absent or null. */
 const json_t *fields_get(const json_t *body, const char *name);

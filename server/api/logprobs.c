@@ -1,5 +1,6 @@
 #include "server/api/logprobs.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -87,6 +88,7 @@ static void append_chat(struct buffer *out, const struct list *list)
 {
     const struct draft *draft = &list->choice->draft;
     const struct tokenizer *tokenizer = list->reply->api->tokenizer;
+    assert(list->begin >= 0); /* a chat echoes no prompt: fields.c has echo for completions alone */
     buffer_append_text(out, "{\"content\":[");
     for (int32_t position = list->begin; position < list->end; position++) {
         buffer_append_text(out, position > list->begin ? ",{" : "{");

@@ -5,6 +5,7 @@
 #include "server/api/api.h"
 #include "server/api/fields.h"
 #include "server/api/json_writer.h"
+#include "server/api/parameters.h"
 #include "server/model/config.h"
 
 static void append_sampling_parameters(struct buffer *out)
@@ -38,7 +39,8 @@ static void append_model(struct buffer *out, const struct api *api)
     buffer_append_text(out, ",\"context_length\":");
     json_write_integer(out, api->config.max_positions);
     buffer_append_text(out, ",\"max_output_length\":");
-    json_write_integer(out, api->config.max_positions - 1); /* a prompt has at least one token */
+    /* A prompt has at least one token. */
+    json_write_integer(out, parameters_answer_limit(api, 1, -1));
     buffer_append_text(out, ",\"input_modalities\":[\"text\"],\"output_modalities\":[\"text\"],"
                             "\"supported_endpoints\":[");
     buffer_append_text(out, api->chat_template ? "\"/v1/chat/completions\"," : "");

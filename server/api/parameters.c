@@ -89,15 +89,16 @@ static int read_decode(struct api_parameters *out, const struct api *api, const 
     params->block_length = (int32_t)fields_integer(body, "block_length", params->block_length);
     params->threshold = (float)fields_number(body, "threshold", params->threshold);
     params->factor = (float)fields_number(body, "factor", params->factor);
-    params->refresh_interval = (int32_t)fields_integer(body, "refresh_interval", 0);
+    params->refresh_interval =
+        (int32_t)fields_integer(body, "refresh_interval", params->refresh_interval);
     params->temperature = (float)fields_number(body, "temperature", params->temperature);
     params->top_p = (float)fields_number(body, "top_p", params->top_p);
     params->min_p = (float)fields_number(body, "min_p", params->min_p);
     int64_t top_k = fields_integer(body, "top_k", params->top_k);
     params->top_k = top_k < 0 ? 0 : (int32_t)top_k; /* -1 is another way to say off */
-    params->cfg_scale = (float)fields_number(body, "cfg_scale", 0);
-    params->eos_early_stop = fields_boolean(body, "eos_early_stop", true);
-    params->ignore_eos = fields_boolean(body, "ignore_eos", false);
+    params->cfg_scale = (float)fields_number(body, "cfg_scale", params->cfg_scale);
+    params->eos_early_stop = fields_boolean(body, "eos_early_stop", params->eos_early_stop);
+    params->ignore_eos = fields_boolean(body, "ignore_eos", params->ignore_eos);
     cache_mode_from_name(fields_string(body, "cache", cache_mode_name(params->cache)),
                          &params->cache);
     params->seed =
@@ -211,32 +212,57 @@ int parameters_read(struct api_parameters *out, const struct api *api, const jso
     return code ? code : adjustments_read(&out->decode, api, body, arena, err);
 }
 
+int32_t parameters_answer_limit(const struct api *api, int32_t prompt_length,
+                                int32_t partner_prompt_length)
+{
+    if (api->engine) {
+        return engine_answer_limit(api->engine, prompt_length, partner_prompt_length);
+    }
+    int32_t longest = prompt_length > partner_prompt_length ? prompt_length : partner_prompt_length;
+    return longest < api->config.max_positions ? api->config.max_positions - longest : 0;
+}
+
+/* Of the prompt, or of the negative prompt, which takes its place in guidance. */
+static int check_length(const struct api_parameters *parameters, const struct api *api,
+                        int32_t prompt_length, struct api_error *err)
+{
+    const struct decode_params *params = &parameters->decode;
+    int32_t context = api->config.max_positions;
+    bool negative = params->negative_prompt_length > prompt_length;
+    const char *longest = negative ? "negative_prompt" : "the prompt";
+    int32_t length = negative ? params->negative_prompt_length : prompt_length;
+    if (length >= context) {
+        return api_error_refuse(err, "context_length_exceeded", negative ? longest : NULL,
+                                "%s has %" PRId32 " tokens, but the context holds %" PRId32
+                                ", answer included; shorten it",
+                                longest, length, context);
+    }
+    if (parameters->max_tokens_asked && params->max_tokens > context - length) {
+        return api_error_refuse(
+            err, "context_length_exceeded", "max_tokens",
+            "%s has %" PRId32 " tokens and max_tokens is %" PRId32 ", together %" PRId64
+            ", but the context holds %" PRId32 "; shorten it or lower max_tokens",
+            longest, length, params->max_tokens, (int64_t)length + params->max_tokens, context);
+    }
+    return 0;
+}
+
 int parameters_fit(struct decode_params *out, const struct api_parameters *parameters,
                    const struct api *api, int32_t prompt_length, struct api_error *err)
 {
-    int32_t context = api->config.max_positions;
+    int code = check_length(parameters, api, prompt_length, err);
+    if (code) {
+        return code;
+    }
     *out = parameters->decode;
-    const char *longest = "the prompt";
-    if (out->negative_prompt_length > prompt_length) { /* it takes the prompt's place in guidance */
-        longest = "negative_prompt";
-        prompt_length = out->negative_prompt_length;
-    }
-    if (parameters->max_tokens_asked && out->max_tokens > context - prompt_length) {
-        return api_error_refuse(err, "context_length_exceeded", "max_tokens",
-                                "%s has %" PRId32 " tokens and max_tokens is %" PRId32
-                                ", together %" PRId64 ", but the context holds %" PRId32
-                                "; shorten it or lower max_tokens",
-                                longest, prompt_length, out->max_tokens,
-                                (int64_t)prompt_length + out->max_tokens, context);
-    }
-    if (prompt_length >= context) {
-        return api_error_refuse(err, "context_length_exceeded", NULL,
-                                "%s has %" PRId32 " tokens, but the context holds %" PRId32
-                                ", answer included; shorten it",
-                                longest, prompt_length, context);
-    }
-    if (out->max_tokens > context - prompt_length) {
-        out->max_tokens = context - prompt_length;
+    if (!parameters->max_tokens_asked) {
+        int32_t partner = out->negative_prompt ? out->negative_prompt_length
+                          : out->cfg_scale > 0 ? prompt_length
+                                               : -1;
+        int32_t most = parameters_answer_limit(api, prompt_length, partner);
+        if (out->max_tokens > most) {
+            out->max_tokens = most > 0 ? most : 1; /* the engine says what is too small */
+        }
     }
     bool counted = out->selection == SELECTION_STEPS || out->selection == SELECTION_RANDOM;
     if (counted && out->steps == 0) {

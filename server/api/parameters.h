@@ -42,8 +42,16 @@ int parameters_read(struct api_parameters *out, const struct api *api, const jso
                     struct arena *arena, struct api_error *err);
 
 /*
- * The parameters of one prompt: max_tokens within the context. context_length_exceeded where
- * prompt and answer do not fit.
+ * The longest answer that this server can give to a prompt and, with guidance, to its partner's
+ * (-1: no guidance). 0: none.
+ */
+int32_t parameters_answer_limit(const struct api *api, int32_t prompt_length,
+                                int32_t partner_prompt_length);
+
+/*
+ * The parameters of one prompt: a max_tokens that was not asked for is cut to what the server can
+ * run. context_length_exceeded where prompt and answer do not fit the context; param is then
+ * max_tokens, negative_prompt, or empty for the prompt.
  */
 int parameters_fit(struct decode_params *out, const struct api_parameters *parameters,
                    const struct api *api, int32_t prompt_length, struct api_error *err);

@@ -83,12 +83,66 @@ int prompts_encode_failed(struct api_error *err, const struct error *cause, cons
     return code;
 }
 
+/* Refuses a text of so many bytes without encoding it where no text of this length would fit. */
+static int check_least(const struct api *api, size_t bytes, unsigned flags, int32_t context,
+                       const char *param, struct api_error *err)
+{
+    size_t least = tokenizer_least_tokens(api->tokenizer, bytes, flags);
+    if (least < (size_t)context) {
+        return 0;
+    }
+    return api_error_refuse(
+        err, "context_length_exceeded", param,
+        "%s has %zu bytes, which are at least %zu tokens, but the context holds "
+        "%" PRId32 ", answer included; shorten it",
+        param, bytes, least, context);
+}
+
+/* More than a token of running text has, and a number of tokens that no cut can halve. */
+enum { SAMPLE_BYTES_PER_TOKEN = 16, SAMPLE_CONTEXTS = 2 };
+
+/*
+ * For texts within that bound, and tokenizers without one: refuses a text whose beginning alone is
+ * far too long. Where it is not, the whole decides.
+ */
+static int check_sample(const struct api *api, const char *text, size_t length, unsigned flags,
+                        int32_t context, const char *param, struct api_error *err)
+{
+    size_t sample = (size_t)context * SAMPLE_BYTES_PER_TOKEN;
+    if (length / 2 < sample) {
+        return 0;
+    }
+    while (sample > 0 && ((unsigned char)text[sample] & 0xC0) == 0x80) {
+        sample--; /* to a character's begin */
+    }
+    struct token_list ids = {0};
+    int code = tokenizer_encode(api->tokenizer, text, sample, flags, &ids, NULL);
+    size_t count = code || ids.failed ? 0 : ids.count;
+    token_list_free(&ids);
+    if (count < (size_t)context * SAMPLE_CONTEXTS) {
+        return 0;
+    }
+    return api_error_refuse(err, "context_length_exceeded", param,
+                            "%s has %zu bytes, of which the first %zu are %zu tokens, but the "
+                            "context holds %" PRId32 ", answer included; shorten it",
+                            param, length, sample, count, context);
+}
+
 static int read_text(struct token_list *out, const struct api *api, const json_t *text,
                      unsigned flags, const char *param, struct api_error *err)
 {
+    size_t length = json_string_length(text);
+    int32_t context = api->config.max_positions;
+    int code = check_least(api, length, flags, context, param, err);
+    if (!code) {
+        code = check_sample(api, json_string_value(text), length, flags & TOKENIZER_MATCH_ADDED,
+                            context, param, err);
+    }
+    if (code) {
+        return code;
+    }
     struct error cause = {0};
-    int code = tokenizer_encode(api->tokenizer, json_string_value(text), json_string_length(text),
-                                flags, out, &cause);
+    code = tokenizer_encode(api->tokenizer, json_string_value(text), length, flags, out, &cause);
     return code ? prompts_encode_failed(err, &cause, param) : check_encoded(api, out, param, err);
 }
 
@@ -131,6 +185,12 @@ static int read_ids(struct token_list *out, const struct api *api, const json_t 
     if (json_array_size(array) == 0) {
         return api_error_refuse(err, "invalid_value", param,
                                 "%s is an empty array; send at least one token id", param);
+    }
+    if (json_array_size(array) >= (size_t)api->config.max_positions) {
+        return api_error_refuse(err, "context_length_exceeded", param,
+                                "%s has %zu tokens, but the context holds %" PRId32
+                                ", answer included; shorten it",
+                                param, json_array_size(array), api->config.max_positions);
     }
     for (size_t i = 0; i < json_array_size(array); i++) {
         int32_t id;
@@ -218,6 +278,25 @@ static int read_role(enum chat_role *out, const json_t *role, const char *param,
     return api_error_value(err, param, role, "one of system, developer, user, assistant");
 }
 
+/* Why part `index` is none that join_parts takes. */
+static int refuse_part(const json_t *part, const char *param, size_t index, struct api_error *err)
+{
+    const json_t *type = json_object_get(part, "type");
+    char part_param[96];
+    snprintf(part_param, sizeof part_param, "%s[%zu]", param, index);
+    if (!json_is_string(type)) {
+        return api_error_value(err, part_param, part,
+                               "an object with a type, for example {\"type\":\"text\",...}");
+    }
+    if (strcmp(json_string_value(type), "text") != 0) {
+        return api_error_refuse(err, "invalid_value", part_param,
+                                "%s has type %.64s; this model takes parts of type text only",
+                                part_param, json_string_value(type));
+    }
+    return api_error_refuse(err, "invalid_value", part_param, "%s.text is missing or no string",
+                            part_param);
+}
+
 /* The text of an array of content parts, joined, in the arena. */
 static int join_parts(struct chat_message *out, const json_t *parts, const char *param,
                       struct arena *arena, struct api_error *err)
@@ -225,22 +304,10 @@ static int join_parts(struct chat_message *out, const json_t *parts, const char 
     size_t length = 0;
     for (size_t i = 0; i < json_array_size(parts); i++) {
         const json_t *part = json_array_get(parts, i);
-        const json_t *type = json_object_get(part, "type");
+        const char *type = json_string_value(json_object_get(part, "type"));
         const json_t *text = json_object_get(part, "text");
-        char part_param[96];
-        snprintf(part_param, sizeof part_param, "%s[%zu]", param, i);
-        if (!json_is_string(type)) {
-            return api_error_value(err, part_param, part,
-                                   "an object with a type, for example {\"type\":\"text\",...}");
-        }
-        if (strcmp(json_string_value(type), "text") != 0) {
-            return api_error_refuse(err, "invalid_value", part_param,
-                                    "%s has type %.64s; this model takes parts of type text only",
-                                    part_param, json_string_value(type));
-        }
-        if (!json_is_string(text)) {
-            return api_error_refuse(err, "invalid_value", part_param,
-                                    "%s.text is missing or no string", part_param);
+        if (!type || strcmp(type, "text") != 0 || !json_is_string(text)) {
+            return refuse_part(part, param, i, err);
         }
         length += json_string_length(text);
     }
@@ -297,26 +364,48 @@ static int read_message(struct chat_message *out, const json_t *message, size_t 
     return api_error_value(err, param, content, "a string or an array of text parts");
 }
 
+/* Bytes of a rendered chat that its messages said; the rest is the template's. */
+static size_t count_said(const struct text_segment_list *segments)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < segments->count; i++) {
+        const struct text_segment *segment = &segments->items[i];
+        bytes += segment->trusted ? 0 : segment->end - segment->begin;
+    }
+    return bytes;
+}
+
 static int render(struct token_list *out, const struct api *api,
-                  const struct chat_message *messages, size_t count, const char *param,
-                  struct api_error *err)
+                  const struct chat_message *messages, size_t count, int32_t context,
+                  const char *param, struct api_error *err)
 {
     struct buffer text = {0};
     struct text_segment_list segments = {0};
     struct error cause = {0};
     int code =
         chat_template_render(api->chat_template, messages, count, true, &text, &segments, &cause);
+    if (code) {
+        prompts_encode_failed(err, &cause, param);
+    } else {
+        code = check_least(api, count_said(&segments), 0, context, param, err);
+    }
+    if (!code) { /* matching added tokens in all of it gives no more tokens than there are */
+        code =
+            check_sample(api, text.data, text.length, TOKENIZER_MATCH_ADDED, context, param, err);
+    }
     if (!code) {
         code = tokenizer_encode_segments(api->tokenizer, text.data ? text.data : "", text.length,
                                          segments.items, segments.count, out, &cause);
+        code =
+            code ? prompts_encode_failed(err, &cause, param) : check_encoded(api, out, param, err);
     }
     buffer_free(&text);
     text_segment_list_free(&segments);
-    return code ? prompts_encode_failed(err, &cause, param) : check_encoded(api, out, param, err);
+    return code;
 }
 
 int prompts_read_messages(struct prompt_list *out, const struct api *api, const json_t *body,
-                          struct api_error *err)
+                          int32_t context, struct api_error *err)
 {
     const json_t *array = fields_get(body, "messages");
     if (!array) {
@@ -341,7 +430,7 @@ int prompts_read_messages(struct prompt_list *out, const struct api *api, const 
         code = read_message(&messages[i], json_array_get(array, i), i, &arena, err);
     }
     if (!code) {
-        code = render(&out->items[0], api, messages, count, "messages", err);
+        code = render(&out->items[0], api, messages, count, context, "messages", err);
     }
     arena_free(&arena);
     return code;
@@ -352,12 +441,12 @@ int prompts_read_negative(struct token_list *out, const struct api *api, enum ap
 {
     static const char param[] = "negative_prompt";
     const json_t *text = fields_get(body, param);
-    if (json_string_length(text) == 0 || fields_number(body, "cfg_scale", 0) <= 0) {
+    if (json_string_length(text) == 0) {
         return 0;
     }
     if (endpoint == API_COMPLETIONS) {
         return read_text(out, api, text, TOKENIZER_POST_PROCESS, param, err);
     }
     struct chat_message message = {CHAT_USER, json_string_value(text), json_string_length(text)};
-    return render(out, api, &message, 1, param, err);
+    return render(out, api, &message, 1, api->config.max_positions, param, err);
 }

@@ -24,7 +24,8 @@ void prompt_list_free(struct prompt_list *list);
 
 /*
  * `prompt`: at most max_prompts of them. Added tokens are matched in text and the post-processor
- * applies. The mask id and ids that tokenizer or model lack are refused.
+ * applies. The mask id and ids that tokenizer or model lack are refused, and so is what is surely
+ * too long for the context, before it is encoded.
  */
 int prompts_read_raw(struct prompt_list *out, const struct api *api, const json_t *body,
                      size_t max_prompts, struct api_error *err);
@@ -32,14 +33,18 @@ int prompts_read_raw(struct prompt_list *out, const struct api *api, const json_
 /* Prompt `index` of a body that prompts_read_raw has read, where it is text; NULL: it is ids. */
 const json_t *prompts_text(const json_t *body, size_t index);
 
-/* `messages` through the chat template; what they say never becomes a special token. */
+/*
+ * `messages` through the chat template; what they say never becomes a special token. Where it is
+ * surely too long for `context` tokens with an answer it is refused before it is encoded.
+ */
 int prompts_read_messages(struct prompt_list *out, const struct api *api, const json_t *body,
-                          struct api_error *err);
+                          int32_t context, struct api_error *err);
+enum { PROMPTS_ANY_LENGTH = INT32_MAX }; /* as context */
 
 /*
  * `negative_prompt`, which takes the prompt's place in guidance: as a raw prompt, or of a chat as
  * the only user message, but what it says never becomes a special token. Nothing is appended where
- * it is absent or empty, or where cfg_scale is 0.
+ * it is absent or empty.
  */
 int prompts_read_negative(struct token_list *out, const struct api *api, enum api_endpoint endpoint,
                           const json_t *body, struct api_error *err);

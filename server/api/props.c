@@ -76,6 +76,8 @@ static void append_limits(struct buffer *out, const struct api *api)
     struct engine_counters counters = engine_counters_read(api->engine);
     begin_object(out, "limits");
     append_integer(out, "context_length", api->config.max_positions);
+    append_integer(out, "canvas", parameters_answer_limit(api, 0, -1));
+    append_integer(out, "guided_canvas", parameters_answer_limit(api, 0, 0));
     append_integer(out, "max_choices", api->max_choices);
     append_integer(out, "max_sequences", counters.max_sequences);
     append_integer(out, "queue_limit", counters.queue_limit);
@@ -90,20 +92,35 @@ static void append_limits(struct buffer *out, const struct api *api)
     buffer_append_char(out, '}');
 }
 
-static void append_defaults(struct buffer *out, const struct api *api)
+/* 0 is null: no budget, or one token a round where the selection counts. */
+static void append_steps(struct buffer *out, int32_t steps)
+{
+    begin_member(out, "steps");
+    if (steps > 0) {
+        json_write_integer(out, steps);
+    } else {
+        buffer_append_text(out, "null");
+    }
+}
+
+/* As the shortest prompt gets them. */
+static struct decode_params defaults_fitted(const struct api *api)
 {
     struct decode_params params = defaults_read(api);
+    int32_t most = parameters_answer_limit(api, 1, params.cfg_scale > 0 ? 1 : -1);
+    params.max_tokens = params.max_tokens < most ? params.max_tokens : most;
+    return params;
+}
+
+static void append_defaults(struct buffer *out, const struct api *api)
+{
+    struct decode_params params = defaults_fitted(api);
     begin_object(out, "defaults");
     append_integer(out, "max_tokens", params.max_tokens);
     append_text(out, "selection", selection_name(params.selection));
     append_number(out, "threshold", params.threshold);
     append_number(out, "factor", params.factor);
-    begin_member(out, "steps"); /* null: one token a round where the selection counts */
-    if (params.steps > 0) {
-        json_write_integer(out, params.steps);
-    } else {
-        buffer_append_text(out, "null");
-    }
+    append_steps(out, params.steps);
     append_integer(out, "block_length", params.block_length);
     append_text(out, "cache", cache_mode_name(params.cache));
     append_integer(out, "refresh_interval", params.refresh_interval);
@@ -113,6 +130,9 @@ static void append_defaults(struct buffer *out, const struct api *api)
     append_number(out, "min_p", params.min_p);
     append_number(out, "cfg_scale", params.cfg_scale);
     append_bool(out, "eos_early_stop", params.eos_early_stop);
+    append_bool(out, "ignore_eos", params.ignore_eos);
+    append_bool(out, "logits_eos_inf", params.logits_eos_inf);
+    append_bool(out, "confidence_eos_eot_inf", params.confidence_eos_eot_inf);
     append_text(out, "diffusing_mask", DEFAULT_MASK_TEXT);
     begin_member(out, "stop_token_ids");
     json_write_tokens(out, params.stop_tokens, params.stop_token_count);
@@ -122,13 +142,15 @@ static void append_defaults(struct buffer *out, const struct api *api)
 /* A preset as the fields that a client would send for the same. */
 static void append_preset(struct buffer *out, const struct api *api, const char *effort)
 {
-    struct decode_params params = defaults_read(api);
+    struct decode_params params = defaults_fitted(api);
     defaults_apply_effort(&params, api, effort);
     begin_object(out, effort);
     append_text(out, "selection", selection_name(params.selection));
     if (params.selection == SELECTION_THRESHOLD) {
         append_number(out, "threshold", params.threshold);
     }
+    /* A preset sets aside the server's own steps. */
+    append_steps(out, params.selection == SELECTION_STEPS ? params.max_tokens : 0);
     append_text(out, "cache", cache_mode_name(params.cache));
     append_integer(out, "block_length", params.block_length);
     buffer_append_char(out, '}');

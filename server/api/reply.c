@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 #include "common/error.h"
+#include "common/log.h"
 #include "common/utf8.h"
 #include "server/api/json_writer.h"
 
@@ -112,7 +113,17 @@ bool choice_failed(const struct reply *reply, const struct choice *choice)
            (choice->draft.finish == FINISH_CANCELLED && !was_cancelled(reply, choice));
 }
 
-void choice_failure(const struct choice *choice, struct api_error *err)
+/* What the client is not told. */
+static void log_failure(const struct reply *reply, const struct error *cause)
+{
+    struct buffer message = {0};
+    log_append_json_string(&message, cause->message, strlen(cause->message));
+    log_line(LOG_ERROR, "request failed", "\"id\":\"%s\",\"cause\":%s", reply->id,
+             message.failed ? "null" : message.data);
+    buffer_free(&message);
+}
+
+void choice_failure(const struct reply *reply, const struct choice *choice, struct api_error *err)
 {
     /* Cancelled by no client: the server stops. */
     struct error cause = {.code = ERROR_UNAVAILABLE};
@@ -120,6 +131,9 @@ void choice_failure(const struct choice *choice, struct api_error *err)
         cause = choice->stream->error; /* written before the draft turned final, never again */
     }
     api_error_from(err, &cause, NULL);
+    if (err->status == 500) {
+        log_failure(reply, &cause);
+    }
 }
 
 bool reply_done(const struct reply *reply)
@@ -272,8 +286,12 @@ void reply_append_times(struct buffer *out, const struct reply *reply)
 void choice_append_extras(struct buffer *out, const struct reply *reply,
                           const struct choice *choice)
 {
-    /* With eos_early_stop off the client has asked for the whole canvas. */
-    int32_t count = choice->params->eos_early_stop ? choice->tokens : choice->draft.length;
+    /*
+     * With eos_early_stop off the client has asked for the whole canvas: where one was ended before
+     * it was full, the rest is masks, which are no part of an answer.
+     */
+    bool whole = !choice->params->eos_early_stop && choice->draft.masked == 0;
+    int32_t count = whole ? choice->draft.length : choice->tokens;
     if (reply->parameters.return_token_ids) {
         buffer_append_text(out, ",\"token_ids\":");
         json_write_tokens(out, choice->draft.tokens, count);

@@ -77,9 +77,10 @@ bool choice_refresh(struct reply *reply, struct choice *choice);
 void choice_read_text(struct reply *reply, const struct choice *choice);
 /* "stop" or "length" of a choice that is done. */
 const char *choice_finish_reason(const struct choice *choice);
-/* Whether the engine gave up on it; choice_failure says why. */
+/* Whether the engine gave up on it; choice_failure says why, and logs what the client is not told.
+ */
 bool choice_failed(const struct reply *reply, const struct choice *choice);
-void choice_failure(const struct choice *choice, struct api_error *err);
+void choice_failure(const struct reply *reply, const struct choice *choice, struct api_error *err);
 
 bool reply_done(const struct reply *reply);
 /* Milliseconds waited and computed; both -1 where the engine never began. */

@@ -84,7 +84,7 @@ int tokens_append_encoded(struct buffer *out, const struct api *api, const json_
     }
     if (source[0] == 'm') {
         struct prompt_list prompts = {0};
-        int code = prompts_read_messages(&prompts, api, body, err);
+        int code = prompts_read_messages(&prompts, api, body, PROMPTS_ANY_LENGTH, err);
         if (!code) {
             append_list(out, api, &prompts.items[0]);
         }

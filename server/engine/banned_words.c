@@ -3,6 +3,8 @@
 #include <assert.h>
 #include <string.h>
 
+#include "server/engine/numbers.h"
+
 size_t banned_words_scratch_size(const struct token_text *token_text, int32_t token_count)
 {
     int32_t longest = 0;
@@ -48,11 +50,6 @@ void banned_words_exclude_tokens(uint32_t *allowed, const struct decode_params *
 }
 
 /* ---- words put together from several tokens -------------------------------------------------- */
-
-static int32_t min_int32(int32_t a, int32_t b)
-{
-    return a < b ? a : b;
-}
 
 /* The text of a committed answer position; NULL where the joined text ends. */
 static const struct token_text *text_at(const struct word_check *check, const struct canvas *canvas,

@@ -58,6 +58,11 @@ struct decode_params decode_params_neutral(int32_t max_tokens, int32_t block_len
     };
 }
 
+size_t decode_allowed_words(int32_t embedding_rows)
+{
+    return ((size_t)embedding_rows + 31) / 32;
+}
+
 bool decode_is_stop_token(const struct decode_params *params, int32_t token)
 {
     for (int32_t i = 0; i < params->stop_token_count; i++) {

@@ -6,6 +6,7 @@
 #define SERVER_ENGINE_DECODE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "kernels/backend.h"
@@ -68,7 +69,7 @@ struct decode_params {
     const struct token_bias *biases; /* [bias_count] a token at most once;
                                         -INFINITY bans */
     int32_t bias_count;
-    const uint32_t *allowed;        /* bitset over the embedding's rows; NULL: all */
+    const uint32_t *allowed;        /* [decode_allowed_words] bitset; NULL: all */
     const int32_t *negative_prompt; /* [negative_prompt_length] of the guidance partner; NULL: the
                                        prompt masked */
     int32_t negative_prompt_length;
@@ -82,6 +83,9 @@ struct decode_params {
 /* Neutral values: everything off, one token a round, greedy. max_tokens and block_length are set.
  */
 struct decode_params decode_params_neutral(int32_t max_tokens, int32_t block_length);
+
+/* Words of an allowed set over so many rows of the embedding. */
+size_t decode_allowed_words(int32_t embedding_rows);
 
 bool decode_is_stop_token(const struct decode_params *params, int32_t token);
 /* True where any penalty is on. */

@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "server/engine/banned_words.h"
 #include "server/engine/engine_internal.h"
+#include "server/engine/numbers.h"
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
@@ -31,11 +32,6 @@ static int check_options(const struct engine_options *options, struct error *err
     if (rc == 0)
         rc = check_option("token_limit", options->token_limit, 1, INT32_MAX, err);
     return rc;
-}
-
-static int64_t min_int64(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
 }
 
 static int32_t longest_canvas(const struct engine *engine)

@@ -43,9 +43,20 @@ void engine_free(struct engine *engine);
  * max_tokens, and its guidance partner's) is longer than the context, than the pool can ever hold
  * or than a tick has rows, there are more choices than can ever wait (the message has both
  * numbers), a parameter is out of range, or no token is left to choose. ERROR_UNSUPPORTED: banned
- * words without token_text. No reference is kept of a request that is refused.
+ * words without token_text. No reference is kept of a request that is refused; its fault says what
+ * is wrong with it where that is ERROR_INVALID or ERROR_UNSUPPORTED.
  */
 int engine_submit(struct engine *engine, struct request *request, struct error *err);
+/* The same for `count` >= 1 requests that belong together: all of them are taken, or none is. */
+int engine_submit_all(struct engine *engine, struct request *const *requests, int32_t count,
+                      struct error *err);
+
+/*
+ * Any thread: the longest answer that can run here behind this prompt and, with guidance, behind
+ * its partner's (-1: no guidance), as context, pool and rows of a tick allow. 0: none.
+ */
+int32_t engine_answer_limit(const struct engine *engine, int32_t prompt_length,
+                            int32_t partner_prompt_length);
 
 /* One pass of the loop at time now. Returns true while any request is queued or running. */
 bool engine_tick(struct engine *engine, int64_t now_us);

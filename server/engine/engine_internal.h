@@ -54,9 +54,10 @@ void engine_observe(struct engine *engine, struct round_observer observer); /* b
 
 /*
  * Any thread, the request not yet submitted. Check refuses what can never run or is out of range.
- * Prepare sets what the ticks need; ERROR_INVALID where no token is left to choose.
+ * Prepare sets what the ticks need; ERROR_INVALID where no token is left to choose. Both say what
+ * is wrong in request->fault.
  */
-int request_check(const struct engine *engine, const struct request *request, struct error *err);
+int request_check(const struct engine *engine, struct request *request, struct error *err);
 int request_prepare(const struct engine *engine, struct request *request, struct error *err);
 
 /* Any thread, outside a tick: frees what ended while nobody else held it. */

@@ -4,15 +4,11 @@
 #include <stddef.h>
 
 #include "common/rng.h"
+#include "server/engine/numbers.h"
 
 static int32_t divide_up(int32_t numerator, int32_t denominator)
 {
     return numerator / denominator + (numerator % denominator != 0);
-}
-
-static int32_t min_int32(int32_t a, int32_t b)
-{
-    return a < b ? a : b;
 }
 
 static int32_t count_masks(const int32_t *tokens, int32_t begin, int32_t end, int32_t mask_token)

@@ -22,6 +22,18 @@ enum request_ending {
     REQUEST_CANCELLED, /* nobody waits for it */
 };
 
+/* What submit has found wrong with a request, for those who name it in words of their own. */
+enum request_fault {
+    REQUEST_FAULT_NONE,
+    REQUEST_FAULT_LENGTH,       /* the canvas, or its guidance partner's, can never run */
+    REQUEST_FAULT_CHOICES,      /* more than can ever run and wait */
+    REQUEST_FAULT_PENALTIES,    /* out of range */
+    REQUEST_FAULT_STOP_TOKENS,  /* too many, or no tokens of the model */
+    REQUEST_FAULT_BIASES,       /* the same, or out of range */
+    REQUEST_FAULT_BANNED_WORDS, /* too many, too long, or their text is not known */
+    REQUEST_FAULT_NO_TOKEN,     /* biases, allowed tokens and banned words leave none */
+};
+
 struct request {
     /* Set before submit, constant afterwards. */
     struct arena arena;
@@ -35,6 +47,8 @@ struct request {
     struct stream stream;
     atomic_int ending; /* enum request_ending; any thread; carried out at the next tick */
     atomic_int references;
+
+    enum request_fault fault; /* written by a submit that refuses it */
 
     /* The engine's. */
     struct request *next;    /* intake and queue */

@@ -22,6 +22,11 @@ static int check_length(const struct engine *engine, const char *what, int32_t p
                      (long long)length, what, prompt_length, max_tokens, context, what);
 }
 
+static int64_t pages_of(int64_t length, int64_t partner)
+{
+    return (int64_t)kv_pages_needed(length) + kv_pages_needed(partner);
+}
+
 static int check_canvas(const struct engine *engine, const struct request *request,
                         struct error *err)
 {
@@ -37,20 +42,39 @@ static int check_canvas(const struct engine *engine, const struct request *reque
     char guided[64] = "";
     if (partner > 0)
         snprintf(guided, sizeof guided, " and its guidance partner of %lld", (long long)partner);
-    int64_t pages = (int64_t)kv_pages_needed(length) + kv_pages_needed(partner);
+    const char *need = partner > 0 ? "need" : "needs";
+    int64_t pages = pages_of(length, partner);
     if (pages > engine->kv_pages)
         return error_set(err, ERROR_INVALID,
-                         "the canvas of %lld positions%s need %lld KV pages, the pool has %d: "
+                         "the canvas of %lld positions%s %s %lld KV pages, the pool has %d: "
                          "shorten the prompt, lower max_tokens, or have kv_cache_tokens raised",
-                         (long long)length, guided, (long long)pages, engine->kv_pages);
+                         (long long)length, guided, need, (long long)pages, engine->kv_pages);
     int64_t rows = length + partner;
     if (rows > engine->options.max_rows_per_tick)
         return error_set(err, ERROR_INVALID,
-                         "the canvas of %lld positions%s need %lld rows, a tick has %d: shorten "
+                         "the canvas of %lld positions%s %s %lld rows, a tick has %d: shorten "
                          "the prompt, lower max_tokens, or have max_rows_per_tick raised",
-                         (long long)length, guided, (long long)rows,
+                         (long long)length, guided, need, (long long)rows,
                          engine->options.max_rows_per_tick);
     return 0;
+}
+
+int32_t engine_answer_limit(const struct engine *engine, int32_t prompt_length,
+                            int32_t partner_prompt_length)
+{
+    int32_t context = engine->model->config.max_positions;
+    int32_t longest = prompt_length > partner_prompt_length ? prompt_length : partner_prompt_length;
+    int32_t low = 0, high = longest < context ? context - longest : 0; /* low fits, or is 0 */
+    while (low < high) {
+        int32_t middle = low + (high - low + 1) / 2;
+        int64_t length = (int64_t)prompt_length + middle;
+        int64_t partner = partner_prompt_length < 0 ? 0 : (int64_t)partner_prompt_length + middle;
+        bool fits = pages_of(length, partner) <= engine->kv_pages &&
+                    length + partner <= engine->options.max_rows_per_tick;
+        low = fits ? middle : low;
+        high = fits ? high : middle - 1;
+    }
+    return low;
 }
 
 /* ---- parameters ------------------------------------------------------------------------------ */
@@ -73,8 +97,11 @@ static int check_token(const struct engine *engine, const char *what, int32_t to
                      token, rows - 1);
 }
 
-static int check_penalties(const struct decode_params *params, struct error *err)
+static int check_penalties(const struct engine *engine, const struct request *request,
+                           struct error *err)
 {
+    (void)engine;
+    const struct decode_params *params = &request->params;
     if (isfinite(params->presence_penalty) && isfinite(params->frequency_penalty) &&
         isfinite(params->repetition_penalty) && params->repetition_penalty > 0)
         return 0;
@@ -85,9 +112,20 @@ static int check_penalties(const struct decode_params *params, struct error *err
                      (double)params->repetition_penalty);
 }
 
-static int check_biases(const struct engine *engine, const struct decode_params *params,
+static int check_stop_tokens(const struct engine *engine, const struct request *request,
+                             struct error *err)
+{
+    const struct decode_params *params = &request->params;
+    int rc = check_count("stop ids", params->stop_token_count, DECODE_STOP_TOKENS_MAX, err);
+    for (int32_t i = 0; rc == 0 && i < params->stop_token_count; i++)
+        rc = check_token(engine, "stop ids", params->stop_tokens[i], err);
+    return rc;
+}
+
+static int check_biases(const struct engine *engine, const struct request *request,
                         struct error *err)
 {
+    const struct decode_params *params = &request->params;
     int rc = check_count("biases", params->bias_count, DECODE_BIASES_MAX, err);
     for (int32_t i = 0; rc == 0 && i < params->bias_count; i++) {
         const struct token_bias *bias = &params->biases[i];
@@ -105,9 +143,10 @@ static int check_biases(const struct engine *engine, const struct decode_params 
     return rc;
 }
 
-static int check_banned_words(const struct engine *engine, const struct decode_params *params,
+static int check_banned_words(const struct engine *engine, const struct request *request,
                               struct error *err)
 {
+    const struct decode_params *params = &request->params;
     int rc = check_count("banned words", params->banned_word_count, DECODE_BANNED_WORDS_MAX, err);
     if (rc == 0 && params->banned_word_count > 0 && engine->options.token_text == NULL)
         rc = error_set(err, ERROR_UNSUPPORTED,
@@ -122,21 +161,26 @@ static int check_banned_words(const struct engine *engine, const struct decode_p
     return rc;
 }
 
-int request_check(const struct engine *engine, const struct request *request, struct error *err)
+int request_check(const struct engine *engine, struct request *request, struct error *err)
 {
-    const struct decode_params *params = &request->params;
-    int rc = check_canvas(engine, request, err);
-    if (rc == 0)
-        rc = check_penalties(params, err);
-    if (rc == 0)
-        rc = check_count("stop ids", params->stop_token_count, DECODE_STOP_TOKENS_MAX, err);
-    for (int32_t i = 0; rc == 0 && i < params->stop_token_count; i++)
-        rc = check_token(engine, "stop ids", params->stop_tokens[i], err);
-    if (rc == 0)
-        rc = check_biases(engine, params, err);
-    if (rc == 0)
-        rc = check_banned_words(engine, params, err);
-    return rc;
+    static const struct {
+        int (*check)(const struct engine *engine, const struct request *request, struct error *err);
+        enum request_fault fault;
+    } checks[] = {
+        {check_canvas, REQUEST_FAULT_LENGTH},
+        {check_penalties, REQUEST_FAULT_PENALTIES},
+        {check_stop_tokens, REQUEST_FAULT_STOP_TOKENS},
+        {check_biases, REQUEST_FAULT_BIASES},
+        {check_banned_words, REQUEST_FAULT_BANNED_WORDS},
+    };
+    for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
+        int rc = checks[i].check(engine, request, err);
+        if (rc != 0) {
+            request->fault = checks[i].fault;
+            return rc;
+        }
+    }
+    return 0;
 }
 
 /* ---- what may be chosen ---------------------------------------------------------------------- */
@@ -146,7 +190,7 @@ static int exclude_banned_words(const struct engine *engine, struct request *req
                                 struct error *err)
 {
     const struct decode_params *params = &request->params;
-    size_t words = ((size_t)engine->model->config.embedding_rows + 31) / 32;
+    size_t words = decode_allowed_words(engine->model->config.embedding_rows);
     uint32_t *allowed = arena_alloc(&request->arena, words * sizeof *allowed);
     if (allowed == NULL)
         return error_set(err, ERROR_MEMORY,
@@ -167,9 +211,10 @@ int request_prepare(const struct engine *engine, struct request *request, struct
     int rc = 0;
     if (request->params.banned_word_count > 0)
         rc = exclude_banned_words(engine, request, err);
-    if (rc == 0 && !step_batch_can_choose(&engine->batch.limits, request))
-        rc = error_set(err, ERROR_INVALID,
-                       "the biases, allowed tokens and banned words leave no token that could be "
-                       "chosen: allow more");
-    return rc;
+    if (rc != 0 || step_batch_can_choose(&engine->batch.limits, request))
+        return rc;
+    request->fault = REQUEST_FAULT_NO_TOKEN;
+    return error_set(err, ERROR_INVALID,
+                     "the biases, allowed tokens and banned words leave no token that could be "
+                     "chosen: allow more");
 }

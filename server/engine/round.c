@@ -207,7 +207,7 @@ int round_finish(struct sequence *sequence, enum finish *finish,
 {
     int32_t count = sequence->head_end - sequence->head_begin;
     if (!collect_candidates(sequence, context))
-        return error_set(err, ERROR_INVALID,
+        return error_set(err, ERROR_INTERNAL,
                          "the model proposes no token in round %d: its logits are not finite; "
                          "check the checkpoint's files",
                          sequence->rounds_done + 1);

@@ -7,11 +7,6 @@
 
 #include "common/error.h"
 
-static size_t allowed_words(const struct step_batch_limits *limits)
-{
-    return ((size_t)limits->vocabulary + 31) / 32;
-}
-
 int step_batch_create(struct step_batch *batch, const struct step_batch_limits *limits,
                       struct error *err)
 {
@@ -27,7 +22,7 @@ int step_batch_create(struct step_batch *batch, const struct step_batch_limits *
         .head = calloc(rows, sizeof *batch->head),
         .counts = calloc((size_t)limits->positions, sizeof *batch->counts),
         .biases = calloc(slots * SEQUENCE_BIASES_MAX, sizeof *batch->biases),
-        .allowed = calloc(slots * allowed_words(limits), sizeof *batch->allowed),
+        .allowed = calloc(slots * decode_allowed_words(limits->vocabulary), sizeof *batch->allowed),
         .count_place = calloc((size_t)limits->vocabulary, sizeof *batch->count_place),
     };
     if (batch->token != NULL && batch->line != NULL && batch->position != NULL &&
@@ -182,7 +177,7 @@ static int32_t add_allowed(struct step_batch *batch, const struct request *reque
 {
     if (request->allowed == NULL)
         return -1;
-    size_t words = allowed_words(&batch->limits);
+    size_t words = decode_allowed_words(batch->limits.vocabulary);
     memcpy(batch->allowed + (size_t)batch->allowed_lines * words, request->allowed,
            words * sizeof *request->allowed);
     return batch->allowed_lines++;

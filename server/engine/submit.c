@@ -37,39 +37,83 @@ static int check_open(const struct engine *engine, struct error *err)
     return 0;
 }
 
-static int submit_request(struct engine *engine, struct request *request, struct error *err)
+/* Before the engine sees any of them: a list that is refused leaves nothing behind. */
+static int prepare_all(struct engine *engine, struct request *const *requests, int32_t count,
+                       struct error *err)
+{
+    int rc = 0;
+    for (int32_t i = 0; rc == 0 && i < count; i++) {
+        requests[i]->unfinished = requests[i]->choices;
+        rc = request_prepare(engine, requests[i], err);
+    }
+    /* Once more: who drains first and then sees nothing outstanding must be right. */
+    return rc == 0 ? check_open(engine, err) : rc;
+}
+
+/* How many went in; fewer than all only where the engine stops, which ends those. */
+static int32_t push_all(struct engine *engine, struct request *const *requests, int32_t count)
+{
+    for (int32_t i = 0; i < count; i++) {
+        request_retain(requests[i]);
+        if (!intake_push(&engine->intake, requests[i])) {
+            request_release(requests[i]);
+            return i;
+        }
+    }
+    return count;
+}
+
+static int32_t count_choices(struct request *const *requests, int32_t count)
+{
+    int32_t choices = 0;
+    for (int32_t i = 0; i < count; i++)
+        choices += requests[i]->choices;
+    return choices;
+}
+
+static int check_and_reserve(struct engine *engine, struct request *const *requests, int32_t count,
+                             struct error *err)
 {
     int rc = check_open(engine, err);
-    if (rc == 0)
-        rc = request_check(engine, request, err);
-    if (rc == 0)
-        rc = reserve_places(engine, request->choices, err);
+    for (int32_t i = 0; rc == 0 && i < count; i++)
+        rc = request_check(engine, requests[i], err);
     if (rc != 0)
         return rc;
-    request->unfinished = request->choices;
-    request_retain(request);
-    rc = request_prepare(engine, request, err);
-    /* Once more: who drains first and then sees nothing outstanding must be right. */
-    if (rc == 0)
-        rc = check_open(engine, err);
-    if (rc == 0 && !intake_push(&engine->intake, request))
-        rc = error_set(err, ERROR_UNAVAILABLE, "the server has stopped: send the request again");
-    if (rc != 0) {
-        atomic_fetch_sub(&engine->counters.outstanding, request->choices);
-        engine_announce_idle(engine); /* a waiter may have counted this one */
-        request_release(request);
-        return rc;
+    rc = reserve_places(engine, count_choices(requests, count), err);
+    if (rc == ERROR_INVALID)
+        requests[0]->fault = REQUEST_FAULT_CHOICES;
+    return rc;
+}
+
+int engine_submit_all(struct engine *engine, struct request *const *requests, int32_t count,
+                      struct error *err)
+{
+    for (int32_t i = 0; i < count; i++)
+        assert(requests[i]->params.block_length >= 1 && requests[i]->params.steps >= 0);
+    engine_free_leftovers(engine);
+    int32_t pushed = 0;
+    int rc = check_and_reserve(engine, requests, count, err);
+    if (rc == 0) {
+        rc = prepare_all(engine, requests, count, err);
+        if (rc == 0)
+            pushed = push_all(engine, requests, count);
+        if (rc == 0 && pushed < count)
+            rc =
+                error_set(err, ERROR_UNAVAILABLE, "the server has stopped: send the request again");
+        if (rc != 0) {
+            atomic_fetch_sub(&engine->counters.outstanding,
+                             count_choices(requests + pushed, count - pushed));
+            engine_announce_idle(engine); /* a waiter may have counted these */
+        }
     }
-    engine_wake(engine);
-    return 0;
+    if (pushed > 0)
+        engine_wake(engine);
+    if (rc != 0)
+        counter_add(&engine->counters.rejected, (uint64_t)(count - pushed));
+    return rc;
 }
 
 int engine_submit(struct engine *engine, struct request *request, struct error *err)
 {
-    assert(request->params.block_length >= 1 && request->params.steps >= 0);
-    engine_free_leftovers(engine);
-    int rc = submit_request(engine, request, err);
-    if (rc != 0)
-        counter_add(&engine->counters.rejected, 1);
-    return rc;
+    return engine_submit_all(engine, &request, 1, err);
 }

@@ -331,15 +331,34 @@ static void open_reader(struct reader *reader, const char *path, struct error *e
                                  json_type_name(reader->root));
 }
 
-static void copy_name(struct reader *reader, const char *key, char *out, size_t size)
+const char generation_selections[] = " steps threshold threshold_floor factor maskgit_plus margin "
+                                     "entropy origin sequential entropy_bound random ";
+const char generation_caches[] = " none prefix dual vicinity exact ";
+
+/* A name that is one of these words, or "" where the key is absent. */
+static void read_word(struct reader *reader, const char *key, const char *words, char *out,
+                      size_t size)
 {
+    out[0] = '\0';
+    if (!is_present(reader, key))
+        return;
     const char *name = get_string(reader, key, "");
-    if (reader->code == 0 && strlen(name) >= size)
+    char word[64];
+    snprintf(word, sizeof word, " %.48s ", name);
+    bool known = name[0] != '\0' && strchr(name, ' ') == NULL && strlen(name) < size &&
+                 strstr(words, word) != NULL;
+    if (reader->code == 0 && !known)
         fail_code(reader, error_set(reader->err, ERROR_INVALID,
-                                    "%s: \"%s\" is %zu bytes long; no name of one is longer than "
-                                    "%zu",
-                                    reader->path, key, strlen(name), size - 1));
-    snprintf(out, size, "%s", name);
+                                    "%s: \"%s\" is \"%.48s\"; it must be one of: %.*s",
+                                    reader->path, key, name, (int)strlen(words) - 2, words + 1));
+    if (reader->code == 0)
+        snprintf(out, size, "%s", name);
+}
+
+/* 0 or 1, or -1 where the key is absent. */
+static int32_t read_switch(struct reader *reader, const char *key)
+{
+    return is_present(reader, key) ? get_bool(reader, key, false) : -1;
 }
 
 static void read_generation_defaults(struct reader *reader, struct generation_defaults *defaults)
@@ -348,24 +367,41 @@ static void read_generation_defaults(struct reader *reader, struct generation_de
     defaults->block_length = get_int(reader, "block_length", 1, INT32_MAX, -1);
     defaults->steps = get_int(reader, "steps", 1, INT32_MAX, -1);
     defaults->top_k = get_int(reader, "top_k", 0, INT32_MAX, -1);
+    defaults->refresh_interval = get_int(reader, "refresh_interval", 0, INT32_MAX, -1);
     defaults->temperature = get_double(reader, "temperature", 0.0, 1000.0, NAN);
     defaults->top_p = get_double(reader, "top_p", 0.0, 1.0, NAN);
+    defaults->min_p = get_double(reader, "min_p", 0.0, 1.0, NAN);
     defaults->threshold = get_double(reader, "threshold", 0.0, 1.0, NAN);
-    copy_name(reader, "selection", defaults->selection, sizeof defaults->selection);
-    copy_name(reader, "cache", defaults->cache, sizeof defaults->cache);
+    defaults->factor = get_double(reader, "factor", 0.0, 1e6, NAN);
+    defaults->cfg_scale = get_double(reader, "cfg_scale", 0.0, 1000.0, NAN);
+    defaults->eos_early_stop = read_switch(reader, "eos_early_stop");
+    defaults->ignore_eos = read_switch(reader, "ignore_eos");
+    defaults->logits_eos_inf = read_switch(reader, "logits_eos_inf");
+    defaults->confidence_eos_eot_inf = read_switch(reader, "confidence_eos_eot_inf");
+    read_word(reader, "selection", generation_selections, defaults->selection,
+              sizeof defaults->selection);
+    read_word(reader, "cache", generation_caches, defaults->cache, sizeof defaults->cache);
     /* The file's temperature counts only where it samples. */
     if (!get_bool(reader, "do_sample", true))
         defaults->temperature = 0.0;
 }
 
-static const struct generation_defaults no_defaults = {
+const struct generation_defaults generation_defaults_none = {
     .max_tokens = -1,
     .block_length = -1,
     .steps = -1,
     .top_k = -1,
+    .refresh_interval = -1,
     .temperature = NAN,
     .top_p = NAN,
+    .min_p = NAN,
     .threshold = NAN,
+    .factor = NAN,
+    .cfg_scale = NAN,
+    .eos_early_stop = -1,
+    .ignore_eos = -1,
+    .logits_eos_inf = -1,
+    .confidence_eos_eot_inf = -1,
 };
 
 int model_config_read(struct model_config *config, struct generation_defaults *defaults,
@@ -373,7 +409,7 @@ int model_config_read(struct model_config *config, struct generation_defaults *d
 {
     char path[PATH_MAX];
     memset(config, 0, sizeof *config);
-    *defaults = no_defaults;
+    *defaults = generation_defaults_none;
 
     int code = model_file_path(path, directory, "config.json", err);
     if (code != 0)

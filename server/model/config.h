@@ -46,18 +46,29 @@ struct model_config {
     enum dtype checkpoint_dtype;
 };
 
-/* Defaults of generation_config.json; a negative number (or NAN) means that it says nothing. */
+/*
+ * Defaults of generation_config.json: length, sampling and the fields of a request that say how an
+ * answer is refined, by the names they have there (max_tokens: max_new_tokens). A negative number,
+ * or NAN, means that it says nothing.
+ */
 struct generation_defaults {
-    int32_t max_tokens, block_length, steps, top_k;
-    double temperature, top_p, threshold;
+    int32_t max_tokens, block_length, steps, top_k, refresh_interval;
+    double temperature, top_p, min_p, threshold, factor, cfg_scale;
+    int32_t eos_early_stop, ignore_eos, logits_eos_inf, confidence_eos_eot_inf; /* 0 or 1 */
     char selection[32], cache[32]; /* "" where it says nothing */
 };
+
+extern const struct generation_defaults generation_defaults_none; /* says nothing at all */
+
+/* The words that selection and cache may have, between spaces (" a b "); a build may lack some. */
+extern const char generation_selections[], generation_caches[];
 
 /*
  * Reads DIRECTORY/config.json and, where it exists, generation_config.json. ERROR_UNSUPPORTED names
  * an unknown model_type or a switch this build does not carry out; ERROR_INVALID a missing file, or
  * a value out of range with key, value and range. A key that is absent has the value that the
- * published configuration class gives it.
+ * published configuration class gives it; keys of generation_config.json that are not listed above
+ * are ignored.
  */
 int model_config_read(struct model_config *config, struct generation_defaults *defaults,
                       const char *directory, struct error *err);

@@ -33,6 +33,12 @@ enum tokenizer_flags {
 int tokenizer_encode(const struct tokenizer *tokenizer, const char *text, size_t length,
                      unsigned flags, struct token_list *out, struct error *err);
 
+/*
+ * A lower bound of the ids that tokenizer_encode gives for a text of so many bytes, whatever it
+ * says: to refuse what is far too long without encoding it. 0 where this tokenizer has none.
+ */
+size_t tokenizer_least_tokens(const struct tokenizer *tokenizer, size_t length, unsigned flags);
+
 /* A stretch of a rendered chat: only trusted (template) text may become an added token. */
 struct text_segment {
     size_t begin, end; /* bytes of the text */

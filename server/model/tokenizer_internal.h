@@ -142,7 +142,12 @@ struct tokenizer {
     pcre2_code *word_character; /* NULL where no added token needs it */
 
     struct token_list prefix, suffix; /* what the post-processor puts around a text */
+
+    size_t bytes_per_token; /* of a text, at most; 0: without bound */
 };
+
+/* Sets bytes_per_token from all the rest. */
+void tokenizer_measure(struct tokenizer *tokenizer);
 
 /* What tokenizer_load_steps.c reads: everything of the file but the tokens themselves. */
 int tokenizer_load_normalizer(struct tokenizer *tokenizer, const json_t *step, const char *path,

@@ -98,6 +98,9 @@ static int load_all(struct tokenizer *tokenizer, const json_t *root, const char 
         result = tokenizer_load_post_processor(tokenizer, json_object_get(root, "post_processor"),
                                                path, err);
     }
+    if (result == 0) {
+        tokenizer_measure(tokenizer);
+    }
     return result;
 }
 

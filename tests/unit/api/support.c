@@ -32,7 +32,7 @@ struct api *support_api(void)
                    .mask_token = MASK,
                    .stop_tokens = {END_OF_TEXT, END_OF_TURN},
                    .stop_token_count = 2},
-        .generation = {-1, -1, -1, -1, NAN, NAN, NAN, "", ""},
+        .generation = generation_defaults_none,
         .settings = {-1, -1, -1, -1, NAN, NAN, NAN, NULL, NULL},
         .model_name = "tiny",
         .system_fingerprint = "denoised-test-tiny",

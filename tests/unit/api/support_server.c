@@ -7,7 +7,7 @@
 #include "common/clock.h"
 #include "common/error.h"
 
-struct server server_start(int32_t sequences, int32_t waiting)
+struct server server_start_with(const struct engine_options *options)
 {
     struct server server = {.api = support_api()};
     struct error err = {0};
@@ -15,22 +15,27 @@ struct server server_start(int32_t sequences, int32_t waiting)
     server.api->calls = call_registry_create();
     cr_assert(server.token_texts && server.api->calls);
     struct backend *backend;
-    struct backend_options options = {.threads = 1, .dtype = DTYPE_FLOAT32};
-    cr_assert_eq(backend_create(&backend, "cpu", &options, &err), 0, "%s", err.message);
+    struct backend_options backend_options = {.threads = 1, .dtype = DTYPE_FLOAT32};
+    cr_assert_eq(backend_create(&backend, "cpu", &backend_options, &err), 0, "%s", err.message);
     cr_assert_eq(model_load(&server.model, "models/tiny", backend, &err), 0, "%s", err.message);
-    struct engine_options limits = {
-        .max_sequences = sequences,
-        .max_rows_per_tick = 4 * CONTEXT,
-        .queue_limit = waiting,
-        .kv_cache_tokens = 4 * CONTEXT,
-        .token_limit = tokenizer_size(server.api->tokenizer),
-        .token_text = server.token_texts,
-    };
+    struct engine_options limits = *options;
+    limits.token_limit = tokenizer_size(server.api->tokenizer);
+    limits.token_text = server.token_texts;
     cr_assert_eq(engine_create(&server.api->engine, server.model, &limits, &err), 0, "%s",
                  err.message);
     server.api->config = server.model->config;
     server.api->generation = server.model->defaults;
     return server;
+}
+
+struct server server_start(int32_t sequences, int32_t waiting)
+{
+    return server_start_with(&(struct engine_options){
+        .max_sequences = sequences,
+        .max_rows_per_tick = 4 * CONTEXT,
+        .queue_limit = waiting,
+        .kv_cache_tokens = 4 * CONTEXT,
+    });
 }
 
 void server_stop(struct server *server)

@@ -14,8 +14,10 @@ struct server {
     int woken; /* by the engine, since the last wait */
 };
 
-/* An engine for so many sequences, and as many waiting ones. */
+/* An engine for so many sequences, and so many waiting ones. */
 struct server server_start(int32_t sequences, int32_t waiting);
+/* One with these limits; the tokenizer's part of them is filled in. */
+struct server server_start_with(const struct engine_options *options);
 void server_stop(struct server *server);
 /* False when nothing is left to do. */
 bool server_tick(struct server *server);

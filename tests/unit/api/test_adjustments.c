@@ -164,7 +164,7 @@ Test(adjustments, a_negative_prompt_is_encoded_like_a_prompt_of_its_endpoint)
     struct prompt_list same = {0};
     struct api_error err = {0};
     json_t *body = json_loads("{\"messages\":[{\"role\":\"user\",\"content\":\"bad\"}]}", 0, NULL);
-    cr_assert_eq(prompts_read_messages(&same, support_api(), body, &err), 0);
+    cr_assert_eq(prompts_read_messages(&same, support_api(), body, CONTEXT, &err), 0);
     cr_assert_eq(chat.count, same.items[0].count);
     cr_expect_eq(memcmp(chat.ids, same.items[0].ids, chat.count * sizeof *chat.ids), 0);
     json_decref(body);
@@ -173,9 +173,8 @@ Test(adjustments, a_negative_prompt_is_encoded_like_a_prompt_of_its_endpoint)
     token_list_free(&chat);
 }
 
-Test(adjustments, a_negative_prompt_without_guidance_or_text_is_none)
+Test(adjustments, a_negative_prompt_without_text_is_none)
 {
-    cr_expect_eq(negative("{\"negative_prompt\":\"bad\"}", API_COMPLETIONS).count, 0);
     cr_expect_eq(negative("{\"cfg_scale\":1,\"negative_prompt\":\"\"}", API_COMPLETIONS).count, 0);
     cr_expect_eq(negative("{\"cfg_scale\":1}", API_COMPLETIONS).count, 0);
 }

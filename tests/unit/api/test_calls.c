@@ -88,7 +88,7 @@ Test(calls, a_stop_string_frees_the_rows_of_its_choice, .timeout = 60)
     cr_expect_str_eq(text_at(answer, "choices[0].finish_reason"), "stop");
     server_tick(&server);
     cr_expect_eq(engine_counters_read(server.api->engine).running, 0);
-    cr_expect_eq(engine_counters_read(server.api->engine).cancelled, 1);
+    cr_expect_eq(engine_counters_read(server.api->engine).finished, 1);
     json_decref(answer);
     api_call_free(call);
     server_stop(&server);
@@ -113,6 +113,23 @@ Test(calls, a_full_queue_is_429_and_leaves_nothing_behind, .timeout = 60)
     cr_expect_eq(engine_counters_read(server.api->engine).waiting, 0);
     json_decref(
         server_ask(&server, API_COMPLETIONS, "{\"prompt\":\"a\",\"n\":3,\"max_tokens\":8}"));
+    server_stop(&server);
+}
+
+Test(calls, choices_that_do_not_all_fit_into_the_queue_are_refused_together, .timeout = 60)
+{
+    struct server server = server_start(1, 4);
+    struct api_call *first = server_begin(&server, API_COMPLETIONS, "{\"prompt\":\"a\"}");
+    server_tick(&server);
+    uint64_t finished = engine_counters_read(server.api->engine).finished;
+    expect_error(&server, "{\"prompt\":\"a\",\"n\":5}", 429, "queue_full");
+    cr_expect_eq(engine_counters_read(server.api->engine).waiting, 0, "none of them waits");
+    json_decref(server_finish(&server, first));
+    api_call_free(first);
+    while (server_tick(&server)) {
+    }
+    cr_expect_eq(engine_counters_read(server.api->engine).finished, finished + 1);
+    cr_expect_eq(engine_counters_read(server.api->engine).cancelled, 0);
     server_stop(&server);
 }
 

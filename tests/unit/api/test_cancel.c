@@ -113,6 +113,39 @@ Test(cancel, drafts_end_with_the_settled_text, .timeout = 60)
     live_free(&live);
 }
 
+/* Asked for the whole canvas, but it was never filled. */
+Test(cancel, masks_are_not_among_the_tokens_of_an_answer)
+{
+    static const char *const forms[] = {"", ",\"stream\":true",
+                                        ",\"stream\":true,\"diffusing\":true"};
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        struct live live;
+        int32_t tokens[8];
+        char body[128];
+        snprintf(body, sizeof body,
+                 "{\"eos_early_stop\":false,\"return_token_ids\":true,"
+                 "\"return_confidences\":true%s}",
+                 forms[i]);
+        live_create(&live, API_COMPLETIONS, body, 1, 8);
+        support_spell(tokens, "abcxxxxx");
+        tokens[3] = tokens[7] = MASK;
+        atomic_store(&live.reply.cancelled, true);
+        live_post(&live, 0, 1, tokens, FINISH_CANCELLED);
+        json_t *answer = live.reply.parameters.stream ? live_events(&live) : live_answer(&live);
+        const json_t *choice = NULL;
+        for (size_t k = 0; json_is_array(answer) && k < json_array_size(answer); k++) {
+            const json_t *candidate = json_at(json_array_get(answer, k), "choices[0]");
+            choice = json_at(candidate, "token_ids") ? candidate : choice;
+        }
+        choice = json_is_array(answer) ? choice : json_at(answer, "choices[0]");
+        cr_assert_eq(json_array_size(json_at(choice, "token_ids")), 3, "%s", forms[i]);
+        cr_expect_eq(json_integer_value(json_at(choice, "token_ids[2]")), tokens[2]);
+        cr_expect_eq(json_array_size(json_at(choice, "confidences")), 3, "%s", forms[i]);
+        json_decref(answer);
+        live_free(&live);
+    }
+}
+
 Test(cancel, a_server_that_stops_is_no_cancelled_answer)
 {
     struct live live;

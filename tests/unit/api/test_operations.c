@@ -28,6 +28,9 @@ Test(operations, props_say_what_a_request_gets, .timeout = 60)
     struct buffer body = {0};
     server.api->settings.threshold = 0.75;
     server.api->settings.block_length = 16;
+    server.api->generation.cfg_scale = 0.5;
+    server.api->generation.ignore_eos = 1;
+    server.api->settings.steps = 8;
     server.api->max_body_bytes = 1000;
     api_props_body(server.api, &body);
     json_t *props = parse(&body);
@@ -43,6 +46,9 @@ Test(operations, props_say_what_a_request_gets, .timeout = 60)
     cr_expect_eq(json_integer_value(json_at(props, "limits.max_body_bytes")), 1000);
     cr_expect_eq(json_number_value(json_at(props, "defaults.threshold")), 0.75);
     cr_expect_eq(json_integer_value(json_at(props, "defaults.block_length")), 16);
+    cr_expect_eq(json_number_value(json_at(props, "defaults.cfg_scale")), 0.5);
+    cr_expect(json_is_true(json_at(props, "defaults.ignore_eos")));
+    cr_expect(json_is_false(json_at(props, "defaults.logits_eos_inf")));
     cr_expect_str_eq(text_at(props, "defaults.diffusing_mask"), "░");
     cr_expect_eq(json_object_size(json_at(props, "presets")), 4);
     cr_expect_eq(json_number_value(json_at(props, "presets.instant.threshold")), 0.6);
@@ -50,11 +56,16 @@ Test(operations, props_say_what_a_request_gets, .timeout = 60)
     cr_expect_eq(json_number_value(json_at(props, "presets.medium.threshold")), 0.9);
     cr_expect_str_eq(text_at(props, "presets.high.selection"), "steps");
     cr_expect_str_eq(text_at(props, "presets.high.cache"), "none");
+    cr_expect_eq(json_integer_value(json_at(props, "presets.high.steps")),
+                 json_integer_value(json_at(props, "defaults.max_tokens")));
+    cr_expect(json_is_null(json_at(props, "presets.low.steps")));
+    cr_expect_eq(json_integer_value(json_at(props, "limits.canvas")),
+                 server.api->config.max_positions);
     json_decref(props);
     server_stop(&server);
 }
 
-/* The value of a sample; NAN would be no number, so a missing one fails. */
+/* The value of a sample; a missing one fails the test. */
 static double sample(const char *metrics, const char *name)
 {
     char line[128];

@@ -38,7 +38,12 @@ Test(parameters, the_family_table_is_the_last_resort)
 Test(parameters, request_beats_settings_beat_generation_config)
 {
     struct api *api = support_api();
-    api->generation = (struct generation_defaults){96, 16, -1, -1, 0.5, NAN, 0.7, "factor", "none"};
+    api->generation.max_tokens = 96;
+    api->generation.block_length = 16;
+    api->generation.temperature = 0.5;
+    api->generation.threshold = 0.7;
+    strcpy(api->generation.selection, "factor");
+    strcpy(api->generation.cache, "none");
     struct decode_params params = read_with(api, "{}").decode;
     cr_expect_eq(params.max_tokens, 96);
     cr_expect_eq(params.block_length, 16);
@@ -63,6 +68,47 @@ Test(parameters, request_beats_settings_beat_generation_config)
     cr_expect_float_eq(params.threshold, 0.1f, 1e-7);
     cr_expect_eq(params.selection, SELECTION_RANDOM);
     cr_expect_eq(params.cache, CACHE_DUAL);
+}
+
+Test(parameters, every_key_of_generation_config_is_a_default_that_a_field_beats)
+{
+    struct api *api = support_api();
+    struct generation_defaults *generation = &api->generation;
+    generation->steps = 12;
+    generation->top_k = 7;
+    generation->refresh_interval = 3;
+    generation->top_p = 0.5;
+    generation->min_p = 0.125;
+    generation->factor = 2;
+    generation->cfg_scale = 1.5;
+    generation->eos_early_stop = 0;
+    generation->ignore_eos = 1;
+    generation->logits_eos_inf = 1;
+    generation->confidence_eos_eot_inf = 1;
+    struct decode_params params = read_with(api, "{}").decode;
+    cr_expect_eq(params.steps, 12);
+    cr_expect_eq(params.top_k, 7);
+    cr_expect_eq(params.refresh_interval, 3);
+    cr_expect_eq(params.top_p, 0.5f);
+    cr_expect_eq(params.min_p, 0.125f);
+    cr_expect_eq(params.factor, 2);
+    cr_expect_eq(params.cfg_scale, 1.5f);
+    cr_expect(!params.eos_early_stop && params.ignore_eos);
+    cr_expect(params.logits_eos_inf && params.confidence_eos_eot_inf);
+    params = read_with(api, "{\"steps\":5,\"top_k\":0,\"refresh_interval\":0,\"top_p\":1,"
+                            "\"min_p\":0,\"factor\":1,\"cfg_scale\":0,\"eos_early_stop\":true,"
+                            "\"ignore_eos\":false,\"logits_eos_inf\":false,"
+                            "\"confidence_eos_eot_inf\":false}")
+                 .decode;
+    cr_expect_eq(params.steps, 5);
+    cr_expect_eq(params.top_k, 0);
+    cr_expect_eq(params.refresh_interval, 0);
+    cr_expect_eq(params.top_p, 1);
+    cr_expect_eq(params.min_p, 0);
+    cr_expect_eq(params.factor, 1);
+    cr_expect_eq(params.cfg_scale, 0);
+    cr_expect(params.eos_early_stop && !params.ignore_eos);
+    cr_expect(!params.logits_eos_inf && !params.confidence_eos_eot_inf);
 }
 
 Test(parameters, defaults_that_are_not_built_fall_back)
@@ -129,6 +175,20 @@ Test(parameters, dials_are_presets_that_explicit_fields_override)
     cr_expect_eq(high.selection, SELECTION_STEPS);
 }
 
+Test(parameters, a_preset_sets_aside_the_servers_steps)
+{
+    struct api *api = support_api();
+    struct api_error err = {0};
+    struct decode_params fitted;
+    api->settings.steps = 8;
+    struct api_parameters p = read_with(api, "{\"reasoning_effort\":\"high\",\"max_tokens\":24}");
+    cr_assert_eq(parameters_fit(&fitted, &p, api, 10, &err), 0);
+    cr_expect_eq(fitted.steps, 24, "one token a round");
+    p = read_with(api, "{\"reasoning_effort\":\"high\",\"max_tokens\":24,\"steps\":6}");
+    cr_assert_eq(parameters_fit(&fitted, &p, api, 10, &err), 0);
+    cr_expect_eq(fitted.steps, 6, "an explicit field beats it");
+}
+
 Test(parameters, a_length_that_was_not_asked_for_is_cut_to_the_context)
 {
     struct api *api = support_api();
@@ -149,7 +209,7 @@ static struct prompt_list read_prompts(const char *body, bool chat)
     struct prompt_list prompts = {0};
     struct api_error err = {0};
     json_t *json = json_loads(body, JSON_ALLOW_NUL, NULL);
-    int code = chat ? prompts_read_messages(&prompts, support_api(), json, &err)
+    int code = chat ? prompts_read_messages(&prompts, support_api(), json, CONTEXT, &err)
                     : prompts_read_raw(&prompts, support_api(), json, 8, &err);
     cr_assert_eq(code, 0, "%s", err.message);
     json_decref(json);

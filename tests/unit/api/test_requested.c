@@ -113,6 +113,38 @@ Test(requested, the_prompt_is_echoed_as_it_was_sent, .timeout = 60)
     server_stop(&server);
 }
 
+/* Without echo of its own a chat would list log-probabilities of tokens before its answer. */
+Test(requested, a_chat_echoes_nothing, .timeout = 60)
+{
+    struct server server = server_start(2, 2);
+    static const char format[] = "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],"
+                                 "\"max_tokens\":2,\"ignore_eos\":true,\"echo\":true,"
+                                 "\"logprobs\":true,\"top_logprobs\":1%s}";
+    char body[256];
+    snprintf(body, sizeof body, format, "");
+    json_t *answer = server_ask(&server, API_CHAT_COMPLETIONS, body);
+    cr_expect_eq(json_array_size(json_at(answer, "choices[0].logprobs.content")), 2);
+    json_decref(answer);
+    static const char *const forms[] = {",\"stream\":true", ",\"stream\":true,\"diffusing\":true"};
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        struct buffer events = {0};
+        snprintf(body, sizeof body, format, forms[i]);
+        struct api_call *call = server_begin(&server, API_CHAT_COMPLETIONS, body);
+        server_read_stream(&server, call, &events);
+        json_t *parsed = parse_events(events.data);
+        size_t listed = 0;
+        for (size_t k = 0; k < json_array_size(parsed); k++) {
+            const json_t *event = json_array_get(parsed, k);
+            listed += json_array_size(json_at(event, "choices[0].logprobs.content"));
+        }
+        cr_expect_eq(listed, 2, "%s", events.data);
+        json_decref(parsed);
+        buffer_free(&events);
+        api_call_free(call);
+    }
+    server_stop(&server);
+}
+
 Test(requested, a_negative_prompt_changes_the_answer, .timeout = 60)
 {
     struct server server = server_start(2, 2);
@@ -126,6 +158,26 @@ Test(requested, a_negative_prompt_changes_the_answer, .timeout = 60)
     cr_expect_str_neq(text_at(masked, "choices[0].text"), text_at(negative, "choices[0].text"));
     json_decref(masked);
     json_decref(negative);
+    server_stop(&server);
+}
+
+Test(requested, a_negative_prompt_counts_where_the_model_asks_for_guidance, .timeout = 60)
+{
+    struct server server = server_start(2, 2);
+    static const char format[] = "{\"prompt\":\"The little dog\",\"max_tokens\":16,"
+                                 "\"ignore_eos\":true,\"negative_prompt\":\"He was sad.\"%s}";
+    char body[256];
+    snprintf(body, sizeof body, format, ",\"cfg_scale\":3");
+    json_t *asked = server_ask(&server, API_COMPLETIONS, body);
+    snprintf(body, sizeof body, format, "");
+    json_t *plain = server_ask(&server, API_COMPLETIONS, body);
+    server.api->generation.cfg_scale = 3;
+    json_t *by_default = server_ask(&server, API_COMPLETIONS, body);
+    cr_expect_str_eq(text_at(by_default, "choices[0].text"), text_at(asked, "choices[0].text"));
+    cr_expect_str_neq(text_at(by_default, "choices[0].text"), text_at(plain, "choices[0].text"));
+    json_decref(asked);
+    json_decref(plain);
+    json_decref(by_default);
     server_stop(&server);
 }
 
@@ -151,7 +203,77 @@ Test(requested, what_leaves_no_token_or_no_room_is_refused, .timeout = 60)
     server.api->config.max_positions *= 64; /* more than the pool holds */
     snprintf(body, sizeof body, "{\"prompt\":\"a\",\"max_tokens\":%d,\"allowed_token_ids\":[9]}",
              (int)server.api->config.max_positions / 2);
-    expect_refused(&server, body, "context_length_exceeded", "");
+    expect_refused(&server, body, "context_length_exceeded", "max_tokens");
+    server_stop(&server);
+}
+
+Test(requested, what_the_engine_refuses_is_named_by_the_field_that_is_wrong, .timeout = 60)
+{
+    int32_t letter = support_byte_token('x'); /* before the server: it sets the api back */
+    struct server server = server_start_with(&(struct engine_options){
+        .max_sequences = 2,
+        .max_rows_per_tick = 100,
+        .queue_limit = 2,
+        .kv_cache_tokens = 192,
+    });
+    expect_refused(&server, "{\"prompt\":\"a\",\"max_tokens\":150,\"allowed_token_ids\":[10]}",
+                   "context_length_exceeded", "max_tokens");
+    char body[1024] = "{\"prompt\":[10";
+    for (int i = 0; i < 110; i++) {
+        strcat(body, ",10");
+    }
+    strcat(body, "]}");
+    expect_refused(&server, body, "context_length_exceeded", "prompt");
+    expect_refused(&server,
+                   "{\"prompt\":\"a\",\"repetition_penalty\":1e-300,\"allowed_token_ids\":[10]}",
+                   "invalid_value", "repetition_penalty");
+    snprintf(body, sizeof body,
+             "{\"prompt\":\"a\",\"bad_words\":[\"x\"],\"allowed_token_ids\":[%d]}", letter);
+    expect_refused(&server, body, "invalid_value", "allowed_token_ids");
+    server_stop(&server);
+}
+
+Test(requested, a_length_that_was_not_asked_for_is_cut_to_what_the_server_can_run, .timeout = 60)
+{
+    struct server server = server_start_with(&(struct engine_options){
+        .max_sequences = 2,
+        .max_rows_per_tick = 100,
+        .queue_limit = 2,
+        .kv_cache_tokens = 64,
+    });
+    server.api->settings.max_tokens = 256;
+    static const char *const bodies[] = {"{\"prompt\":\"Tim\",\"ignore_eos\":true}",
+                                         "{\"prompt\":[0,10,11,12],\"ignore_eos\":true}"};
+    for (size_t i = 0; i < 2; i++) {
+        json_t *answer = server_ask(&server, API_COMPLETIONS, bodies[i]);
+        cr_expect_eq(json_integer_value(json_at(answer, "usage.total_tokens")), 64);
+        json_decref(answer);
+    }
+    struct buffer props = {0};
+    api_props_body(server.api, &props);
+    json_t *json = json_loadb(props.data, props.length, 0, NULL);
+    cr_expect_eq(json_integer_value(json_at(json, "limits.canvas")), 64);
+    cr_expect_eq(json_integer_value(json_at(json, "limits.guided_canvas")), 0,
+                 "it takes two pages");
+    cr_expect_eq(json_integer_value(json_at(json, "defaults.max_tokens")), 63);
+    json_decref(json);
+    buffer_free(&props);
+    server_stop(&server);
+}
+
+Test(requested, a_guided_length_that_was_not_asked_for_leaves_room_for_the_partner, .timeout = 60)
+{
+    struct server server = server_start_with(&(struct engine_options){
+        .max_sequences = 2,
+        .max_rows_per_tick = 100,
+        .queue_limit = 2,
+        .kv_cache_tokens = 192,
+    });
+    server.api->settings.max_tokens = 256;
+    json_t *answer = server_ask(&server, API_COMPLETIONS,
+                                "{\"prompt\":[0,10],\"cfg_scale\":1,\"ignore_eos\":true}");
+    cr_expect_eq(json_integer_value(json_at(answer, "usage.total_tokens")), 50);
+    json_decref(answer);
     server_stop(&server);
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/error.h"
 #include "server/api/fields.h"
 #include "tests/unit/api/support.h"
 
@@ -129,6 +130,16 @@ Test(requests, every_number_is_refused_just_outside_its_range)
     }
 }
 
+/* They are computed with as floats, in which the last of these is 0. */
+Test(requests, numbers_that_no_float_holds_are_out_of_range)
+{
+    expect(API_COMPLETIONS, "{\"repetition_penalty\":1e-300}", 400, "invalid_value",
+           "repetition_penalty", "from 0.01 to 100");
+    expect(API_COMPLETIONS, "{\"repetition_penalty\":1e-45}", 400, "invalid_value",
+           "repetition_penalty", "from 0.01 to 100");
+    expect(API_COMPLETIONS, "{\"top_p\":1e-46}", 400, "invalid_value", "top_p", "above 0");
+}
+
 Test(requests, every_choice_of_words_refuses_another_word)
 {
     size_t count;
@@ -207,14 +218,93 @@ Test(requests, what_is_not_built_is_refused_by_name)
            "tool_choice", "required");
 }
 
+/* The field that is refused, "" where none is. */
+static struct api_error check_strictly(enum api_endpoint endpoint, const char *text)
+{
+    struct api_error err = {0};
+    json_t *body = json_loads(text, 0, NULL);
+    cr_assert_not_null(body, "%s", text);
+    int code = fields_check(body, endpoint, true, &err);
+    cr_expect_eq(code != 0, err.status == 400, "%s", text);
+    json_decref(body);
+    return err;
+}
+
 Test(requests, unknown_fields_are_ignored_unless_strict)
 {
     expect(API_COMPLETIONS, "{\"nonesuch\":1}", 400, "invalid_value", "prompt", "missing");
-    struct api_error err = {0};
-    json_t *body = json_loads("{\"nonesuch\":1}", 0, NULL);
-    cr_assert_neq(fields_check(body, API_COMPLETIONS, true, &err), 0);
+    struct api_error err = check_strictly(API_COMPLETIONS, "{\"nonesuch\":1}");
     cr_expect_str_eq(err.param, "nonesuch");
+    cr_expect_str_eq(err.code, "unsupported_parameter");
+    err = check_strictly(API_COMPLETIONS, "{\"nonesuch\":null}");
+    cr_expect_eq(err.status, 0, "null is absent");
+}
+
+Test(requests, strict_knows_the_members_of_nested_objects)
+{
+    static const struct {
+        const char *body, *param;
+    } cases[] = {
+        {"{\"stream_options\":{\"include_usage\":true}}", ""},
+        {"{\"stream_options\":{\"foo\":1}}", "stream_options.foo"},
+        {"{\"stream_options\":{\"foo\":null}}", ""},
+        {"{\"response_format\":{\"type\":\"text\",\"foo\":1}}", "response_format.foo"},
+        {"{\"metadata\":{\"foo\":1}}", ""},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":\"x\",\"refusal\":null}]}", ""},
+        {"{\"messages\":[{\"role\":\"user\"},{\"role content\":\"x\"}]}",
+         "messages[1].role content"},
+        {"{\"messages\":[3,{\"content\":[{\"type\":\"text\",\"text\":\"x\",\"foo\":0}]}]}",
+         "messages[1].content[0].foo"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct api_error err = check_strictly(API_CHAT_COMPLETIONS, cases[i].body);
+        cr_expect_str_eq(err.param, cases[i].param, "%s", cases[i].body);
+    }
+    expect(API_CHAT_COMPLETIONS, "{\"stream_options\":{\"foo\":1}}", 400, "invalid_value",
+           "messages", "missing");
+}
+
+Test(requests, a_field_of_another_endpoint_is_absent)
+{
+    json_t *body = json_loads("{\"echo\":true,\"n\":2,\"user\":null,\"nonesuch\":[]}", 0, NULL);
+    struct api_error err = {0};
+    cr_assert_eq(fields_check(body, API_CHAT_COMPLETIONS, false, &err), 0);
+    cr_expect_eq(json_object_size(body), 1);
+    cr_expect_eq(fields_integer(body, "n", 0), 2);
     json_decref(body);
+}
+
+Test(requests, fields_that_another_endpoint_carries_out_are_checked_too)
+{
+    static const struct {
+        enum api_endpoint endpoint;
+        const char *field, *value, *code;
+    } cases[] = {
+        {API_CHAT_COMPLETIONS, "best_of", "1.5", "invalid_value"},
+        {API_CHAT_COMPLETIONS, "best_of", "true", "invalid_value"},
+        {API_CHAT_COMPLETIONS, "best_of", "2", "unsupported_parameter"},
+        {API_CHAT_COMPLETIONS, "best_of", "1", NULL},
+        {API_CHAT_COMPLETIONS, "suffix", "\"x\"", "unsupported_parameter"},
+        {API_CHAT_COMPLETIONS, "suffix", "7", "invalid_value"},
+        {API_CHAT_COMPLETIONS, "suffix", "\"\"", NULL},
+        {API_COMPLETIONS, "top_logprobs", "\"zz\"", "invalid_value"},
+        {API_COMPLETIONS, "top_logprobs", "7", "unsupported_parameter"},
+        {API_COMPLETIONS, "top_logprobs", "0", NULL},
+        {API_COMPLETIONS, "tools", "[{}]", "unsupported_parameter"},
+        {API_COMPLETIONS, "tools", "5", "invalid_value"},
+        {API_COMPLETIONS, "tools", "[]", NULL},
+        {API_COMPLETIONS, "tool_choice", "\"required\"", "unsupported_parameter"},
+        {API_COMPLETIONS, "tool_choice", "5", "invalid_value"},
+        {API_COMPLETIONS, "tool_choice", "\"auto\"", NULL},
+        {API_COMPLETIONS, "parallel_tool_calls", "\"zz\"", "invalid_value"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *missing = cases[i].endpoint == API_COMPLETIONS ? "prompt" : "messages";
+        char body[128];
+        snprintf(body, sizeof body, "{\"%s\":%s}", cases[i].field, cases[i].value);
+        expect(cases[i].endpoint, body, 400, cases[i].code ? cases[i].code : "invalid_value",
+               cases[i].code ? cases[i].field : missing, "");
+    }
 }
 
 Test(requests, another_model_is_not_found)
@@ -288,7 +378,61 @@ Test(requests, a_canvas_longer_than_the_context_is_refused_with_both_numbers)
         strcat(body, ",10");
     }
     strcat(body, "]}");
-    expect(API_COMPLETIONS, body, 400, "context_length_exceeded", "", "192 tokens");
+    expect(API_COMPLETIONS, body, 400, "context_length_exceeded", "prompt", "192 tokens");
+    strcpy(strrchr(body, '}'), ",\"max_tokens\":1}");
+    expect(API_COMPLETIONS, body, 400, "context_length_exceeded", "prompt", "192 tokens");
+}
+
+/* Texts that are too long whatever they say are not encoded to find out. */
+Test(requests, a_text_far_too_long_is_refused_by_its_bytes)
+{
+    static char body[60000];
+    static const struct {
+        enum api_endpoint endpoint;
+        const char *open, *close, *param;
+    } forms[] = {
+        {API_COMPLETIONS, "{\"prompt\":\"", "\"}", "prompt"},
+        {API_COMPLETIONS, "{\"prompt\":[\"a\",\"", "\"]}", "prompt[1]"},
+        {API_COMPLETIONS, "{\"prompt\":\"a\",\"cfg_scale\":1,\"negative_prompt\":\"", "\"}",
+         "negative_prompt"},
+        {API_CHAT_COMPLETIONS, "{\"messages\":[{\"role\":\"user\",\"content\":\"", "\"}]}",
+         "messages"},
+        {API_CHAT_COMPLETIONS,
+         "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"", "\"}]}]}",
+         "messages"},
+    };
+    for (size_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
+        int length = snprintf(body, sizeof body, "%s", forms[i].open);
+        memset(body + length, 'x', 50000);
+        snprintf(body + length + 50000, sizeof body - (size_t)length - 50000, "%s", forms[i].close);
+        expect(forms[i].endpoint, body, 400, "context_length_exceeded", forms[i].param,
+               "50000 bytes, which are at least ");
+    }
+}
+
+/* LLaDA's tokenizer keeps what its pattern finds and nothing else: its texts have no bound. */
+Test(requests, a_text_whose_beginning_is_too_long_is_refused_by_it)
+{
+    struct api *api = support_api();
+    struct tokenizer *tokenizer;
+    struct error cause = {0};
+    json_decref(support_refuse(API_COMPLETIONS, "{}").body); /* sets the api up */
+    cr_assert_eq(
+        tokenizer_load(&tokenizer, "build/fixtures/tokenizers/llada_like.tokenizer.json", &cause),
+        0, "%s", cause.message);
+    cr_assert_eq(tokenizer_least_tokens(tokenizer, 1 << 20, 0), 0);
+    api->tokenizer = tokenizer;
+    struct buffer body = {0};
+    buffer_append_text(&body, "{\"prompt\":\"");
+    for (int k = 0; k < CONTEXT * 6; k++) {
+        buffer_append_text(&body, "\xc3\xa9 a, b");
+    }
+    buffer_append_text(&body, "\"}");
+    buffer_append_char(&body, '\0');
+    expect(API_COMPLETIONS, body.data, 400, "context_length_exceeded", "prompt",
+           "of which the first ");
+    buffer_free(&body);
+    tokenizer_free(tokenizer);
 }
 
 Test(requests, messages_are_checked)

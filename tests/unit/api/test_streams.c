@@ -1,7 +1,10 @@
 /* Drafts posted by hand become server-sent events. */
 #include <criterion/criterion.h>
 #include <stdlib.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/error.h"
 #include "common/rng.h"
@@ -152,6 +155,38 @@ Test(streams, an_engine_failure_is_an_error_event_without_done)
     cr_expect_str_eq(text_at(events, "[0].error.code"), "device_lost");
     cr_expect_str_eq(text_at(events, "[0].error.type"), "unavailable_error");
     cr_expect_null(strstr(text_at(events, "[0].error.message"), "cuda"), "no internals");
+    json_decref(events);
+    live_free(&live);
+}
+
+/* What was written to stderr meanwhile; the caller frees it. */
+static char *logged_by(struct live *live, json_t **events)
+{
+    FILE *file = tmpfile();
+    int saved = dup(STDERR_FILENO);
+    cr_assert(file && saved >= 0 && dup2(fileno(file), STDERR_FILENO) >= 0);
+    *events = live_events(live);
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    char *text = calloc(1, 4096);
+    cr_assert_geq(pread(fileno(file), text, 4095, 0), 0);
+    fclose(file);
+    return text;
+}
+
+Test(streams, what_the_model_gets_wrong_is_a_500_and_its_cause_is_logged_alone)
+{
+    struct live live;
+    live_create(&live, API_COMPLETIONS, "{\"stream\":true}", 1, LENGTH);
+    struct error broken = {.code = ERROR_INTERNAL, .message = "round 3: \"logits\" are not finite"};
+    stream_fail(&live.streams[0], FINISH_FAILED, &broken);
+    json_t *events;
+    char *log = logged_by(&live, &events);
+    cr_expect_str_eq(text_at(events, "[0].error.type"), "server_error");
+    cr_expect_null(strstr(text_at(events, "[0].error.message"), "finite"), "no internals");
+    cr_expect_not_null(strstr(log, "are not finite"), "%s", log);
+    cr_expect_not_null(strstr(log, live.reply.id), "%s", log);
+    free(log);
     json_decref(events);
     live_free(&live);
 }

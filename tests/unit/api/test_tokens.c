@@ -95,6 +95,17 @@ Test(tokenize, messages_are_rendered_with_the_template)
     json_decref(answer);
 }
 
+Test(tokenize, a_text_longer_than_the_context_is_counted)
+{
+    static char body[30000] = "{\"messages\":[{\"role\":\"user\",\"content\":\"";
+    size_t length = strlen(body);
+    memset(body + length, 'x', 20000);
+    strcpy(body + length + 20000, "\"}]}");
+    json_t *answer = ask(API_TOKENIZE, body);
+    cr_expect_gt(json_integer_value(json_at(answer, "count")), CONTEXT);
+    json_decref(answer);
+}
+
 Test(tokenize, what_is_wrong_is_named)
 {
     refuse(API_TOKENIZE, "{}", "prompt", "missing");

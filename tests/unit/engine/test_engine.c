@@ -374,7 +374,7 @@ Test(engine, logits_that_are_no_numbers_fail_the_one_request)
     cr_expect_eq(harness_draft(broken, 0)->finish, FINISH_FAILED);
     cr_expect_eq(harness_draft(broken, 1)->finish, FINISH_FAILED);
     cr_expect_eq(harness_draft(broken, 0)->round, 4, "the first block was sound");
-    cr_expect_eq(broken->stream.error.code, ERROR_INVALID);
+    cr_expect_eq(broken->stream.error.code, ERROR_INTERNAL, "it is not the client's fault");
     cr_expect_eq(harness_draft(sound, 0)->finish, FINISH_LENGTH);
     request_release(broken);
     request_release(sound);

@@ -240,7 +240,9 @@ Test(config, generation_config_gives_defaults)
         "{}", NULL,
         "{\"max_new_tokens\": 96, \"block_length\": 32, \"steps\": 48, \"top_k\": 40,"
         " \"temperature\": 0.7, \"top_p\": 0.9, \"threshold\": 0.8, \"selection\": \"factor\","
-        " \"cache\": \"prefix\", \"transformers_version\": \"4.46.3\"}");
+        " \"cache\": \"prefix\", \"transformers_version\": \"4.46.3\", \"min_p\": 0.25,"
+        " \"factor\": 2, \"cfg_scale\": 1.5, \"refresh_interval\": 3, \"eos_early_stop\": false,"
+        " \"ignore_eos\": true, \"logits_eos_inf\": true, \"confidence_eos_eot_inf\": false}");
     cr_assert_eq(result.code, 0, "%s", result.err.message);
     const struct generation_defaults *defaults = &result.defaults;
     cr_expect_eq(defaults->max_tokens, 96);
@@ -252,6 +254,14 @@ Test(config, generation_config_gives_defaults)
     cr_expect_float_eq(defaults->threshold, 0.8, 1e-15);
     cr_expect_str_eq(defaults->selection, "factor");
     cr_expect_str_eq(defaults->cache, "prefix");
+    cr_expect_eq(defaults->min_p, 0.25);
+    cr_expect_eq(defaults->factor, 2);
+    cr_expect_eq(defaults->cfg_scale, 1.5);
+    cr_expect_eq(defaults->refresh_interval, 3);
+    cr_expect_eq(defaults->eos_early_stop, 0);
+    cr_expect_eq(defaults->ignore_eos, 1);
+    cr_expect_eq(defaults->logits_eos_inf, 1);
+    cr_expect_eq(defaults->confidence_eos_eot_inf, 0);
 }
 
 Test(config, without_generation_config_nothing_is_said)
@@ -259,7 +269,10 @@ Test(config, without_generation_config_nothing_is_said)
     struct read_result result = read_with("{}", NULL, NULL);
     const struct generation_defaults *defaults = &result.defaults;
     cr_expect(defaults->max_tokens < 0 && defaults->block_length < 0 && defaults->steps < 0 &&
-              defaults->top_k < 0);
+              defaults->top_k < 0 && defaults->refresh_interval < 0);
+    cr_expect(isnan(defaults->min_p) && isnan(defaults->factor) && isnan(defaults->cfg_scale));
+    cr_expect(defaults->eos_early_stop < 0 && defaults->ignore_eos < 0 &&
+              defaults->logits_eos_inf < 0 && defaults->confidence_eos_eot_inf < 0);
     cr_expect(isnan(defaults->temperature) && isnan(defaults->top_p) && isnan(defaults->threshold));
     cr_expect_str_empty(defaults->selection);
     cr_expect_str_empty(defaults->cache);
@@ -282,6 +295,16 @@ Test(config, bad_generation_config_is_named)
         {"{\"temperature\": -0.5}", "temperature"},
         {"{\"top_p\": 1.5}", "top_p"},
         {"{\"threshold\": \"high\"}", "threshold"},
+        {"{\"selection\": \"nonesuch\"}", "selection"},
+        {"{\"selection\": \"\"}", "selection"},
+        {"{\"selection\": \"steps threshold\"}", "selection"},
+        {"{\"selection\": 3}", "selection"},
+        {"{\"cache\": \"double\"}", "none prefix dual"},
+        {"{\"cfg_scale\": -1}", "cfg_scale"},
+        {"{\"factor\": []}", "factor"},
+        {"{\"min_p\": 2}", "min_p"},
+        {"{\"refresh_interval\": 0.5}", "refresh_interval"},
+        {"{\"ignore_eos\": 1}", "ignore_eos"},
         {"{\"selection\": \"a name that is longer than any of them\"}", "selection"},
         {"{\"eos_token_id\": 4096}", "eos_token_id"},
         {"[]", "an array"},

@@ -31,6 +31,8 @@ static bool encodes_to(const struct tokenizer *tokenizer, const char *file, size
         fprintf(stderr, "%s:%zu: %s\n", file, line, err.message);
     }
     bool equal = result == 0 && fixture_ids_equal(file, line, object, key, &ids);
+    cr_expect_leq(tokenizer_least_tokens(tokenizer, json_string_length(text), flags), ids.count,
+                  "%s:%zu", file, line);
     token_list_free(&ids);
     return equal;
 }
@@ -241,5 +243,55 @@ Test(tokenizer_golden, stream_holds_back_unfinished_characters)
                   "stream.jsonl:%zu", i + 1);
     }
     json_decref(lines);
+    tokenizer_free(tokenizer);
+}
+
+/* Texts that become few tokens for their bytes: long tokens, and characters that shrink. */
+Test(tokenizer_golden, no_text_has_fewer_tokens_than_the_bound)
+{
+    static const char *const units[] = {
+        " ",
+        "\n",
+        "=",
+        "-",
+        "a",
+        " the",
+        "\xf0\x9d\x90\x80",                     /* U+1D400 */
+        "\xe1\x84\x80\xe1\x85\xa1\xe1\x86\xa8", /* three Hangul letters, one in NFC */
+        "\xe2\x84\xab",
+        "A\xcc\x8a",
+    };
+    enum { REPEATS = 3000 };
+    for (size_t i = 0; i < GOLDEN_COUNT; i++) {
+        struct tokenizer *tokenizer = fixture_tokenizer(golden_names[i].name);
+        for (size_t k = 0; k < sizeof units / sizeof units[0]; k++) {
+            struct buffer text = {0};
+            for (int repeat = 0; repeat < REPEATS; repeat++) {
+                buffer_append_text(&text, units[k]);
+            }
+            for (unsigned flags = 0; flags <= TOKENIZER_MATCH_ADDED; flags++) {
+                struct token_list ids = {0};
+                struct error err = {0};
+                cr_assert_eq(tokenizer_encode(tokenizer, text.data, text.length, flags, &ids, &err),
+                             0);
+                cr_expect_leq(tokenizer_least_tokens(tokenizer, text.length, flags), ids.count,
+                              "%s: \"%s\"", golden_names[i].name, units[k]);
+                token_list_free(&ids);
+            }
+            buffer_free(&text);
+        }
+        tokenizer_free(tokenizer);
+    }
+}
+
+Test(tokenizer_golden, the_bound_is_of_use_where_there_is_one)
+{
+    struct tokenizer *tokenizer = fixture_tokenizer("qwen3");
+    cr_expect_gt(tokenizer_least_tokens(tokenizer, 1 << 20, 0), 500);
+    cr_expect_eq(tokenizer_least_tokens(tokenizer, 0, 0), 0);
+    cr_expect_eq(tokenizer_least_tokens(tokenizer, 1, 0), 1);
+    tokenizer_free(tokenizer);
+    tokenizer = fixture_tokenizer("removed_gap");
+    cr_expect_eq(tokenizer_least_tokens(tokenizer, 1 << 20, 0), 0, "it drops what it likes");
     tokenizer_free(tokenizer);
 }
