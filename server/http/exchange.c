@@ -326,23 +326,27 @@ static void log_exchange(const struct exchange *exchange, bool completed)
     struct api_call_summary summary = {.id = "", .queue_ms = 0, .compute_ms = 0};
     bool probe = exchange->route != NULL &&
                  (exchange->route->kind == ROUTE_HEALTH || exchange->route->kind == ROUTE_READY);
-    struct buffer path = {0};
+    struct buffer names = {0};
 
     if (exchange->call != NULL)
         summary = api_call_summarise(exchange->call);
-    log_append_json_string(&path, exchange->path, strlen(exchange->path));
+    /* The client's words, quotes and backslashes among them: never into the line as they are. */
+    buffer_append_text(&names, "\"request_id\":");
+    log_append_json_string(&names, exchange->request_id, strlen(exchange->request_id));
+    buffer_append_text(&names, ",\"path\":");
+    log_append_json_string(&names, exchange->path, strlen(exchange->path));
     /* Load balancers ask for /health and /ready every few seconds. */
     log_line(probe ? LOG_DEBUG : LOG_INFO, "request",
-             "\"id\":\"%s\",\"request_id\":\"%s\",\"path\":%s,\"status\":%d,\"completed\":%s,"
+             "\"id\":\"%s\",%s,\"status\":%d,\"completed\":%s,"
              "\"prompt_tokens\":%d,\"completion_tokens\":%d,\"rounds\":%d,\"queue_ms\":%.3f,"
              "\"compute_ms\":%.3f,\"total_ms\":%.3f",
-             summary.id, exchange->request_id, path.failed ? "\"\"" : path.data,
+             summary.id, names.failed ? "\"path\":null" : names.data,
              exchange->status != 0 ? exchange->status : STATUS_CLIENT_LEFT,
              completed ? "true" : "false", summary.prompt_tokens, summary.completion_tokens,
              summary.rounds, summary.queue_ms > 0 ? summary.queue_ms : 0.0,
              summary.compute_ms > 0 ? summary.compute_ms : 0.0,
              (double)(clock_now_us() - exchange->arrival_us) * 1e-3);
-    buffer_free(&path);
+    buffer_free(&names);
 }
 
 /*
