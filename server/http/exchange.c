@@ -164,7 +164,10 @@ static enum MHD_Result body_complete(struct exchange *exchange, const char *path
     return MHD_YES;
 }
 
-/* libmicrohttpd takes no response in the middle of a body. */
+/*
+ * libmicrohttpd takes no response in the middle of a body, and where the body's end is in doubt
+ * nothing more may be read from the connection.
+ */
 static enum MHD_Result cut_off(struct exchange *exchange)
 {
     response_send_raw(exchange->fd, &exchange->answer, exchange->request_id);
@@ -244,18 +247,17 @@ static void check_request(struct exchange *exchange, const char *path, const cha
 }
 
 /* The headers are there. */
-static enum MHD_Result begin(struct exchange *exchange, const char *path, const char *method)
+static enum MHD_Result begin(struct exchange *exchange, const char *path, const char *method,
+                             const char *version)
 {
     struct MHD_Connection *connection = exchange->connection;
     size_t max_body_bytes = exchange->server->options.max_body_bytes;
+    const char *problem = request_headers_problem(connection, version);
 
     request_headers_id(connection, exchange->request_id);
-    if (!request_headers_framing_ok(connection)) {
-        answer_refuse(&exchange->answer, MHD_HTTP_BAD_REQUEST, NULL,
-                      "The body's length must be told by Content-Length or by "
-                      "\"Transfer-Encoding: chunked\", not by both.");
-        exchange->linger = true;
-        return respond(exchange);
+    if (problem != NULL) {
+        answer_refuse(&exchange->answer, MHD_HTTP_BAD_REQUEST, NULL, "%s", problem);
+        return cut_off(exchange);
     }
     if (request_headers_too_long(connection, max_body_bytes)) {
         refuse_length(exchange);
@@ -298,12 +300,11 @@ enum MHD_Result exchange_handle(void *context, struct MHD_Connection *connection
                                 size_t *upload_size, void **connection_context)
 {
     struct exchange *exchange = *connection_context;
-    (void)version;
 
     if (exchange == NULL) {
         exchange = exchange_create(context, connection, url);
         *connection_context = exchange;
-        return exchange == NULL ? MHD_NO : begin(exchange, url, method);
+        return exchange == NULL ? MHD_NO : begin(exchange, url, method, version);
     }
     if (*upload_size > 0)
         return body_arrives(exchange, upload, upload_size);

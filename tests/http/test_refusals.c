@@ -163,20 +163,6 @@ Test(refusals, a_chunked_body_is_cut_off_at_the_limit)
     close(fd);
 }
 
-Test(refusals, two_ways_to_tell_the_length_are_400)
-{
-    struct buffer in = {0};
-    int fd = socket_open(&server);
-
-    cr_assert(socket_send(fd, "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: "
-                              "application/json\r\nTransfer-Encoding: chunked\r\n"
-                              "Content-Length: 4\r\n\r\n0\r\n\r\n"));
-    cr_assert(socket_read_to_end(fd, &in));
-    cr_assert_eq(strncmp(in.data, "HTTP/1.1 400 ", 13), 0, "%s", in.data);
-    buffer_free(&in);
-    close(fd);
-}
-
 Test(refusals, connections_without_a_whole_request_are_closed_after_the_idle_timeout)
 {
     struct buffer in = {0};
