@@ -9,6 +9,7 @@
 #include "common/log.h"
 #include "server/api/api.h"
 #include "server/http/keys.h"
+#include "server/http/request_path.h"
 #include "server/http/routes.h"
 #include "server/http/server.h"
 #include "server/http/suspension.h"
@@ -136,13 +137,13 @@ static enum MHD_Result follow_call(struct exchange *exchange)
     return MHD_NO;
 }
 
-static enum MHD_Result body_complete(struct exchange *exchange, const char *path)
+static enum MHD_Result body_complete(struct exchange *exchange)
 {
     struct http_server *server = exchange->server;
     struct answer *answer = &exchange->answer;
 
     if (answer->status == 0 && exchange->route->kind != ROUTE_CALL)
-        route_answer(exchange, path);
+        route_answer(exchange);
     if (answer->status == 0 && exchange->received == 0)
         answer_refuse(answer, MHD_HTTP_BAD_REQUEST, "invalid_json",
                       "The request has no body; send a JSON object.");
@@ -215,13 +216,13 @@ static bool is_open(const struct exchange *exchange)
 }
 
 /* Everything that can be told from the headers; leaves answer.status at 0 where all is well. */
-static void check_request(struct exchange *exchange, const char *path, const char *method)
+static void check_request(struct exchange *exchange, const char *method)
 {
     struct answer *answer = &exchange->answer;
 
-    exchange->route = route_find(path);
     if (exchange->route == NULL) {
-        answer_refuse(answer, MHD_HTTP_NOT_FOUND, "not_found", "There is nothing at %.200s.", path);
+        answer_refuse(answer, MHD_HTTP_NOT_FOUND, "not_found", "There is nothing at %.200s.",
+                      exchange->path);
     } else if (!route_allows(exchange->route, method)) {
         answer_refuse(answer, MHD_HTTP_METHOD_NOT_ALLOWED, NULL,
                       "%.20s is not allowed at %s; "
@@ -247,8 +248,7 @@ static void check_request(struct exchange *exchange, const char *path, const cha
 }
 
 /* The headers are there. */
-static enum MHD_Result begin(struct exchange *exchange, const char *path, const char *method,
-                             const char *version)
+static enum MHD_Result begin(struct exchange *exchange, const char *method, const char *version)
 {
     struct MHD_Connection *connection = exchange->connection;
     size_t max_body_bytes = exchange->server->options.max_body_bytes;
@@ -264,7 +264,7 @@ static enum MHD_Result begin(struct exchange *exchange, const char *path, const 
         exchange->linger = true;
         return respond(exchange);
     }
-    check_request(exchange, path, method);
+    check_request(exchange, method);
     /* Answered now the connection ends with this response; else it is kept, after the body. */
     if (exchange->answer.status != 0 && request_headers_expect(connection)) {
         exchange->linger = true;
@@ -274,7 +274,7 @@ static enum MHD_Result begin(struct exchange *exchange, const char *path, const 
 }
 
 static struct exchange *exchange_create(struct http_server *server,
-                                        struct MHD_Connection *connection, const char *path)
+                                        struct MHD_Connection *connection, const char *target)
 {
     struct exchange *exchange = calloc(1, sizeof *exchange);
 
@@ -286,7 +286,9 @@ static struct exchange *exchange_create(struct http_server *server,
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     exchange->arrival_us = clock_now_us();
     exchange->ticket = WATCHER_NONE;
-    strncpy(exchange->path, path, EXCHANGE_PATH_MAX);
+    /* Known first, so that what is refused by its headers is counted under its path too. */
+    if (request_path_normalise(exchange->path, sizeof exchange->path, target))
+        exchange->route = route_find(exchange->path);
     pthread_mutex_init(&exchange->lock, NULL);
     if (server_enlist(server, exchange))
         return exchange;
@@ -304,13 +306,13 @@ enum MHD_Result exchange_handle(void *context, struct MHD_Connection *connection
     if (exchange == NULL) {
         exchange = exchange_create(context, connection, url);
         *connection_context = exchange;
-        return exchange == NULL ? MHD_NO : begin(exchange, url, method, version);
+        return exchange == NULL ? MHD_NO : begin(exchange, method, version);
     }
     if (*upload_size > 0)
         return body_arrives(exchange, upload, upload_size);
     switch (exchange->phase) {
     case EXCHANGE_BODY:
-        return body_complete(exchange, url);
+        return body_complete(exchange);
     case EXCHANGE_WHOLE:
         exchange->phase = EXCHANGE_RUNNING;
         return suspension_prepare(exchange) ? MHD_YES : MHD_NO;

@@ -32,7 +32,7 @@ enum exchange_phase {
     EXCHANGE_RESPONDING, /* a response is queued */
 };
 
-enum { EXCHANGE_PATH_MAX = 200 };
+enum { EXCHANGE_PATH_MAX = 1000 };
 
 struct exchange {
     struct http_server *server;
@@ -41,7 +41,7 @@ struct exchange {
     int fd;
     const struct route *route;
     uint64_t owner;                   /* whose API key it came with; 0 where the server has none */
-    char path[EXCHANGE_PATH_MAX + 1]; /* for the log */
+    char path[EXCHANGE_PATH_MAX + 1]; /* as request_path_normalise writes it */
     char request_id[REQUEST_ID_MAX + 1];
     int64_t arrival_us;
 

@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "server/api/api.h"
 #include "server/http/exchange.h"
+#include "server/http/request_path.h"
 #include "server/http/server.h"
 
 static const char READ_METHODS[] = "GET, HEAD";
@@ -95,19 +96,23 @@ static void answer_ready(const struct api *api, bool draining, struct answer *an
     }
 }
 
-static void answer_model(const char *id, const struct api *api, struct answer *answer)
+static void answer_model(const char *path, const struct api *api, struct answer *answer)
 {
+    const char *part = path + strlen(MODEL_PREFIX);
+    char id[EXCHANGE_PATH_MAX + 1];
+
     answer->status = MHD_HTTP_OK;
-    if (!api_model_body(api, id, strlen(id), &answer->body))
+    if (!request_path_decode(id, sizeof id, part) ||
+        !api_model_body(api, id, strlen(id), &answer->body))
         answer_refuse(answer, MHD_HTTP_NOT_FOUND, "model_not_found",
                       "There is no model \"%.200s\" here; GET /v1/models lists what is served.",
-                      id);
+                      part);
 }
 
-static void answer_cancel(const struct exchange *exchange, const char *path, struct answer *answer)
+static void answer_cancel(const struct exchange *exchange, struct answer *answer)
 {
     size_t length;
-    const char *id = cancel_id(path, &length);
+    const char *id = cancel_id(exchange->path, &length);
 
     if (!api_cancel(exchange->server->api, id, length, exchange->owner)) {
         answer_refuse(answer, MHD_HTTP_NOT_FOUND, "not_found",
@@ -120,7 +125,7 @@ static void answer_cancel(const struct exchange *exchange, const char *path, str
     buffer_append_text(&answer->body, ",\"cancelled\":true}");
 }
 
-void route_answer(struct exchange *exchange, const char *path)
+void route_answer(struct exchange *exchange)
 {
     struct http_server *server = exchange->server;
     struct answer *answer = &exchange->answer;
@@ -138,7 +143,7 @@ void route_answer(struct exchange *exchange, const char *path)
         api_models_body(api, &answer->body);
         break;
     case ROUTE_MODEL:
-        answer_model(path + strlen(MODEL_PREFIX), api, answer);
+        answer_model(exchange->path, api, answer);
         break;
     case ROUTE_VERSION:
         api_version_body(api, &answer->body);
@@ -152,7 +157,7 @@ void route_answer(struct exchange *exchange, const char *path)
         tally_append_metrics(&server->tally, &answer->body);
         break;
     case ROUTE_CANCEL:
-        answer_cancel(exchange, path, answer);
+        answer_cancel(exchange, answer);
         break;
     case ROUTE_CALL:
         break; /* answered by the API */

@@ -46,6 +46,14 @@ void server_delist(struct http_server *server, struct exchange *exchange)
     pthread_mutex_unlock(&server->lock);
 }
 
+/* The routes read targets as they were sent: unescaped, "/health%00x" would be "/health". */
+static size_t leave_escapes(void *context, struct MHD_Connection *connection, char *text)
+{
+    (void)context;
+    (void)connection;
+    return strlen(text);
+}
+
 static int daemon_start(struct http_server *server, int listen_fd, struct error *err)
 {
     const struct http_options *options = &server->options;
@@ -59,6 +67,7 @@ static int daemon_start(struct http_server *server, int listen_fd, struct error 
         {MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)exchange_completed, server},
         {MHD_OPTION_CONNECTION_LIMIT, connections, NULL},
         {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)ceil(options->idle_timeout_s), NULL},
+        {MHD_OPTION_UNESCAPE_CALLBACK, (intptr_t)leave_escapes, NULL},
         /* A pool of one is told by leaving the option out. */
         {threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, threads, NULL},
         {MHD_OPTION_END, 0, NULL},
