@@ -19,6 +19,9 @@ static const struct route ROUTES[] = {
     {"/tokenize", ROUTE_CALL, API_TOKENIZE, "POST", false},
     {"/detokenize", ROUTE_CALL, API_DETOKENIZE, "POST", false},
     {"/v1/models", ROUTE_MODELS, 0, READ_METHODS, false},
+    {"/v1/chat/completions/models", ROUTE_MODELS, 0, READ_METHODS, false}, /* Mercury's client */
+    {"/v1/fim/completions/models", ROUTE_MODELS, 0, READ_METHODS, false},
+    {"/v1/edit/completions/models", ROUTE_MODELS, 0, READ_METHODS, false},
     {"/health", ROUTE_HEALTH, 0, READ_METHODS, true},
     {"/ready", ROUTE_READY, 0, READ_METHODS, true},
     {"/version", ROUTE_VERSION, 0, READ_METHODS, true},
@@ -27,7 +30,7 @@ static const struct route ROUTES[] = {
     {"/v1/models/{id}", ROUTE_MODEL, 0, READ_METHODS, false},
     {"/v1/requests/{id}/cancel", ROUTE_CANCEL, 0, "POST", false},
 };
-enum { EXACT_ROUTES = 10, MODEL_ROUTE = EXACT_ROUTES, CANCEL_ROUTE };
+enum { EXACT_ROUTES = 13, MODEL_ROUTE = EXACT_ROUTES, CANCEL_ROUTE };
 _Static_assert(sizeof ROUTES / sizeof *ROUTES + 1 == (size_t)ROUTE_COUNT,
                "every route and the unknown one are counted");
 
