@@ -146,13 +146,13 @@ static enum MHD_Result body_complete(struct exchange *exchange)
         route_answer(exchange);
     if (answer->status == 0 && exchange->received == 0)
         answer_refuse(answer, MHD_HTTP_BAD_REQUEST, "invalid_json",
-                      "The request has no body; send a JSON object.");
+                      "the request has no body; send a JSON object");
     if (answer->status == 0) {
         exchange->call = api_call_create(server->api, (enum api_endpoint)exchange->route->endpoint,
                                          exchange->arrival_us, exchange->owner);
         if (exchange->call == NULL || exchange->body.failed)
             answer_refuse(answer, MHD_HTTP_INTERNAL_SERVER_ERROR, NULL,
-                          "The server is out of memory; send a shorter request or try later.");
+                          "the server is out of memory; send a shorter request or try later");
     }
     if (answer->status != 0)
         return respond(exchange);
@@ -180,8 +180,8 @@ static enum MHD_Result cut_off(struct exchange *exchange)
 static void refuse_length(struct exchange *exchange)
 {
     answer_refuse(&exchange->answer, MHD_HTTP_CONTENT_TOO_LARGE, NULL,
-                  "The body is longer than the %zu bytes that max_body_bytes of this server "
-                  "allows; send less.",
+                  "the body is longer than the %zu bytes that max_body_bytes of this server "
+                  "allows; send less",
                   exchange->server->options.max_body_bytes);
 }
 
@@ -198,7 +198,7 @@ static enum MHD_Result body_arrives(struct exchange *exchange, const char *bytes
     double allowed_s = options->idle_timeout_s * (double)parts;
     if ((double)(clock_now_us() - exchange->arrival_us) * 1e-6 > allowed_s) {
         answer_refuse(&exchange->answer, MHD_HTTP_REQUEST_TIMEOUT, NULL,
-                      "After %.0f s only %zu bytes of the body have arrived; send it faster.",
+                      "after %.0f s only %zu bytes of the body have arrived; send it faster",
                       allowed_s, exchange->received);
         return cut_off(exchange);
     }
@@ -221,12 +221,12 @@ static void check_request(struct exchange *exchange, const char *method)
     struct answer *answer = &exchange->answer;
 
     if (exchange->route == NULL) {
-        answer_refuse(answer, MHD_HTTP_NOT_FOUND, "not_found", "There is nothing at %.200s.",
+        answer_refuse(answer, MHD_HTTP_NOT_FOUND, "not_found", "there is nothing at %.200s",
                       exchange->path);
     } else if (!route_allows(exchange->route, method)) {
         answer_refuse(answer, MHD_HTTP_METHOD_NOT_ALLOWED, NULL,
                       "%.20s is not allowed at %s; "
-                      "use %s.",
+                      "use %s",
                       method, exchange->path, exchange->route->allow);
         answer->allow = exchange->route->allow;
     } else if (!key_store_allows(exchange->server->keys,
@@ -235,15 +235,15 @@ static void check_request(struct exchange *exchange, const char *method)
                                  &exchange->owner) &&
                !is_open(exchange)) {
         answer_refuse(answer, MHD_HTTP_UNAUTHORIZED, "invalid_api_key",
-                      "This server needs an API key; send a valid one in the header "
-                      "\"Authorization: Bearer KEY\".");
+                      "this server needs an API key; send a valid one in the header "
+                      "\"Authorization: Bearer KEY\"");
     } else if (exchange->route->kind == ROUTE_CALL) {
         if (is_draining(exchange))
             answer_refuse_draining(answer);
         else if (!request_headers_json(exchange->connection))
             answer_refuse(answer, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, NULL,
-                          "The body must be plain JSON; send it with the header \"Content-Type: "
-                          "application/json\" and no Content-Encoding.");
+                          "the body must be plain JSON; send it with the header \"Content-Type: "
+                          "application/json\" and no Content-Encoding");
     }
 }
 

@@ -34,8 +34,8 @@ void answer_refuse(struct answer *answer, int status, const char *code, const ch
 void answer_refuse_draining(struct answer *answer)
 {
     answer_refuse(answer, MHD_HTTP_SERVICE_UNAVAILABLE, "draining",
-                  "This server is shutting down and takes no new requests; send it to another "
-                  "one, or again in a moment.");
+                  "this server is shutting down and takes no new requests; send it to another "
+                  "one, or again in a moment");
     answer->retry_after_s = 1;
 }
 

@@ -86,11 +86,11 @@ static void answer_ready(const struct api *api, bool draining, struct answer *an
         answer_refuse_draining(answer);
     } else if (counters.device_lost) {
         answer_refuse(answer, MHD_HTTP_SERVICE_UNAVAILABLE, "device_lost",
-                      "The device that runs the model has failed; this server must be restarted.");
+                      "the device that runs the model has failed; this server must be restarted");
     } else if (counters.waiting + counters.running >=
                counters.max_sequences + counters.queue_limit) {
         answer_refuse(answer, MHD_HTTP_SERVICE_UNAVAILABLE, "queue_full",
-                      "The queue is full: %d sequences run and %d wait; queue_limit is %d.",
+                      "the queue is full: %d sequences run and %d wait; queue_limit is %d",
                       counters.running, counters.waiting, counters.queue_limit);
         answer->retry_after_s = 1;
     } else {
@@ -108,7 +108,7 @@ static void answer_model(const char *path, const struct api *api, struct answer 
     if (!request_path_decode(id, sizeof id, part) ||
         !api_model_body(api, id, strlen(id), &answer->body))
         answer_refuse(answer, MHD_HTTP_NOT_FOUND, "model_not_found",
-                      "There is no model \"%.200s\" here; GET /v1/models lists what is served.",
+                      "there is no model \"%.200s\" here; GET /v1/models lists what is served",
                       part);
 }
 
@@ -119,7 +119,7 @@ static void answer_cancel(const struct exchange *exchange, struct answer *answer
 
     if (!api_cancel(exchange->server->api, id, length, exchange->owner)) {
         answer_refuse(answer, MHD_HTTP_NOT_FOUND, "not_found",
-                      "No request \"%.*s\" of yours is running here.", (int)length, id);
+                      "no request \"%.*s\" of yours is running here", (int)length, id);
         return;
     }
     answer->status = MHD_HTTP_OK;

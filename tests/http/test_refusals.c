@@ -1,5 +1,6 @@
 /* Everything that is refused says so in an error object with the right status. */
 #include <criterion/criterion.h>
+#include <ctype.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -25,7 +26,14 @@ static void refused(const char *method, const char *path, const char *body, cons
 {
     struct reply reply = client_send_with(&server, method, path, body, header);
 
+    json_t *object = reply_json(&reply);
+    const char *message = error_message(object);
+
     expect_error(&reply, status, "invalid_request_error", code);
+    /* One voice, whoever refuses: a clause that starts small and has no full stop. */
+    cr_expect_not(isupper((unsigned char)message[0]), "%s", message);
+    cr_expect_neq(message[strlen(message) - 1], '.', "%s", message);
+    json_decref(object);
     reply_free(&reply);
 }
 
