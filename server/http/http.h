@@ -34,7 +34,9 @@ int http_port(const struct http_server *server);
 void http_drain(struct http_server *server);
 /* Reads the API keys again; on failure the old ones stay. */
 int http_reload_keys(struct http_server *server, struct error *err);
-/* Ends every connection and joins all threads. */
+/* Waits until no request is left whose response is not sent, at most timeout_us; true: none is. */
+bool http_wait_idle(struct http_server *server, int64_t timeout_us);
+/* Gives responses two more seconds, then ends every connection and joins all threads. */
 void http_stop(struct http_server *server); /* NULL is fine */
 
 #endif

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/error.h"
 #include "server/http/exchange.h"
 #include "server/http/keys.h"
@@ -16,7 +17,7 @@
 #include "server/http/watcher.h"
 
 /* What is left when the engine has ended, error events say, gets that long to reach its client. */
-enum { STOP_GRACE_S = 2 };
+enum { STOP_GRACE_US = 2000000 };
 
 bool server_enlist(struct http_server *server, struct exchange *exchange)
 {
@@ -162,17 +163,19 @@ void http_drain(struct http_server *server)
     atomic_store(&server->draining, true);
 }
 
-static void wait_until_idle(struct http_server *server)
+bool http_wait_idle(struct http_server *server, int64_t timeout_us)
 {
-    struct timespec end;
+    int64_t end_us = clock_now_us() + timeout_us;
+    struct timespec end = {.tv_sec = (time_t)(end_us / 1000000),
+                           .tv_nsec = (long)(end_us % 1000000 * 1000)};
 
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += STOP_GRACE_S;
     pthread_mutex_lock(&server->lock);
     while (server->exchanges != NULL &&
            pthread_cond_timedwait(&server->idle, &server->lock, &end) == 0)
         ;
+    bool idle = server->exchanges == NULL;
     pthread_mutex_unlock(&server->lock);
+    return idle;
 }
 
 /* From here on nothing is suspended but what is being prepared. */
@@ -190,7 +193,7 @@ void http_stop(struct http_server *server)
     if (server == NULL)
         return;
     http_drain(server);
-    wait_until_idle(server);
+    http_wait_idle(server, STOP_GRACE_US);
     /* libmicrohttpd must not be stopped while a connection is suspended. */
     resume_all(server);
     preparation_stop(server->preparation);

@@ -392,6 +392,9 @@ int settings_read(struct settings *settings, enum command command, int argc, cha
     int code = 0;
 
     memset(settings, 0, sizeof *settings);
+    settings->command = command;
+    settings->argc = argc;
+    settings->argv = argv;
     arena_init(&settings->arena);
     arena_init(&flags.arena);
     code = read_flags(&flags, command, argc, argv, err);
@@ -409,6 +412,11 @@ int settings_read(struct settings *settings, enum command command, int argc, cha
     if (code == 0)
         code = read_flags(settings, command, argc, argv, err);
     return code;
+}
+
+int settings_read_again(struct settings *settings, const struct settings *before, struct error *err)
+{
+    return settings_read(settings, before->command, before->argc, before->argv, err);
 }
 
 void settings_free(struct settings *settings)

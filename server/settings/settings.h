@@ -43,6 +43,10 @@ struct settings {
 
     bool print_config, help, chat, quick;
 
+    enum command command; /* what settings_read was given, to be read again; not copied */
+    int argc;
+    char **argv;
+
     const char *source[SETTINGS_MAX]; /* where each key's value came from, by table index */
     const char *const *positional;    /* [positional_count] arguments that are no flags */
     int positional_count;
@@ -50,11 +54,15 @@ struct settings {
 };
 
 /*
- * Reads the arguments behind the subcommand, the environment and the config file. ERROR_INVALID
- * names the key, its value, what is allowed and, for an unknown key, the closest known one.
+ * Reads the arguments behind the subcommand, the environment and the config file. argv outlives the
+ * settings; they are to be freed after a failure too. ERROR_INVALID names the key, its value, what
+ * is allowed and, for an unknown key, the closest known one.
  */
 int settings_read(struct settings *settings, enum command command, int argc, char **argv,
                   struct error *err);
+/* Reads the same arguments, the environment and the file as they are now. */
+int settings_read_again(struct settings *settings, const struct settings *before,
+                        struct error *err);
 void settings_free(struct settings *settings);
 
 /* Every key of the subcommand with its meaning and default. */

@@ -178,3 +178,20 @@ Test(settings, the_shipped_config_file_says_just_the_defaults)
     settings_free(&from_file);
     settings_free(&none);
 }
+
+Test(settings, reading_again_keeps_the_flags_and_sees_what_changed)
+{
+    struct settings settings, again;
+    struct error err = {0};
+    char *arguments[] = {"--log-level", "debug"};
+
+    setenv("DENOISED_QUEUE_LIMIT", "4", 1);
+    setenv("DENOISED_LOG_LEVEL", "error", 1);
+    cr_assert_eq(settings_read(&settings, COMMAND_SERVE, 2, arguments, &err), 0, "%s", err.message);
+    setenv("DENOISED_QUEUE_LIMIT", "5", 1);
+    cr_assert_eq(settings_read_again(&again, &settings, &err), 0, "%s", err.message);
+    cr_expect_str_eq(again.log_level, "debug");
+    cr_expect_eq(again.queue_limit, 5);
+    settings_free(&again);
+    settings_free(&settings);
+}
