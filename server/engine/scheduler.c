@@ -276,7 +276,7 @@ void scheduler_finish(struct scheduler *scheduler, int32_t slot)
     bool done = request->unfinished == 0;
     if (done)
         counter_add(&counters->finished, 1);
-    atomic_fetch_sub(&counters->outstanding, 1);
+    counters_free_places(counters, 1);
     stream_post(&request->stream, sequence->choice, &sequence->canvas.answer);
     if (done)
         drop_reference(scheduler, request);
@@ -294,7 +294,7 @@ void scheduler_fail_request(struct scheduler *scheduler, struct request *request
     remove_from_queue(scheduler, request);
     if (finish == FINISH_CANCELLED)
         counter_add(&counters->cancelled, 1);
-    atomic_fetch_sub(&counters->outstanding, request->unfinished);
+    counters_free_places(counters, request->unfinished);
     request->unfinished = 0;
     stream_fail(&request->stream, finish, error);
     drop_reference(scheduler, request);

@@ -239,7 +239,7 @@ static void check_request(struct exchange *exchange, const char *method)
                       "\"Authorization: Bearer KEY\"");
     } else if (exchange->route->kind == ROUTE_CALL) {
         if (is_draining(exchange))
-            answer_refuse_draining(answer);
+            answer_refuse_draining(answer, exchange->server->api);
         else if (!request_headers_json(exchange->connection))
             answer_refuse(answer, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, NULL,
                           "the body must be plain JSON; send it with the header \"Content-Type: "

@@ -31,12 +31,12 @@ void answer_refuse(struct answer *answer, int status, const char *code, const ch
     api_error_body(&answer->body, error_type(status), NULL, code, message);
 }
 
-void answer_refuse_draining(struct answer *answer)
+void answer_refuse_draining(struct answer *answer, const struct api *api)
 {
     answer_refuse(answer, MHD_HTTP_SERVICE_UNAVAILABLE, "draining",
                   "this server is shutting down and takes no new requests; send it to another "
                   "one, or again in a moment");
-    answer->retry_after_s = 1;
+    answer->retry_after_s = engine_counters_read(api->engine).retry_after_s;
 }
 
 bool response_header(struct MHD_Response *response, const char *name, const char *format, ...)

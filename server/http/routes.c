@@ -83,7 +83,7 @@ static void answer_ready(const struct api *api, bool draining, struct answer *an
     struct engine_counters counters = engine_counters_read(api->engine);
 
     if (draining || counters.draining) {
-        answer_refuse_draining(answer);
+        answer_refuse_draining(answer, api);
     } else if (counters.device_lost) {
         answer_refuse(answer, MHD_HTTP_SERVICE_UNAVAILABLE, "device_lost",
                       "the device that runs the model has failed; this server must be restarted");
@@ -92,11 +92,12 @@ static void answer_ready(const struct api *api, bool draining, struct answer *an
         answer_refuse(answer, MHD_HTTP_SERVICE_UNAVAILABLE, "queue_full",
                       "the queue is full: %d sequences run and %d wait; queue_limit is %d",
                       counters.running, counters.waiting, counters.queue_limit);
-        answer->retry_after_s = 1;
     } else {
         answer->status = MHD_HTTP_OK;
         buffer_append_text(&answer->body, "{\"status\":\"ready\"}");
+        return;
     }
+    answer->retry_after_s = counters.retry_after_s;
 }
 
 static void answer_model(const char *path, const struct api *api, struct answer *answer)
