@@ -8,6 +8,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "server/api/api.h"
+#include "server/http/cors.h"
 #include "server/http/keys.h"
 #include "server/http/request_path.h"
 #include "server/http/routes.h"
@@ -34,6 +35,8 @@ static enum MHD_Result queue_response(struct exchange *exchange, int status,
     if (response == NULL)
         return MHD_NO;
     bool complete = response_header(response, "x-request-id", "%s", exchange->request_id);
+    complete &= cors_add_headers(exchange->server->options.cors_origins, exchange->connection,
+                                 exchange->preflight ? exchange->route->allow : NULL, response);
     /* A client with a kept connection learns this way to open its next one elsewhere. */
     if (is_draining(exchange))
         complete &= response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
@@ -223,6 +226,11 @@ static void check_request(struct exchange *exchange, const char *method)
     if (exchange->route == NULL) {
         answer_refuse(answer, MHD_HTTP_NOT_FOUND, "not_found", "there is nothing at %.200s",
                       exchange->path);
+    } else if (cors_is_preflight(exchange->server->options.cors_origins, exchange->connection,
+                                 method)) {
+        /* Without a key: the browser sends none here. */
+        exchange->preflight = true;
+        answer->status = MHD_HTTP_NO_CONTENT;
     } else if (!route_allows(exchange->route, method)) {
         answer_refuse(answer, MHD_HTTP_METHOD_NOT_ALLOWED, NULL,
                       "%.20s is not allowed at %s; "

@@ -49,8 +49,9 @@ struct exchange {
     struct buffer body;
     size_t received; /* bytes of body seen, kept or not */
     struct answer answer;
-    int status;  /* that was sent; 0: none yet */
-    bool linger; /* the client may still be sending when its socket is closed */
+    int status;     /* that was sent; 0: none yet */
+    bool preflight; /* of CORS: answered in the route's place */
+    bool linger;    /* the client may still be sending when its socket is closed */
     struct api_call *call;
     struct preparation_item item;
     int ticket; /* of the watcher */

@@ -24,6 +24,7 @@ struct http_options {
     double idle_timeout_s;     /* connections without a request, and slow senders */
     const char *api_keys;      /* file of API keys, or NULL (see keys.h) */
     bool protect_metrics;      /* /metrics needs a key too */
+    const char *cors_origins;  /* as in cors.h; outlives the server */
 };
 
 /* ERROR_INVALID names host and port when the address is in use or cannot be bound. */

@@ -59,9 +59,10 @@ struct MHD_Response *response_create(struct answer *answer)
     if (response == NULL)
         return NULL;
     answer->body = (struct buffer){0};
-    bool complete =
-        response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "%s",
-                        answer->content_type != NULL ? answer->content_type : "application/json");
+    const char *type = answer->content_type != NULL ? answer->content_type : "application/json";
+    bool complete = true;
+    if (answer->status != MHD_HTTP_NO_CONTENT)
+        complete &= response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "%s", type);
     if (answer->status == MHD_HTTP_UNAUTHORIZED)
         complete &= response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     if (answer->allow != NULL)

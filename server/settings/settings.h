@@ -30,7 +30,7 @@ struct settings {
     int64_t threads, max_sequences, max_rows_per_tick, queue_limit, kv_cache_tokens, max_choices;
     bool deterministic;
 
-    const char *host, *api_keys;
+    const char *host, *api_keys, *cors_origins;
     int64_t port, event_threads, preparation_threads, max_connections, max_body_bytes;
     double drain_timeout, half_close_grace, idle_timeout;
     bool strict, protect_metrics;
