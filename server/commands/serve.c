@@ -22,6 +22,7 @@ static struct http_options http_options_from(const struct settings *settings)
         .idle_timeout_s = settings->idle_timeout,
         .api_keys = settings->api_keys,
         .protect_metrics = settings->protect_metrics,
+        .log_prompts = settings->log_prompts,
         .cors_origins = settings->cors_origins,
     };
 }

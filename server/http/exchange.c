@@ -6,10 +6,10 @@
 #include <sys/socket.h>
 
 #include "common/clock.h"
-#include "common/log.h"
 #include "server/api/api.h"
 #include "server/http/cors.h"
 #include "server/http/keys.h"
+#include "server/http/request_log.h"
 #include "server/http/request_path.h"
 #include "server/http/routes.h"
 #include "server/http/server.h"
@@ -18,7 +18,6 @@
 enum {
     STREAM_BUFFER_BYTES = 16384, /* for HTTP/1.0; else libmicrohttpd uses the connection's own */
     SLOW_BODY_BYTES = 65536,     /* that much of a body must come within idle_timeout */
-    STATUS_CLIENT_LEFT = 499,    /* in the log only, where no response was begun */
 };
 
 static const char COMMENT[] = ": keep-alive\n\n";
@@ -62,6 +61,7 @@ static enum MHD_Result respond_call_answer(struct exchange *exchange)
     struct MHD_Response *response = MHD_create_response_from_buffer(
         answer.length, (void *)(uintptr_t)answer.body, MHD_RESPMEM_PERSISTENT);
 
+    request_log_note(exchange, &exchange->logged_response, answer.body, answer.length);
     if (response == NULL)
         return MHD_NO;
     bool complete = response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
@@ -93,6 +93,7 @@ static ssize_t read_stream(void *context, uint64_t position, char *out, size_t m
             return MHD_CONTENT_READER_END_OF_STREAM;
         if (length > 0) {
             suspension_note_written(exchange);
+            request_log_note(exchange, &exchange->logged_response, out, (size_t)length);
             return length;
         }
         /* The call gives 0 between events only, so the line cannot cut one in two. */
@@ -206,8 +207,10 @@ static enum MHD_Result body_arrives(struct exchange *exchange, const char *bytes
         return cut_off(exchange);
     }
     /* What cannot be answered well is read all the same, so that the connection can be kept. */
-    if (exchange->answer.status == 0 && exchange->route->kind == ROUTE_CALL)
+    if (exchange->answer.status == 0 && exchange->route->kind == ROUTE_CALL) {
         buffer_append(&exchange->body, bytes, *size);
+        request_log_note(exchange, &exchange->logged_request, bytes, *size);
+    }
     *size = 0;
     return MHD_YES;
 }
@@ -332,34 +335,6 @@ enum MHD_Result exchange_handle(void *context, struct MHD_Connection *connection
     return MHD_YES;
 }
 
-static void log_exchange(const struct exchange *exchange, bool completed)
-{
-    struct api_call_summary summary = {.id = "", .queue_ms = 0, .compute_ms = 0};
-    bool probe = exchange->route != NULL &&
-                 (exchange->route->kind == ROUTE_HEALTH || exchange->route->kind == ROUTE_READY);
-    struct buffer names = {0};
-
-    if (exchange->call != NULL)
-        summary = api_call_summarise(exchange->call);
-    /* The client's words, quotes and backslashes among them: never into the line as they are. */
-    buffer_append_text(&names, "\"request_id\":");
-    log_append_json_string(&names, exchange->request_id, strlen(exchange->request_id));
-    buffer_append_text(&names, ",\"path\":");
-    log_append_json_string(&names, exchange->path, strlen(exchange->path));
-    /* Load balancers ask for /health and /ready every few seconds. */
-    log_line(probe ? LOG_DEBUG : LOG_INFO, "request",
-             "\"id\":\"%s\",%s,\"status\":%d,\"completed\":%s,"
-             "\"prompt_tokens\":%d,\"completion_tokens\":%d,\"rounds\":%d,\"queue_ms\":%.3f,"
-             "\"compute_ms\":%.3f,\"total_ms\":%.3f",
-             summary.id, names.failed ? "\"path\":null" : names.data,
-             exchange->status != 0 ? exchange->status : STATUS_CLIENT_LEFT,
-             completed ? "true" : "false", summary.prompt_tokens, summary.completion_tokens,
-             summary.rounds, summary.queue_ms > 0 ? summary.queue_ms : 0.0,
-             summary.compute_ms > 0 ? summary.compute_ms : 0.0,
-             (double)(clock_now_us() - exchange->arrival_us) * 1e-3);
-    buffer_free(&names);
-}
-
 /*
  * libmicrohttpd's epoll is edge-triggered, and after a short read it waits for another edge. A
  * client that has half-closed together with its request gives none: its connection would be kept
@@ -392,7 +367,7 @@ void exchange_completed(void *context, struct MHD_Connection *connection, void *
     tally_count(&server->tally, route_index(exchange->route),
                 exchange->status != 0 ? exchange->status : STATUS_CLIENT_LEFT,
                 clock_now_us() - exchange->arrival_us);
-    log_exchange(exchange, reason == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+    request_log_write(exchange, reason == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     api_call_free(exchange->call);
     server_delist(server, exchange);
     /* Whoever resumed the connection may still hold the lock on its way out. */
@@ -401,5 +376,7 @@ void exchange_completed(void *context, struct MHD_Connection *connection, void *
     pthread_mutex_destroy(&exchange->lock);
     buffer_free(&exchange->body);
     buffer_free(&exchange->answer.body);
+    buffer_free(&exchange->logged_request);
+    buffer_free(&exchange->logged_response);
     free(exchange);
 }

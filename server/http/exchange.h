@@ -52,6 +52,7 @@ struct exchange {
     int status;     /* that was sent; 0: none yet */
     bool preflight; /* of CORS: answered in the route's place */
     bool linger;    /* the client may still be sending when its socket is closed */
+    struct buffer logged_request, logged_response; /* with log_prompts: their beginnings */
     struct api_call *call;
     struct preparation_item item;
     int ticket; /* of the watcher */

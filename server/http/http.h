@@ -24,6 +24,7 @@ struct http_options {
     double idle_timeout_s;     /* connections without a request, and slow senders */
     const char *api_keys;      /* file of API keys, or NULL (see keys.h) */
     bool protect_metrics;      /* /metrics needs a key too */
+    bool log_prompts;          /* bodies of requests and responses in the log */
     const char *cors_origins;  /* as in cors.h; outlives the server */
 };
 

@@ -121,6 +121,9 @@ static const struct setting TABLE[] = {
            "least important line logged"),
     CHOICE(log_format, COMMAND_SERVE, "text", "text|json", "form of the log lines on stderr"),
 
+    SWITCH(log_prompts, COMMAND_SERVE, false,
+           "prompts and answers in the request log, which has none of them otherwise"),
+
     {"config", KIND_TEXT, FIELD(config), NULL, 0, 0, NULL, ALL_COMMANDS, true,
      "JSON file with any of these keys (see config/denoised.json)"},
     SWITCH(print_config, ALL_COMMANDS, true, "print every key, its value and its source, and exit"),

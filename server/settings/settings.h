@@ -33,7 +33,7 @@ struct settings {
     const char *host, *api_keys, *cors_origins;
     int64_t port, event_threads, preparation_threads, max_connections, max_body_bytes;
     double drain_timeout, half_close_grace, idle_timeout;
-    bool strict, protect_metrics;
+    bool strict, protect_metrics, log_prompts;
 
     int64_t max_tokens, block_length, steps, top_k;
     double temperature, top_p, threshold;

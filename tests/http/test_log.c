@@ -52,3 +52,38 @@ Test(log, a_request_id_with_quotes_or_backslashes_forges_no_fields)
         cr_expect_eq(server_process_stop(&server), 0);
     }
 }
+
+/* Both a whole answer and a stream; the lines' "request" and "response", or NULL where they have
+ * none. */
+static void expect_texts(const char *const *arguments, bool logged)
+{
+    static const char *const BODIES[] = {
+        "{\"prompt\":\"a \\\"secret\\\"\",\"max_tokens\":4}",
+        "{\"prompt\":\"a \\\"secret\\\"\",\"max_tokens\":4,\"stream\":true}"};
+
+    for (int i = 0; i < 2; i++) {
+        cr_assert(server_process_start(&server, arguments));
+        struct reply reply =
+            client_send_with(&server, "POST", "/v1/completions", BODIES[i], "x-request-id: one");
+        json_t *line = logged_request("one");
+        const char *request = json_string_value(json_object_get(line, "request"));
+        const char *response = json_string_value(json_object_get(line, "response"));
+        cr_assert_eq(reply.status, 200);
+        if (logged) {
+            cr_expect_str_eq(request, BODIES[i]);
+            cr_expect_str_eq(response, reply.body.data);
+        } else {
+            cr_expect(request == NULL && response == NULL);
+            cr_expect_null(strstr(server.log.data, "secret"), "%s", server.log.data);
+        }
+        json_decref(line);
+        reply_free(&reply);
+        cr_expect_eq(server_process_stop(&server), 0);
+    }
+}
+
+Test(log, prompts_and_answers_are_logged_only_if_asked_for)
+{
+    expect_texts((const char *const[]){"--log-format", "json", NULL}, false);
+    expect_texts((const char *const[]){"--log-format", "json", "--log-prompts", NULL}, true);
+}
