@@ -76,6 +76,7 @@ static int wait_for_end(struct http_server *server, const struct engine *engine,
             return received;
         else if (engine_counters_read(engine).device_lost)
             return 0;
+        http_close_tricklers(server);
     }
 }
 
@@ -92,6 +93,7 @@ static void drain(struct http_server *server, struct engine *engine,
     while (clock_now_us() < end_us) {
         if (engine_wait_idle(engine, 50000) && http_wait_idle(server, 50000))
             return;
+        http_close_tricklers(server);
         int received = sigtimedwait(signals, NULL, &none);
         if (received == SIGHUP)
             reload(server, settings);

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "server/api/api.h"
+#include "server/http/connection.h"
 #include "server/http/cors.h"
 #include "server/http/keys.h"
 #include "server/http/request_log.h"
@@ -293,6 +294,7 @@ static struct exchange *exchange_create(struct http_server *server,
         return NULL;
     exchange->server = server;
     exchange->connection = connection;
+    exchange->place = connection_of(connection);
     exchange->fd =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     exchange->arrival_us = clock_now_us();

@@ -22,6 +22,7 @@
 #include "server/http/watcher.h"
 
 struct api_call;
+struct connection;
 struct http_server;
 struct route;
 
@@ -38,6 +39,7 @@ struct exchange {
     struct http_server *server;
     struct exchange *previous, *next; /* the server's list, under its lock */
     struct MHD_Connection *connection;
+    struct connection *place; /* of that one; may be NULL */
     int fd;
     const struct route *route;
     uint64_t owner;                   /* whose API key it came with; 0 where the server has none */

@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/error.h"
+#include "server/http/connection.h"
 #include "server/http/exchange.h"
 #include "server/http/keys.h"
 #include "server/http/listener.h"
@@ -24,6 +25,8 @@ bool server_enlist(struct http_server *server, struct exchange *exchange)
     pthread_mutex_lock(&server->lock);
     bool welcome = !server->stopping;
     if (welcome) {
+        if (exchange->place != NULL)
+            exchange->place->quiet_since_us = INT64_MAX;
         exchange->next = server->exchanges;
         if (exchange->next != NULL)
             exchange->next->previous = exchange;
@@ -42,6 +45,8 @@ void server_delist(struct http_server *server, struct exchange *exchange)
         server->exchanges = exchange->next;
     if (exchange->next != NULL)
         exchange->next->previous = exchange->previous;
+    if (exchange->place != NULL)
+        exchange->place->quiet_since_us = clock_now_us();
     if (server->exchanges == NULL)
         pthread_cond_broadcast(&server->idle);
     pthread_mutex_unlock(&server->lock);
@@ -66,6 +71,7 @@ static int daemon_start(struct http_server *server, int listen_fd, struct error 
     struct MHD_OptionItem items[] = {
         {MHD_OPTION_LISTEN_SOCKET, listen_fd, NULL},
         {MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)exchange_completed, server},
+        {MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)connection_notify, server},
         {MHD_OPTION_CONNECTION_LIMIT, connections, NULL},
         {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)ceil(options->idle_timeout_s), NULL},
         {MHD_OPTION_UNESCAPE_CALLBACK, (intptr_t)leave_escapes, NULL},

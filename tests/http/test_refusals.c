@@ -184,6 +184,34 @@ Test(refusals, connections_without_a_whole_request_are_closed_after_the_idle_tim
     close(halfway);
 }
 
+/* Every byte begins libmicrohttpd's timeout anew. */
+Test(refusals, headers_that_trickle_in_end_the_connection)
+{
+    int fd = socket_open(&server), sent = 0;
+
+    cr_assert(socket_send(fd, "GET /health HTTP/1.1\r\nHost: a\r\nX: "));
+    while (sent < 400 && !socket_readable(fd, 50) && socket_send(fd, "a"))
+        sent++;
+    cr_expect_lt(sent, 400, "twenty times the idle timeout have passed");
+    close(fd);
+}
+
+Test(refusals, a_kept_connection_outlives_many_idle_timeouts)
+{
+    struct buffer in = {0};
+    int fd = socket_open(&server);
+
+    /* Each request in time, all together in far more than a header may take. */
+    for (int i = 0; i < 8; i++) {
+        cr_assert_not(socket_readable(fd, 500));
+        cr_assert(socket_send(fd, "GET /health HTTP/1.1\r\nHost: a\r\n\r\n"));
+        cr_assert(socket_read_until(fd, &in, "{\"status\":\"ok\"}"));
+        buffer_clear(&in);
+    }
+    buffer_free(&in);
+    close(fd);
+}
+
 Test(refusals, a_body_that_trickles_in_is_408)
 {
     struct buffer in = {0};
