@@ -259,7 +259,13 @@ static void check_request(struct exchange *exchange, const char *method)
     }
 }
 
-/* The headers are there. */
+/*
+ * The headers are there. What libmicrohttpd refuses before that it answers with pages of its own,
+ * HTML without a log line, and offers no hook to change: a malformed request line or header line
+ * (400), a Content-Length that is no number (400) or over 64 bits (413), broken chunks (400), a
+ * target or headers beyond the connection's 32 KiB (414, 431), another major version (505). The
+ * connection ends with all of them.
+ */
 static enum MHD_Result begin(struct exchange *exchange, const char *method, const char *version)
 {
     struct MHD_Connection *connection = exchange->connection;
