@@ -114,17 +114,19 @@ Test(lifecycle, sighup_during_a_drain_reloads_and_ends_nothing)
 
 Test(lifecycle, a_slow_reader_gets_its_whole_answer_within_the_drain_timeout)
 {
-    struct buffer in = {0};
+    struct buffer request = {0}, in = {0};
     char length[20] = "";
     int small = 16384;
 
     cr_assert(server_process_start(&server, NULL));
     int fd = socket_open(&server);
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
-    cr_assert(socket_post(fd, "/v1/completions",
-                          "{\"prompt\":\"a\",\"max_tokens\":128,\"steps\":2,\"n\":8,"
-                          "\"ignore_eos\":true,\"logprobs\":5}",
-                          "Connection: close\r\n"));
+    /* Long, and there at once. */
+    buffer_append_text(&request, "{\"prompt\":\"");
+    for (int i = 0; i < 2500; i++)
+        buffer_append_text(&request, "ab ");
+    buffer_append_text(&request, "\"}");
+    cr_assert(socket_post(fd, "/tokenize", request.data, "Connection: close\r\n"));
     cr_assert(socket_readable(fd, 60000)); /* an answer begins when all of it is there */
     server_process_signal(&server, SIGTERM);
     cr_assert(server_process_wait_for_log(&server, "draining"));
@@ -142,6 +144,7 @@ Test(lifecycle, a_slow_reader_gets_its_whole_answer_within_the_drain_timeout)
                  (size_t)(strstr(in.data, "\r\n\r\n") + 4 - in.data) + (size_t)atol(length),
                  "%zu of %s bytes came", in.length, length);
     cr_expect_eq(server_process_wait(&server), 0);
+    buffer_free(&request);
     buffer_free(&in);
     close(fd);
 }
