@@ -249,8 +249,9 @@ struct backend {
 
 /*
  * Makes a backend by name: "ref", "cpu", or "auto" for the best device present. The one place that
- * lists the backends is kernels/backends.c. ERROR_INVALID for an unknown name or a dtype or
- * instruction set the device lacks (the message lists what it has), ERROR_NO_DEVICE.
+ * lists the backends is kernels/backends.c. ERROR_NO_DEVICE for a name that this build lacks or a
+ * device that is not there, ERROR_INVALID for a dtype or instruction set that the device lacks (the
+ * message lists what it has).
  */
 int backend_create(struct backend **out, const char *name, const struct backend_options *options,
                    struct error *err);

@@ -38,7 +38,9 @@ int backend_create(struct backend **out, const char *name, const struct backend_
     *out = NULL;
     const struct backend_entry *entry = find_backend(name);
     if (entry == NULL)
-        return error_set(err, ERROR_INVALID, "unknown backend \"%s\"; use auto, cpu or ref", name);
+        return error_set(err, ERROR_NO_DEVICE,
+                         "device \"%s\": this build has no such backend; use auto, cpu or ref",
+                         name);
     if (options->dtype != DTYPE_FLOAT32 && options->dtype != DTYPE_BFLOAT16)
         return error_set(err, ERROR_INVALID,
                          "backend %s cannot compute in %s; use float32 or bfloat16", entry->name,

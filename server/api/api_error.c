@@ -1,6 +1,5 @@
 #include "server/api/api_error.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,12 +9,6 @@
 #include "common/json.h"
 #include "common/log.h"
 #include "server/api/api.h"
-
-enum {
-    RETRY_AFTER_MOST_S = 600,
-    RETRY_AFTER_DRAINING_S = 5,     /* about what a restart takes */
-    RETRY_AFTER_DEVICE_LOST_S = 30, /* a restart that loads the weights anew */
-};
 
 __attribute__((format(printf, 6, 0))) static void fill(struct api_error *err, int status,
                                                        const char *type, const char *code,
@@ -84,15 +77,9 @@ int api_error_unsupported(struct api_error *err, const char *param, const json_t
                             "%s %s is not carried out by this build; leave it out", param, text);
 }
 
-/* Seconds until the waiting sequences are through, by what finished per second of work so far. */
-static int seconds_to_drain(const struct engine_counters *counters)
+static int retry_after(const struct engine_counters *counters)
 {
-    if (!counters || counters->finished == 0) {
-        return 1;
-    }
-    double each = (double)counters->tick_us / 1e6 / (double)counters->finished;
-    double seconds = ceil(each * counters->waiting);
-    return seconds < 1 ? 1 : seconds > RETRY_AFTER_MOST_S ? RETRY_AFTER_MOST_S : (int)seconds;
+    return counters ? counters->retry_after_s : ENGINE_RESTART_S;
 }
 
 int api_error_from(struct api_error *err, const struct error *cause,
@@ -101,17 +88,17 @@ int api_error_from(struct api_error *err, const struct error *cause,
     switch (cause->code) {
     case ERROR_LIMIT:
         set(err, 429, "rate_limit_error", "queue_full", "%s", cause->message);
-        err->retry_after_s = seconds_to_drain(counters);
+        err->retry_after_s = retry_after(counters);
         break;
     case ERROR_UNAVAILABLE:
         set(err, 503, "unavailable_error", "draining", "%s",
             cause->message[0] ? cause->message : "the server is stopping; ask again shortly");
-        err->retry_after_s = RETRY_AFTER_DRAINING_S;
+        err->retry_after_s = retry_after(counters);
         break;
     case ERROR_DEVICE_LOST:
         set(err, 503, "unavailable_error", "device_lost",
             "the device failed while running; the server has to be restarted");
-        err->retry_after_s = RETRY_AFTER_DEVICE_LOST_S;
+        err->retry_after_s = retry_after(counters);
         break;
     case ERROR_INVALID:
         set(err, 400, "invalid_request_error", "invalid_value", "%s", cause->message);

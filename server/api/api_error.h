@@ -32,8 +32,8 @@ int api_error_value(struct api_error *err, const char *param, const json_t *valu
 int api_error_unsupported(struct api_error *err, const char *param, const json_t *value);
 
 /*
- * An error from below in its HTTP form; messages of internals are not passed on. `counters` (may
- * be NULL) give the drain rate for Retry-After. Returns the error's code.
+ * An error from below in its HTTP form; messages of internals are not passed on. `counters` know
+ * the Retry-After; NULL: where the engine has given up on what ran. Returns the error's code.
  */
 int api_error_from(struct api_error *err, const struct error *cause,
                    const struct engine_counters *counters);

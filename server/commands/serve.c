@@ -22,6 +22,8 @@ static struct http_options http_options_from(const struct settings *settings)
         .idle_timeout_s = settings->idle_timeout,
         .api_keys = settings->api_keys,
         .protect_metrics = settings->protect_metrics,
+        .log_prompts = settings->log_prompts,
+        .cors_origins = settings->cors_origins,
     };
 }
 
@@ -42,35 +44,60 @@ static void print_welcome(const struct runtime *runtime, const struct settings *
     fflush(stdout);
 }
 
-/* SIGHUP re-reads the API keys and, from environment and config file, the log level. */
+/* SIGHUP re-reads the API keys and the log level; what cannot be read stays as it is. */
 static void reload(struct http_server *server, const struct settings *running)
 {
     struct settings fresh;
-    struct error err = {0};
+    struct error level = {0}, keys = {0};
 
-    char config[PATH_MAX + 16];
-    char *arguments[] = {config};
-    snprintf(config, sizeof config, "--config=%s", running->config != NULL ? running->config : "");
-    if (settings_read(&fresh, COMMAND_SERVE, running->config != NULL, arguments, &err) == 0)
+    if (settings_read_again(&fresh, running, &level) == 0)
         log_set_level((enum log_level)log_level_from_name(fresh.log_level));
     else
-        log_line(LOG_ERROR, err.message, NULL);
+        log_line(LOG_ERROR, level.message, NULL);
     settings_free(&fresh);
-    err = (struct error){0};
-    if (http_reload_keys(server, &err) == 0)
+    if (http_reload_keys(server, &keys) != 0)
+        log_line(LOG_ERROR, keys.message, NULL);
+    if (level.code == 0 && keys.code == 0)
         log_line(LOG_INFO, "API keys and log level re-read", NULL);
-    else
-        log_line(LOG_ERROR, err.message, NULL);
 }
 
-/* Blocks until the engine has nothing left, the time is over, or a second signal comes. */
-static void drain(struct engine *engine, const sigset_t *signals, double seconds)
+/* The signal that ends the server; 0: its device is lost. */
+static int wait_for_end(struct http_server *server, const struct engine *engine,
+                        const struct settings *settings, const sigset_t *signals)
 {
-    int64_t end = clock_now_us() + (int64_t)(seconds * 1e6);
-    struct timespec none = {0};
+    /* The engine knows nothing of processes, so its loss is looked for. */
+    const struct timespec pause = {.tv_nsec = 500000000};
 
-    while (clock_now_us() < end && !engine_wait_idle(engine, 50000)) {
-        if (sigtimedwait(signals, NULL, &none) > 0)
+    for (;;) {
+        int received = sigtimedwait(signals, NULL, &pause);
+        if (received == SIGHUP)
+            reload(server, settings);
+        else if (received > 0)
+            return received;
+        else if (engine_counters_read(engine).device_lost)
+            return 0;
+        http_close_tricklers(server);
+    }
+}
+
+/*
+ * Blocks until every answer is decoded and its client has read it, the time is over, or a second
+ * signal to end comes.
+ */
+static void drain(struct http_server *server, struct engine *engine,
+                  const struct settings *settings, const sigset_t *signals)
+{
+    const struct timespec none = {0};
+    int64_t end_us = clock_now_us() + (int64_t)(settings->drain_timeout * 1e6);
+
+    while (clock_now_us() < end_us) {
+        if (engine_wait_idle(engine, 50000) && http_wait_idle(server, 50000))
+            return;
+        http_close_tricklers(server);
+        int received = sigtimedwait(signals, NULL, &none);
+        if (received == SIGHUP)
+            reload(server, settings);
+        else if (received > 0)
             return;
     }
 }
@@ -88,17 +115,21 @@ static int serve(struct runtime *runtime, const struct settings *settings, const
         return code;
     print_welcome(runtime, settings, http_port(server));
 
-    int received = 0;
-    while (sigwait(signals, &received) == 0 && received == SIGHUP)
-        reload(server, settings);
-    log_line(LOG_INFO, "draining", "\"signal\":%d", received);
+    int received = wait_for_end(server, runtime->engine, settings, signals);
+    if (received > 0)
+        log_line(LOG_INFO, "draining", "\"signal\":%d", received);
     http_drain(server);
     engine_drain(runtime->engine);
-    drain(runtime->engine, signals, settings->drain_timeout);
+    if (received > 0)
+        drain(server, runtime->engine, settings, signals);
+    bool lost = engine_counters_read(runtime->engine).device_lost;
     engine_stop(runtime->engine);
     http_stop(server);
     log_line(LOG_INFO, "stopped", NULL);
-    return 0;
+    return lost ? error_set(err, ERROR_DEVICE_LOST,
+                            "the device that runs the model has failed; every request was told, "
+                            "and the server ends so that it can be started anew")
+                : 0;
 }
 
 int command_serve(struct settings *settings)

@@ -291,6 +291,7 @@ static void run_rounds(struct engine *engine, int64_t now_us)
     struct counters *counters = &engine->counters;
     struct engine_histograms *histograms = &engine->histograms;
     int64_t started_us = clock_now_us();
+    counters_begin_tick(counters, now_us);
     pack_rows(engine);
     int64_t forward_us = clock_now_us();
     if (run_forward(engine, &engine->device_error) != 0) {
@@ -321,12 +322,23 @@ bool engine_tick(struct engine *engine, int64_t now_us)
     return has_work(engine);
 }
 
+/* Until a request that is refused now has a chance. */
+static int retry_after(const struct counters *counters, int32_t outstanding, int32_t waiting)
+{
+    if (atomic_load(&counters->device_lost))
+        return ENGINE_RESTART_S;
+    /* A drain ends with the last one; else it is a place in the queue that has to become free. */
+    bool draining = atomic_load(&counters->draining);
+    return counters_seconds_until(counters, draining ? outstanding : waiting);
+}
+
 struct engine_counters engine_counters_read(const struct engine *engine)
 {
     const struct counters *counters = &engine->counters;
     /* In this order: a sequence that ends in between makes the difference larger, not negative. */
     int32_t running = atomic_load(&counters->running);
-    int32_t waiting = atomic_load(&counters->outstanding) - running;
+    int32_t outstanding = atomic_load(&counters->outstanding);
+    int32_t waiting = outstanding - running;
     return (struct engine_counters){
         .waiting = waiting > 0 ? waiting : 0,
         .running = running,
@@ -347,6 +359,7 @@ struct engine_counters engine_counters_read(const struct engine *engine)
         .tick_us = atomic_load(&counters->tick_us),
         .draining = atomic_load(&counters->draining),
         .device_lost = atomic_load(&counters->device_lost),
+        .retry_after_s = retry_after(counters, outstanding, waiting),
     };
 }
 

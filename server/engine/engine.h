@@ -81,7 +81,11 @@ struct engine_counters {
     uint64_t deadline_misses;               /* requests that finished behind their deadline */
     int64_t forward_us, tick_us; /* time inside forward passes; inside ticks that had rows */
     bool draining, device_lost;
+    /* What a refused client is told, in seconds, never 0: from the rate at which places became free
+     * lately, or ENGINE_RESTART_S after a device loss. */
+    int retry_after_s;
 };
+enum { ENGINE_RESTART_S = 30 }; /* about what a restart with large weights takes */
 struct engine_counters engine_counters_read(const struct engine *engine);
 
 enum { ENGINE_ROW_BUCKETS = 17 };

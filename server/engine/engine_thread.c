@@ -40,6 +40,7 @@ static void *engine_run(void *context)
 {
     struct engine *engine = context;
     bool loss_logged = false;
+    pthread_setname_np(pthread_self(), "engine");
     while (!atomic_load(&engine->stopping)) {
         bool busy = engine_tick(engine, clock_now_us());
         if (engine->device_error.code != 0 && !loss_logged) {

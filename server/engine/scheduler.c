@@ -288,7 +288,7 @@ void scheduler_finish(struct scheduler *scheduler, int32_t slot, int64_t now_us)
     bool done = request->unfinished == 0;
     if (done)
         count_finished(scheduler, request, now_us);
-    atomic_fetch_sub(&counters->outstanding, 1);
+    counters_free_places(counters, 1);
     stream_post(&request->stream, sequence->choice, &sequence->canvas.answer);
     if (done)
         drop_reference(scheduler, request);
@@ -304,7 +304,7 @@ void scheduler_fail_request(struct scheduler *scheduler, struct request *request
             release_slot(scheduler, slot);
     }
     remove_from_queue(scheduler, request);
-    atomic_fetch_sub(&counters->outstanding, request->unfinished);
+    counters_free_places(counters, request->unfinished);
     request->unfinished = 0;
     stream_fail(&request->stream, finish, error);
     drop_reference(scheduler, request);

@@ -6,9 +6,12 @@
 #include <sys/socket.h>
 
 #include "common/clock.h"
-#include "common/log.h"
 #include "server/api/api.h"
+#include "server/http/connection.h"
+#include "server/http/cors.h"
 #include "server/http/keys.h"
+#include "server/http/request_log.h"
+#include "server/http/request_path.h"
 #include "server/http/routes.h"
 #include "server/http/server.h"
 #include "server/http/suspension.h"
@@ -16,7 +19,6 @@
 enum {
     STREAM_BUFFER_BYTES = 16384, /* for HTTP/1.0; else libmicrohttpd uses the connection's own */
     SLOW_BODY_BYTES = 65536,     /* that much of a body must come within idle_timeout */
-    STATUS_CLIENT_LEFT = 499,    /* in the log only, where no response was begun */
 };
 
 static const char COMMENT[] = ": keep-alive\n\n";
@@ -33,6 +35,8 @@ static enum MHD_Result queue_response(struct exchange *exchange, int status,
     if (response == NULL)
         return MHD_NO;
     bool complete = response_header(response, "x-request-id", "%s", exchange->request_id);
+    complete &= cors_add_headers(exchange->server->options.cors_origins, exchange->connection,
+                                 exchange->preflight ? exchange->route->allow : NULL, response);
     /* A client with a kept connection learns this way to open its next one elsewhere. */
     if (is_draining(exchange))
         complete &= response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
@@ -58,6 +62,7 @@ static enum MHD_Result respond_call_answer(struct exchange *exchange)
     struct MHD_Response *response = MHD_create_response_from_buffer(
         answer.length, (void *)(uintptr_t)answer.body, MHD_RESPMEM_PERSISTENT);
 
+    request_log_note(exchange, &exchange->logged_response, answer.body, answer.length);
     if (response == NULL)
         return MHD_NO;
     bool complete = response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "application/json");
@@ -89,6 +94,7 @@ static ssize_t read_stream(void *context, uint64_t position, char *out, size_t m
             return MHD_CONTENT_READER_END_OF_STREAM;
         if (length > 0) {
             suspension_note_written(exchange);
+            request_log_note(exchange, &exchange->logged_response, out, (size_t)length);
             return length;
         }
         /* The call gives 0 between events only, so the line cannot cut one in two. */
@@ -136,22 +142,22 @@ static enum MHD_Result follow_call(struct exchange *exchange)
     return MHD_NO;
 }
 
-static enum MHD_Result body_complete(struct exchange *exchange, const char *path)
+static enum MHD_Result body_complete(struct exchange *exchange)
 {
     struct http_server *server = exchange->server;
     struct answer *answer = &exchange->answer;
 
     if (answer->status == 0 && exchange->route->kind != ROUTE_CALL)
-        route_answer(exchange, path);
+        route_answer(exchange);
     if (answer->status == 0 && exchange->received == 0)
         answer_refuse(answer, MHD_HTTP_BAD_REQUEST, "invalid_json",
-                      "The request has no body; send a JSON object.");
+                      "the request has no body; send a JSON object");
     if (answer->status == 0) {
         exchange->call = api_call_create(server->api, (enum api_endpoint)exchange->route->endpoint,
                                          exchange->arrival_us, exchange->owner);
         if (exchange->call == NULL || exchange->body.failed)
             answer_refuse(answer, MHD_HTTP_INTERNAL_SERVER_ERROR, NULL,
-                          "The server is out of memory; send a shorter request or try later.");
+                          "the server is out of memory; send a shorter request or try later");
     }
     if (answer->status != 0)
         return respond(exchange);
@@ -164,7 +170,10 @@ static enum MHD_Result body_complete(struct exchange *exchange, const char *path
     return MHD_YES;
 }
 
-/* libmicrohttpd takes no response in the middle of a body. */
+/*
+ * libmicrohttpd takes no response in the middle of a body, and where the body's end is in doubt
+ * nothing more may be read from the connection.
+ */
 static enum MHD_Result cut_off(struct exchange *exchange)
 {
     response_send_raw(exchange->fd, &exchange->answer, exchange->request_id);
@@ -176,8 +185,8 @@ static enum MHD_Result cut_off(struct exchange *exchange)
 static void refuse_length(struct exchange *exchange)
 {
     answer_refuse(&exchange->answer, MHD_HTTP_CONTENT_TOO_LARGE, NULL,
-                  "The body is longer than the %zu bytes that max_body_bytes of this server "
-                  "allows; send less.",
+                  "the body is longer than the %zu bytes that max_body_bytes of this server "
+                  "allows; send less",
                   exchange->server->options.max_body_bytes);
 }
 
@@ -194,13 +203,15 @@ static enum MHD_Result body_arrives(struct exchange *exchange, const char *bytes
     double allowed_s = options->idle_timeout_s * (double)parts;
     if ((double)(clock_now_us() - exchange->arrival_us) * 1e-6 > allowed_s) {
         answer_refuse(&exchange->answer, MHD_HTTP_REQUEST_TIMEOUT, NULL,
-                      "After %.0f s only %zu bytes of the body have arrived; send it faster.",
+                      "after %.0f s only %zu bytes of the body have arrived; send it faster",
                       allowed_s, exchange->received);
         return cut_off(exchange);
     }
     /* What cannot be answered well is read all the same, so that the connection can be kept. */
-    if (exchange->answer.status == 0 && exchange->route->kind == ROUTE_CALL)
+    if (exchange->answer.status == 0 && exchange->route->kind == ROUTE_CALL) {
         buffer_append(&exchange->body, bytes, *size);
+        request_log_note(exchange, &exchange->logged_request, bytes, *size);
+    }
     *size = 0;
     return MHD_YES;
 }
@@ -212,17 +223,22 @@ static bool is_open(const struct exchange *exchange)
 }
 
 /* Everything that can be told from the headers; leaves answer.status at 0 where all is well. */
-static void check_request(struct exchange *exchange, const char *path, const char *method)
+static void check_request(struct exchange *exchange, const char *method)
 {
     struct answer *answer = &exchange->answer;
 
-    exchange->route = route_find(path);
     if (exchange->route == NULL) {
-        answer_refuse(answer, MHD_HTTP_NOT_FOUND, "not_found", "There is nothing at %.200s.", path);
+        answer_refuse(answer, MHD_HTTP_NOT_FOUND, "not_found", "there is nothing at %.200s",
+                      exchange->path);
+    } else if (cors_is_preflight(exchange->server->options.cors_origins, exchange->connection,
+                                 method)) {
+        /* Without a key: the browser sends none here. */
+        exchange->preflight = true;
+        answer->status = MHD_HTTP_NO_CONTENT;
     } else if (!route_allows(exchange->route, method)) {
         answer_refuse(answer, MHD_HTTP_METHOD_NOT_ALLOWED, NULL,
                       "%.20s is not allowed at %s; "
-                      "use %s.",
+                      "use %s",
                       method, exchange->path, exchange->route->allow);
         answer->allow = exchange->route->allow;
     } else if (!key_store_allows(exchange->server->keys,
@@ -231,38 +247,42 @@ static void check_request(struct exchange *exchange, const char *path, const cha
                                  &exchange->owner) &&
                !is_open(exchange)) {
         answer_refuse(answer, MHD_HTTP_UNAUTHORIZED, "invalid_api_key",
-                      "This server needs an API key; send a valid one in the header "
-                      "\"Authorization: Bearer KEY\".");
+                      "this server needs an API key; send a valid one in the header "
+                      "\"Authorization: Bearer KEY\"");
     } else if (exchange->route->kind == ROUTE_CALL) {
         if (is_draining(exchange))
-            answer_refuse_draining(answer);
+            answer_refuse_draining(answer, exchange->server->api);
         else if (!request_headers_json(exchange->connection))
             answer_refuse(answer, MHD_HTTP_UNSUPPORTED_MEDIA_TYPE, NULL,
-                          "The body must be plain JSON; send it with the header \"Content-Type: "
-                          "application/json\" and no Content-Encoding.");
+                          "the body must be plain JSON; send it with the header \"Content-Type: "
+                          "application/json\" and no Content-Encoding");
     }
 }
 
-/* The headers are there. */
-static enum MHD_Result begin(struct exchange *exchange, const char *path, const char *method)
+/*
+ * The headers are there. What libmicrohttpd refuses before that it answers with pages of its own,
+ * HTML without a log line, and offers no hook to change: a malformed request line or header line
+ * (400), a Content-Length that is no number (400) or over 64 bits (413), broken chunks (400), a
+ * target or headers beyond the connection's 32 KiB (414, 431), another major version (505). The
+ * connection ends with all of them.
+ */
+static enum MHD_Result begin(struct exchange *exchange, const char *method, const char *version)
 {
     struct MHD_Connection *connection = exchange->connection;
     size_t max_body_bytes = exchange->server->options.max_body_bytes;
+    const char *problem = request_headers_problem(connection, version);
 
     request_headers_id(connection, exchange->request_id);
-    if (!request_headers_framing_ok(connection)) {
-        answer_refuse(&exchange->answer, MHD_HTTP_BAD_REQUEST, NULL,
-                      "The body's length must be told by Content-Length or by "
-                      "\"Transfer-Encoding: chunked\", not by both.");
-        exchange->linger = true;
-        return respond(exchange);
+    if (problem != NULL) {
+        answer_refuse(&exchange->answer, MHD_HTTP_BAD_REQUEST, NULL, "%s", problem);
+        return cut_off(exchange);
     }
     if (request_headers_too_long(connection, max_body_bytes)) {
         refuse_length(exchange);
         exchange->linger = true;
         return respond(exchange);
     }
-    check_request(exchange, path, method);
+    check_request(exchange, method);
     /* Answered now the connection ends with this response; else it is kept, after the body. */
     if (exchange->answer.status != 0 && request_headers_expect(connection)) {
         exchange->linger = true;
@@ -272,7 +292,7 @@ static enum MHD_Result begin(struct exchange *exchange, const char *path, const 
 }
 
 static struct exchange *exchange_create(struct http_server *server,
-                                        struct MHD_Connection *connection, const char *path)
+                                        struct MHD_Connection *connection, const char *target)
 {
     struct exchange *exchange = calloc(1, sizeof *exchange);
 
@@ -280,11 +300,14 @@ static struct exchange *exchange_create(struct http_server *server,
         return NULL;
     exchange->server = server;
     exchange->connection = connection;
+    exchange->place = connection_of(connection);
     exchange->fd =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
     exchange->arrival_us = clock_now_us();
     exchange->ticket = WATCHER_NONE;
-    strncpy(exchange->path, path, EXCHANGE_PATH_MAX);
+    /* Known first, so that what is refused by its headers is counted under its path too. */
+    if (request_path_normalise(exchange->path, sizeof exchange->path, target))
+        exchange->route = route_find(exchange->path);
     pthread_mutex_init(&exchange->lock, NULL);
     if (server_enlist(server, exchange))
         return exchange;
@@ -298,18 +321,17 @@ enum MHD_Result exchange_handle(void *context, struct MHD_Connection *connection
                                 size_t *upload_size, void **connection_context)
 {
     struct exchange *exchange = *connection_context;
-    (void)version;
 
     if (exchange == NULL) {
         exchange = exchange_create(context, connection, url);
         *connection_context = exchange;
-        return exchange == NULL ? MHD_NO : begin(exchange, url, method);
+        return exchange == NULL ? MHD_NO : begin(exchange, method, version);
     }
     if (*upload_size > 0)
         return body_arrives(exchange, upload, upload_size);
     switch (exchange->phase) {
     case EXCHANGE_BODY:
-        return body_complete(exchange, url);
+        return body_complete(exchange);
     case EXCHANGE_WHOLE:
         exchange->phase = EXCHANGE_RUNNING;
         return suspension_prepare(exchange) ? MHD_YES : MHD_NO;
@@ -319,30 +341,6 @@ enum MHD_Result exchange_handle(void *context, struct MHD_Connection *connection
         break;
     }
     return MHD_YES;
-}
-
-static void log_exchange(const struct exchange *exchange, bool completed)
-{
-    struct api_call_summary summary = {.id = "", .queue_ms = 0, .compute_ms = 0};
-    bool probe = exchange->route != NULL &&
-                 (exchange->route->kind == ROUTE_HEALTH || exchange->route->kind == ROUTE_READY);
-    struct buffer path = {0};
-
-    if (exchange->call != NULL)
-        summary = api_call_summarise(exchange->call);
-    log_append_json_string(&path, exchange->path, strlen(exchange->path));
-    /* Load balancers ask for /health and /ready every few seconds. */
-    log_line(probe ? LOG_DEBUG : LOG_INFO, "request",
-             "\"id\":\"%s\",\"request_id\":\"%s\",\"path\":%s,\"status\":%d,\"completed\":%s,"
-             "\"prompt_tokens\":%d,\"completion_tokens\":%d,\"rounds\":%d,\"queue_ms\":%.3f,"
-             "\"compute_ms\":%.3f,\"total_ms\":%.3f",
-             summary.id, exchange->request_id, path.failed ? "\"\"" : path.data,
-             exchange->status != 0 ? exchange->status : STATUS_CLIENT_LEFT,
-             completed ? "true" : "false", summary.prompt_tokens, summary.completion_tokens,
-             summary.rounds, summary.queue_ms > 0 ? summary.queue_ms : 0.0,
-             summary.compute_ms > 0 ? summary.compute_ms : 0.0,
-             (double)(clock_now_us() - exchange->arrival_us) * 1e-3);
-    buffer_free(&path);
 }
 
 /*
@@ -377,7 +375,7 @@ void exchange_completed(void *context, struct MHD_Connection *connection, void *
     tally_count(&server->tally, route_index(exchange->route),
                 exchange->status != 0 ? exchange->status : STATUS_CLIENT_LEFT,
                 clock_now_us() - exchange->arrival_us);
-    log_exchange(exchange, reason == MHD_REQUEST_TERMINATED_COMPLETED_OK);
+    request_log_write(exchange, reason == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     api_call_free(exchange->call);
     server_delist(server, exchange);
     /* Whoever resumed the connection may still hold the lock on its way out. */
@@ -386,5 +384,7 @@ void exchange_completed(void *context, struct MHD_Connection *connection, void *
     pthread_mutex_destroy(&exchange->lock);
     buffer_free(&exchange->body);
     buffer_free(&exchange->answer.body);
+    buffer_free(&exchange->logged_request);
+    buffer_free(&exchange->logged_response);
     free(exchange);
 }

@@ -22,6 +22,7 @@
 #include "server/http/watcher.h"
 
 struct api_call;
+struct connection;
 struct http_server;
 struct route;
 
@@ -32,16 +33,17 @@ enum exchange_phase {
     EXCHANGE_RESPONDING, /* a response is queued */
 };
 
-enum { EXCHANGE_PATH_MAX = 200 };
+enum { EXCHANGE_PATH_MAX = 1000 };
 
 struct exchange {
     struct http_server *server;
     struct exchange *previous, *next; /* the server's list, under its lock */
     struct MHD_Connection *connection;
+    struct connection *place; /* of that one; may be NULL */
     int fd;
     const struct route *route;
     uint64_t owner;                   /* whose API key it came with; 0 where the server has none */
-    char path[EXCHANGE_PATH_MAX + 1]; /* for the log */
+    char path[EXCHANGE_PATH_MAX + 1]; /* as request_path_normalise writes it */
     char request_id[REQUEST_ID_MAX + 1];
     int64_t arrival_us;
 
@@ -49,8 +51,10 @@ struct exchange {
     struct buffer body;
     size_t received; /* bytes of body seen, kept or not */
     struct answer answer;
-    int status;  /* that was sent; 0: none yet */
-    bool linger; /* the client may still be sending when its socket is closed */
+    int status;     /* that was sent; 0: none yet */
+    bool preflight; /* of CORS: answered in the route's place */
+    bool linger;    /* the client may still be sending when its socket is closed */
+    struct buffer logged_request, logged_response; /* with log_prompts: their beginnings */
     struct api_call *call;
     struct preparation_item item;
     int ticket; /* of the watcher */

@@ -21,9 +21,11 @@ struct http_options {
     int max_connections;
     size_t max_body_bytes;
     double half_close_grace_s; /* how long a request that is no stream goes on half-closed */
-    double idle_timeout_s;     /* connections without a request, and slow senders */
+    double idle_timeout_s;     /* silent connections, and slow senders */
     const char *api_keys;      /* file of API keys, or NULL (see keys.h) */
     bool protect_metrics;      /* /metrics needs a key too */
+    bool log_prompts;          /* bodies of requests and responses in the log */
+    const char *cors_origins;  /* as in cors.h; outlives the server */
 };
 
 /* ERROR_INVALID names host and port when the address is in use or cannot be bound. */
@@ -34,7 +36,14 @@ int http_port(const struct http_server *server);
 void http_drain(struct http_server *server);
 /* Reads the API keys again; on failure the old ones stay. */
 int http_reload_keys(struct http_server *server, struct error *err);
-/* Ends every connection and joins all threads. */
+/*
+ * To be called about once a second: ends connections whose next request's headers are not there
+ * after twice idle_timeout_s. Any thread.
+ */
+void http_close_tricklers(struct http_server *server);
+/* Waits until no request is left whose response is not sent, at most timeout_us; true: none is. */
+bool http_wait_idle(struct http_server *server, int64_t timeout_us);
+/* Gives responses two more seconds, then ends every connection and joins all threads. */
 void http_stop(struct http_server *server); /* NULL is fine */
 
 #endif

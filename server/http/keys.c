@@ -90,6 +90,8 @@ static int read_file(struct key_list *list, const char *path, struct error *err)
 static int read_environment(struct key_list *list, struct error *err)
 {
     const char *at = getenv("DENOISED_API_KEY");
+    size_t before = list->count;
+    bool given = at != NULL;
     int code = 0;
 
     while (at != NULL && *at != '\0' && code == 0) {
@@ -98,6 +100,12 @@ static int read_environment(struct key_list *list, struct error *err)
             code = list_add(list, at, length, "DENOISED_API_KEY", err);
         at += length + (at[length] == ',');
     }
+    /* Whoever sets it wants keys; an empty one must not open the server to everybody. */
+    if (code == 0 && given && list->count == before)
+        code =
+            error_set(err, ERROR_INVALID,
+                      "DENOISED_API_KEY is set but holds no key; write keys separated by commas, "
+                      "or unset it to serve everybody");
     return code;
 }
 

@@ -14,7 +14,10 @@ struct key_store;
 
 enum { KEY_LENGTH_MAX = 256 };
 
-/* Keys of the file (NULL: none) and the environment. No key at all: everybody may ask. */
+/*
+ * Keys of the file (NULL: none) and the environment. Neither of them given: everybody may ask.
+ * Given but without a key: ERROR_INVALID, for it would open the server by a slip of the pen.
+ */
 int key_store_create(struct key_store **out, const char *path, struct error *err);
 void key_store_free(struct key_store *store); /* NULL is fine */
 

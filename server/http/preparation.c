@@ -21,6 +21,7 @@ static void *preparation_loop(void *context)
 {
     struct preparation *preparation = context;
 
+    pthread_setname_np(pthread_self(), "http-prepare");
     pthread_mutex_lock(&preparation->lock);
     for (;;) {
         struct preparation_item *item = preparation->first;

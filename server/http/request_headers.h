@@ -12,10 +12,13 @@ enum { REQUEST_ID_MAX = 128 };
 void request_headers_id(struct MHD_Connection *connection, char out[REQUEST_ID_MAX + 1]);
 
 /*
- * Whether the body's end is told in a way that every proxy on the way understands alike: by
- * Content-Length or by "Transfer-Encoding: chunked", not by both and by nothing else.
+ * NULL where every program on the way understands alike what the headers are, where the body ends
+ * and whom the request is for; else what is wrong. libmicrohttpd looks at the first header of a
+ * name only and takes names with blanks as they come, so that a proxy before this server could see
+ * another body, and what is left of one of them would run as the next request. The connection must
+ * be closed then. `version` is "HTTP/1.1" or "HTTP/1.0".
  */
-bool request_headers_framing_ok(struct MHD_Connection *connection);
+const char *request_headers_problem(struct MHD_Connection *connection, const char *version);
 
 /* The announced length is over the limit. */
 bool request_headers_too_long(struct MHD_Connection *connection, size_t max_body_bytes);

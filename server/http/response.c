@@ -31,12 +31,12 @@ void answer_refuse(struct answer *answer, int status, const char *code, const ch
     api_error_body(&answer->body, error_type(status), NULL, code, message);
 }
 
-void answer_refuse_draining(struct answer *answer)
+void answer_refuse_draining(struct answer *answer, const struct api *api)
 {
     answer_refuse(answer, MHD_HTTP_SERVICE_UNAVAILABLE, "draining",
-                  "This server is shutting down and takes no new requests; send it to another "
-                  "one, or again in a moment.");
-    answer->retry_after_s = 1;
+                  "this server is shutting down and takes no new requests; send it to another "
+                  "one, or again in a moment");
+    answer->retry_after_s = engine_counters_read(api->engine).retry_after_s;
 }
 
 bool response_header(struct MHD_Response *response, const char *name, const char *format, ...)
@@ -59,9 +59,10 @@ struct MHD_Response *response_create(struct answer *answer)
     if (response == NULL)
         return NULL;
     answer->body = (struct buffer){0};
-    bool complete =
-        response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "%s",
-                        answer->content_type != NULL ? answer->content_type : "application/json");
+    const char *type = answer->content_type != NULL ? answer->content_type : "application/json";
+    bool complete = true;
+    if (answer->status != MHD_HTTP_NO_CONTENT)
+        complete &= response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, "%s", type);
     if (answer->status == MHD_HTTP_UNAUTHORIZED)
         complete &= response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     if (answer->allow != NULL)

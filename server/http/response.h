@@ -10,6 +10,8 @@
 
 #include "common/buffer.h"
 
+struct api;
+
 /* status 0: none yet. The owner frees body, unless response_create took it over. */
 struct answer {
     int status;
@@ -22,7 +24,7 @@ struct answer {
 /* Fills in {"error": {...}}; type and code follow the status: code NULL is null. */
 void answer_refuse(struct answer *answer, int status, const char *code, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
-void answer_refuse_draining(struct answer *answer);
+void answer_refuse_draining(struct answer *answer, const struct api *api);
 
 /* The answer as libmicrohttpd wants it; its body moves into the response. NULL: out of memory. */
 struct MHD_Response *response_create(struct answer *answer);

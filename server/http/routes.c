@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "server/api/api.h"
 #include "server/http/exchange.h"
+#include "server/http/request_path.h"
 #include "server/http/server.h"
 
 static const char READ_METHODS[] = "GET, HEAD";
@@ -18,6 +19,9 @@ static const struct route ROUTES[] = {
     {"/tokenize", ROUTE_CALL, API_TOKENIZE, "POST", false},
     {"/detokenize", ROUTE_CALL, API_DETOKENIZE, "POST", false},
     {"/v1/models", ROUTE_MODELS, 0, READ_METHODS, false},
+    {"/v1/chat/completions/models", ROUTE_MODELS, 0, READ_METHODS, false}, /* Mercury's client */
+    {"/v1/fim/completions/models", ROUTE_MODELS, 0, READ_METHODS, false},
+    {"/v1/edit/completions/models", ROUTE_MODELS, 0, READ_METHODS, false},
     {"/health", ROUTE_HEALTH, 0, READ_METHODS, true},
     {"/ready", ROUTE_READY, 0, READ_METHODS, true},
     {"/version", ROUTE_VERSION, 0, READ_METHODS, true},
@@ -26,7 +30,7 @@ static const struct route ROUTES[] = {
     {"/v1/models/{id}", ROUTE_MODEL, 0, READ_METHODS, false},
     {"/v1/requests/{id}/cancel", ROUTE_CANCEL, 0, "POST", false},
 };
-enum { EXACT_ROUTES = 10, MODEL_ROUTE = EXACT_ROUTES, CANCEL_ROUTE };
+enum { EXACT_ROUTES = 13, MODEL_ROUTE = EXACT_ROUTES, CANCEL_ROUTE };
 _Static_assert(sizeof ROUTES / sizeof *ROUTES + 1 == (size_t)ROUTE_COUNT,
                "every route and the unknown one are counted");
 
@@ -79,39 +83,44 @@ static void answer_ready(const struct api *api, bool draining, struct answer *an
     struct engine_counters counters = engine_counters_read(api->engine);
 
     if (draining || counters.draining) {
-        answer_refuse_draining(answer);
+        answer_refuse_draining(answer, api);
     } else if (counters.device_lost) {
         answer_refuse(answer, MHD_HTTP_SERVICE_UNAVAILABLE, "device_lost",
-                      "The device that runs the model has failed; this server must be restarted.");
+                      "the device that runs the model has failed; this server must be restarted");
     } else if (counters.waiting + counters.running >=
                counters.max_sequences + counters.queue_limit) {
         answer_refuse(answer, MHD_HTTP_SERVICE_UNAVAILABLE, "queue_full",
-                      "The queue is full: %d sequences run and %d wait; queue_limit is %d.",
+                      "the queue is full: %d sequences run and %d wait; queue_limit is %d",
                       counters.running, counters.waiting, counters.queue_limit);
-        answer->retry_after_s = 1;
     } else {
         answer->status = MHD_HTTP_OK;
         buffer_append_text(&answer->body, "{\"status\":\"ready\"}");
+        return;
     }
+    answer->retry_after_s = counters.retry_after_s;
 }
 
-static void answer_model(const char *id, const struct api *api, struct answer *answer)
+static void answer_model(const char *path, const struct api *api, struct answer *answer)
 {
+    const char *part = path + strlen(MODEL_PREFIX);
+    char id[EXCHANGE_PATH_MAX + 1];
+
     answer->status = MHD_HTTP_OK;
-    if (!api_model_body(api, id, strlen(id), &answer->body))
+    if (!request_path_decode(id, sizeof id, part) ||
+        !api_model_body(api, id, strlen(id), &answer->body))
         answer_refuse(answer, MHD_HTTP_NOT_FOUND, "model_not_found",
-                      "There is no model \"%.200s\" here; GET /v1/models lists what is served.",
-                      id);
+                      "there is no model \"%.200s\" here; GET /v1/models lists what is served",
+                      part);
 }
 
-static void answer_cancel(const struct exchange *exchange, const char *path, struct answer *answer)
+static void answer_cancel(const struct exchange *exchange, struct answer *answer)
 {
     size_t length;
-    const char *id = cancel_id(path, &length);
+    const char *id = cancel_id(exchange->path, &length);
 
     if (!api_cancel(exchange->server->api, id, length, exchange->owner)) {
         answer_refuse(answer, MHD_HTTP_NOT_FOUND, "not_found",
-                      "No request \"%.*s\" of yours is running here.", (int)length, id);
+                      "no request \"%.*s\" of yours is running here", (int)length, id);
         return;
     }
     answer->status = MHD_HTTP_OK;
@@ -120,7 +129,7 @@ static void answer_cancel(const struct exchange *exchange, const char *path, str
     buffer_append_text(&answer->body, ",\"cancelled\":true}");
 }
 
-void route_answer(struct exchange *exchange, const char *path)
+void route_answer(struct exchange *exchange)
 {
     struct http_server *server = exchange->server;
     struct answer *answer = &exchange->answer;
@@ -138,7 +147,7 @@ void route_answer(struct exchange *exchange, const char *path)
         api_models_body(api, &answer->body);
         break;
     case ROUTE_MODEL:
-        answer_model(path + strlen(MODEL_PREFIX), api, answer);
+        answer_model(exchange->path, api, answer);
         break;
     case ROUTE_VERSION:
         api_version_body(api, &answer->body);
@@ -152,7 +161,7 @@ void route_answer(struct exchange *exchange, const char *path)
         tally_append_metrics(&server->tally, &answer->body);
         break;
     case ROUTE_CANCEL:
-        answer_cancel(exchange, path, answer);
+        answer_cancel(exchange, answer);
         break;
     case ROUTE_CALL:
         break; /* answered by the API */

@@ -28,18 +28,18 @@ struct route {
     bool open;         /* needs no API key */
 };
 
-enum { ROUTE_COUNT = 13 };
+enum { ROUTE_COUNT = 16 };
 
 /* Place in the table, for counting: [0, ROUTE_COUNT); NULL (an unknown path) is the last. */
 int route_index(const struct route *route);
 /* Its path as a label: "/v1/models/{id}"; "other" for the last. */
 const char *route_label(int index);
 
-/* NULL for an unknown path. */
+/* path: as request_path_normalise writes it. NULL for an unknown one. */
 const struct route *route_find(const char *path);
 bool route_allows(const struct route *route, const char *method);
 
 /* Makes the answer of an exchange on any route but ROUTE_CALL. */
-void route_answer(struct exchange *exchange, const char *path);
+void route_answer(struct exchange *exchange);
 
 #endif

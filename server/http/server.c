@@ -7,7 +7,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/error.h"
+#include "server/http/connection.h"
 #include "server/http/exchange.h"
 #include "server/http/keys.h"
 #include "server/http/listener.h"
@@ -16,13 +18,15 @@
 #include "server/http/watcher.h"
 
 /* What is left when the engine has ended, error events say, gets that long to reach its client. */
-enum { STOP_GRACE_S = 2 };
+enum { STOP_GRACE_US = 2000000 };
 
 bool server_enlist(struct http_server *server, struct exchange *exchange)
 {
     pthread_mutex_lock(&server->lock);
     bool welcome = !server->stopping;
     if (welcome) {
+        if (exchange->place != NULL)
+            exchange->place->quiet_since_us = INT64_MAX;
         exchange->next = server->exchanges;
         if (exchange->next != NULL)
             exchange->next->previous = exchange;
@@ -41,9 +45,19 @@ void server_delist(struct http_server *server, struct exchange *exchange)
         server->exchanges = exchange->next;
     if (exchange->next != NULL)
         exchange->next->previous = exchange->previous;
+    if (exchange->place != NULL)
+        exchange->place->quiet_since_us = clock_now_us();
     if (server->exchanges == NULL)
         pthread_cond_broadcast(&server->idle);
     pthread_mutex_unlock(&server->lock);
+}
+
+/* The routes read targets as they were sent: unescaped, "/health%00x" would be "/health". */
+static size_t leave_escapes(void *context, struct MHD_Connection *connection, char *text)
+{
+    (void)context;
+    (void)connection;
+    return strlen(text);
 }
 
 static int daemon_start(struct http_server *server, int listen_fd, struct error *err)
@@ -57,8 +71,10 @@ static int daemon_start(struct http_server *server, int listen_fd, struct error 
     struct MHD_OptionItem items[] = {
         {MHD_OPTION_LISTEN_SOCKET, listen_fd, NULL},
         {MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)exchange_completed, server},
+        {MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)connection_notify, server},
         {MHD_OPTION_CONNECTION_LIMIT, connections, NULL},
         {MHD_OPTION_CONNECTION_TIMEOUT, (intptr_t)ceil(options->idle_timeout_s), NULL},
+        {MHD_OPTION_UNESCAPE_CALLBACK, (intptr_t)leave_escapes, NULL},
         /* A pool of one is told by leaving the option out. */
         {threads > 1 ? MHD_OPTION_THREAD_POOL_SIZE : MHD_OPTION_END, threads, NULL},
         {MHD_OPTION_END, 0, NULL},
@@ -153,17 +169,19 @@ void http_drain(struct http_server *server)
     atomic_store(&server->draining, true);
 }
 
-static void wait_until_idle(struct http_server *server)
+bool http_wait_idle(struct http_server *server, int64_t timeout_us)
 {
-    struct timespec end;
+    int64_t end_us = clock_now_us() + timeout_us;
+    struct timespec end = {.tv_sec = (time_t)(end_us / 1000000),
+                           .tv_nsec = (long)(end_us % 1000000 * 1000)};
 
-    clock_gettime(CLOCK_MONOTONIC, &end);
-    end.tv_sec += STOP_GRACE_S;
     pthread_mutex_lock(&server->lock);
     while (server->exchanges != NULL &&
            pthread_cond_timedwait(&server->idle, &server->lock, &end) == 0)
         ;
+    bool idle = server->exchanges == NULL;
     pthread_mutex_unlock(&server->lock);
+    return idle;
 }
 
 /* From here on nothing is suspended but what is being prepared. */
@@ -181,7 +199,7 @@ void http_stop(struct http_server *server)
     if (server == NULL)
         return;
     http_drain(server);
-    wait_until_idle(server);
+    http_wait_idle(server, STOP_GRACE_US);
     /* libmicrohttpd must not be stopped while a connection is suspended. */
     resume_all(server);
     preparation_stop(server->preparation);

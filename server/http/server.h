@@ -10,6 +10,7 @@
 #include "server/http/http.h"
 #include "server/http/tally.h"
 
+struct connection;
 struct exchange;
 struct key_store;
 struct preparation;
@@ -31,6 +32,7 @@ struct http_server {
     pthread_mutex_t lock; /* taken before an exchange's own */
     pthread_cond_t idle;  /* the list has become empty */
     struct exchange *exchanges;
+    struct connection *connections; /* see connection.h */
     bool stopping;
 };
 

@@ -51,6 +51,8 @@ void suspension_prepare_item(struct preparation_item *item)
     if (!suspension_over(exchange))
         api_call_prepare(exchange->call, exchange->body.data, exchange->body.length, wake,
                          exchange);
+    /* All of it is in the call now; an answer may take minutes, and bodies are megabytes. */
+    buffer_free(&exchange->body);
     pthread_mutex_lock(&exchange->lock);
     exchange->preparing = false;
     resume_locked(exchange);

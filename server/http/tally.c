@@ -3,8 +3,8 @@
 #include <stdio.h>
 
 /* 0: any other. 499: the client left before its answer began. */
-static const int STATUSES[TALLY_STATUSES] = {200, 400, 401, 404, 405, 408, 413,
-                                             415, 429, 499, 500, 503, 0};
+static const int STATUSES[TALLY_STATUSES] = {200, 204, 400, 401, 404, 405, 408,
+                                             413, 415, 429, 499, 500, 503, 0};
 
 void tally_count(struct tally *tally, int route, int status, int64_t microseconds)
 {

@@ -10,7 +10,7 @@
 
 struct buffer;
 
-enum { TALLY_STATUSES = 13 };
+enum { TALLY_STATUSES = 14 };
 
 /* A zeroed struct is empty. */
 struct tally {

@@ -139,6 +139,7 @@ static void *watcher_loop(void *context)
     struct epoll_event events[EVENTS_PER_WAIT];
     int64_t next_us = 0;
 
+    pthread_setname_np(pthread_self(), "http-watch");
     for (;;) {
         int64_t wait_us = next_us - clock_now_us();
         int wait_ms = wait_us <= 0 ? 0 : (int)((wait_us + 999) / 1000);

@@ -9,7 +9,14 @@
 #include "common/error.h"
 #include "common/json.h"
 
-enum kind { KIND_TEXT, KIND_CHOICE, KIND_INTEGER, KIND_NUMBER, KIND_SWITCH };
+enum kind {
+    KIND_TEXT,
+    KIND_LIST, /* a text with commas; in a config file also an array of texts */
+    KIND_CHOICE,
+    KIND_INTEGER,
+    KIND_NUMBER,
+    KIND_SWITCH,
+};
 
 struct setting {
     const char *name; /* as in the config file; flags use '-' for '_' */
@@ -89,6 +96,10 @@ static const struct setting TABLE[] = {
          "file of API keys, one a line (more in DENOISED_API_KEY, separated by commas); default: "
          "everybody may ask"),
     SWITCH(protect_metrics, COMMAND_SERVE, false, "/metrics needs an API key too"),
+    {"cors_origins", KIND_LIST, FIELD(cors_origins), NULL, 0, 0, NULL, COMMAND_SERVE, false,
+     "origins whose web pages may ask (\"https://a.example,https://b.example\", \"*\": all); "
+     "default: "
+     "none"},
     SWITCH(strict, COMMAND_SERVE, false, "unknown request fields are an error"),
 
     INTEGER(max_tokens, COMMAND_SERVE | COMMAND_GENERATE, NULL, 1, 1 << 20,
@@ -109,6 +120,9 @@ static const struct setting TABLE[] = {
     CHOICE(log_level, ALL_COMMANDS, "info", "debug|info|warning|error",
            "least important line logged"),
     CHOICE(log_format, COMMAND_SERVE, "text", "text|json", "form of the log lines on stderr"),
+
+    SWITCH(log_prompts, COMMAND_SERVE, false,
+           "prompts and answers in the request log, which has none of them otherwise"),
 
     {"config", KIND_TEXT, FIELD(config), NULL, 0, 0, NULL, ALL_COMMANDS, true,
      "JSON file with any of these keys (see config/denoised.json)"},
@@ -150,6 +164,7 @@ static int value_refused(const struct setting *setting, const char *value, const
         return error_set(err, ERROR_INVALID, "%s: %s is \"%s\"; it must be one of %s", source,
                          setting->name, value, setting->choices);
     case KIND_TEXT:
+    case KIND_LIST:
         break;
     }
     return error_set(err, ERROR_INVALID, "%s: %s is empty; give a value or leave the key out",
@@ -193,6 +208,7 @@ static int setting_store(struct settings *settings, int index, const char *value
             return value_refused(setting, value, source, err);
         break;
     case KIND_TEXT:
+    case KIND_LIST:
         if (value != NULL && *value == '\0')
             return value_refused(setting, value, source, err);
         break;
@@ -333,15 +349,35 @@ static const char *environment_value(const struct setting *setting)
     return value != NULL && *value != '\0' ? value : NULL;
 }
 
+/* The array's texts with commas between them; false where it holds something else. */
+static bool join_texts(const json_t *array, char *out, size_t size)
+{
+    size_t i, length = 0;
+    json_t *item;
+
+    out[0] = '\0';
+    json_array_foreach(array, i, item)
+    {
+        const char *text = json_string_value(item);
+        if (text == NULL || strchr(text, ',') != NULL || length + strlen(text) + 2 > size)
+            return false;
+        length += (size_t)snprintf(out + length, size - length, "%s%s", i > 0 ? "," : "", text);
+    }
+    return true;
+}
+
 static int file_value(struct settings *settings, int index, const json_t *value, const char *path,
                       struct error *err)
 {
     const struct setting *setting = &TABLE[index];
-    char text[64];
+    char text[64], list[2000];
 
     if (json_is_null(value))
         return setting->initial == NULL ? setting_store(settings, index, NULL, path, err) : 0;
-    if (json_is_string(value) && (setting->kind == KIND_TEXT || setting->kind == KIND_CHOICE))
+    if (setting->kind == KIND_LIST && json_is_array(value) && join_texts(value, list, sizeof list))
+        return setting_store(settings, index, list, path, err);
+    if (json_is_string(value) &&
+        (setting->kind == KIND_TEXT || setting->kind == KIND_LIST || setting->kind == KIND_CHOICE))
         return setting_store(settings, index, json_string_value(value), path, err);
     if (json_is_integer(value) && (setting->kind == KIND_INTEGER || setting->kind == KIND_NUMBER)) {
         snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
@@ -353,8 +389,9 @@ static int file_value(struct settings *settings, int index, const json_t *value,
     }
     if (json_is_boolean(value) && setting->kind == KIND_SWITCH)
         return setting_store(settings, index, json_is_true(value) ? "true" : "false", path, err);
-    static const char *const expected[] = {"a string", "a string", "a whole number", "a number",
-                                           "true or false"};
+    static const char *const expected[] = {"a string", "an array of strings",
+                                           "a string", "a whole number",
+                                           "a number", "true or false"};
     return error_set(err, ERROR_INVALID, "%s: %s is %s; it must be %s", path, setting->name,
                      json_type_name(value), expected[setting->kind]);
 }
@@ -392,6 +429,9 @@ int settings_read(struct settings *settings, enum command command, int argc, cha
     int code = 0;
 
     memset(settings, 0, sizeof *settings);
+    settings->command = command;
+    settings->argc = argc;
+    settings->argv = argv;
     arena_init(&settings->arena);
     arena_init(&flags.arena);
     code = read_flags(&flags, command, argc, argv, err);
@@ -411,6 +451,11 @@ int settings_read(struct settings *settings, enum command command, int argc, cha
     return code;
 }
 
+int settings_read_again(struct settings *settings, const struct settings *before, struct error *err)
+{
+    return settings_read(settings, before->command, before->argc, before->argv, err);
+}
+
 void settings_free(struct settings *settings)
 {
     arena_free(&settings->arena);
@@ -421,7 +466,7 @@ void settings_print_help(enum command command, FILE *out)
     for (int i = 0; i < TABLE_SIZE; i++) {
         const struct setting *setting = &TABLE[i];
         char flag[120];
-        static const char *const values[] = {" TEXT", "", " N", " X", ""};
+        static const char *const values[] = {" TEXT", " TEXT,...", "", " N", " X", ""};
 
         if ((setting->commands & command) == 0)
             continue;
@@ -460,6 +505,7 @@ static void print_value(const struct settings *settings, const struct setting *s
         snprintf(out, size, "%s", *(const bool *)field ? "true" : "false");
         return;
     case KIND_TEXT:
+    case KIND_LIST:
     case KIND_CHOICE:
         break;
     }

@@ -30,10 +30,10 @@ struct settings {
     int64_t threads, max_sequences, max_rows_per_tick, queue_limit, kv_cache_tokens, max_choices;
     bool deterministic;
 
-    const char *host, *api_keys;
+    const char *host, *api_keys, *cors_origins;
     int64_t port, event_threads, preparation_threads, max_connections, max_body_bytes;
     double drain_timeout, half_close_grace, idle_timeout;
-    bool strict, protect_metrics;
+    bool strict, protect_metrics, log_prompts;
 
     int64_t max_tokens, block_length, steps, top_k;
     double temperature, top_p, threshold;
@@ -43,6 +43,10 @@ struct settings {
 
     bool print_config, help, chat, quick;
 
+    enum command command; /* what settings_read was given, to be read again; not copied */
+    int argc;
+    char **argv;
+
     const char *source[SETTINGS_MAX]; /* where each key's value came from, by table index */
     const char *const *positional;    /* [positional_count] arguments that are no flags */
     int positional_count;
@@ -50,11 +54,15 @@ struct settings {
 };
 
 /*
- * Reads the arguments behind the subcommand, the environment and the config file. ERROR_INVALID
- * names the key, its value, what is allowed and, for an unknown key, the closest known one.
+ * Reads the arguments behind the subcommand, the environment and the config file. argv outlives the
+ * settings; they are to be freed after a failure too. ERROR_INVALID names the key, its value, what
+ * is allowed and, for an unknown key, the closest known one.
  */
 int settings_read(struct settings *settings, enum command command, int argc, char **argv,
                   struct error *err);
+/* Reads the same arguments, the environment and the file as they are now. */
+int settings_read_again(struct settings *settings, const struct settings *before,
+                        struct error *err);
 void settings_free(struct settings *settings);
 
 /* Every key of the subcommand with its meaning and default. */

@@ -1,5 +1,6 @@
 /* Connections: kept, pipelined, old, half-closed, lost, slow, many. */
 #include <criterion/criterion.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -197,6 +198,35 @@ Test(connections, a_client_that_resets_before_its_answer_frees_its_rows)
     setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
     close(fd);
     expect_freed("lost", 499);
+}
+
+/* Of a reply that must have the header. */
+static long retry_after(const struct reply *reply)
+{
+    char value[16] = "";
+
+    cr_assert(head_value(reply->head.data, "retry-after", value, sizeof value));
+    return atol(value);
+}
+
+Test(connections, ready_and_refusals_agree_on_when_to_come_back)
+{
+    int fd = socket_open(&server);
+
+    /* Sixty-three wait for a single place: that is no matter of one second. */
+    cr_assert(socket_post(fd, "/v1/completions", "{" LONG_FIELDS "}", ""));
+    wait_until_ready_is(503);
+    struct reply ready = client_send(&server, "GET", "/ready", NULL);
+    struct reply refused =
+        client_send(&server, "POST", "/v1/completions", "{\"prompt\":\"a\",\"n\":2}");
+    expect_error(&ready, 503, "unavailable_error", "queue_full");
+    expect_error(&refused, 429, "rate_limit_error", "queue_full");
+    cr_expect(retry_after(&ready) > 1 && retry_after(&ready) <= 120, "%s", ready.head.data);
+    /* One more place may have become free in between. */
+    cr_expect_leq(labs(retry_after(&refused) - retry_after(&ready)), retry_after(&ready) / 2 + 1);
+    reply_free(&ready);
+    reply_free(&refused);
+    close(fd);
 }
 
 Test(connections, a_client_that_only_closes_before_its_answer_frees_its_rows_after_the_grace)

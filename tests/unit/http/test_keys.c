@@ -99,3 +99,16 @@ Test(keys, a_file_without_keys_or_without_itself_is_an_error)
     cr_expect_eq(key_store_create(&store, path, &err), ERROR_INVALID);
     cr_expect_not_null(strstr(err.message, path));
 }
+
+Test(keys, an_environment_variable_without_a_key_is_an_error)
+{
+    static const char *const EMPTY[] = {"", ",", ",,"};
+    struct key_store *store = NULL;
+    struct error err = {0};
+
+    for (size_t i = 0; i < sizeof EMPTY / sizeof *EMPTY; i++) {
+        setenv("DENOISED_API_KEY", EMPTY[i], 1);
+        cr_expect_eq(key_store_create(&store, NULL, &err), ERROR_INVALID, "\"%s\"", EMPTY[i]);
+        cr_expect_not_null(strstr(err.message, "DENOISED_API_KEY"));
+    }
+}

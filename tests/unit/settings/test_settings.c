@@ -130,6 +130,8 @@ Test(settings, a_config_file_is_checked_key_by_key)
         {"{\"port\": 99999}", "port is \"99999\"", "65535"},
         {"{\"config\": \"x\"}", "config", "no such key"},
         {"[]", "is an array", "object"},
+        {"{\"cors_origins\": [1]}", "cors_origins is an array", "an array of strings"},
+        {"{\"host\": [\"a\"]}", "host is an array", "a string"},
         {"{\"port\": 1,}", "line 1", "column"},
         {"", "empty", "denoised-settings"},
     };
@@ -177,4 +179,36 @@ Test(settings, the_shipped_config_file_says_just_the_defaults)
     free(none_text);
     settings_free(&from_file);
     settings_free(&none);
+}
+
+Test(settings, reading_again_keeps_the_flags_and_sees_what_changed)
+{
+    struct settings settings, again;
+    struct error err = {0};
+    char *arguments[] = {"--log-level", "debug"};
+
+    setenv("DENOISED_QUEUE_LIMIT", "4", 1);
+    setenv("DENOISED_LOG_LEVEL", "error", 1);
+    cr_assert_eq(settings_read(&settings, COMMAND_SERVE, 2, arguments, &err), 0, "%s", err.message);
+    setenv("DENOISED_QUEUE_LIMIT", "5", 1);
+    cr_assert_eq(settings_read_again(&again, &settings, &err), 0, "%s", err.message);
+    cr_expect_str_eq(again.log_level, "debug");
+    cr_expect_eq(again.queue_limit, 5);
+    settings_free(&again);
+    settings_free(&settings);
+}
+
+Test(settings, a_list_is_a_text_with_commas_or_an_array_of_the_file)
+{
+    struct settings settings;
+    struct error err = {0};
+    char *path = write_file("{\"cors_origins\": [\"https://a.example\", \"https://b.example\"]}");
+
+    cr_assert_eq(READ(&settings, COMMAND_SERVE, &err, "--config", path), 0, "%s", err.message);
+    cr_expect_str_eq(settings.cors_origins, "https://a.example,https://b.example");
+    settings_free(&settings);
+    cr_assert_eq(READ(&settings, COMMAND_SERVE, &err, "--cors-origins", "a,b"), 0);
+    cr_expect_str_eq(settings.cors_origins, "a,b");
+    settings_free(&settings);
+    unlink(path);
 }
