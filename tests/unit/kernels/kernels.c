@@ -56,7 +56,7 @@ Test(backends, messages_list_what_there_is)
     struct backend_options options = {DTYPE_FLOAT32, 1, NULL};
     struct backend *backend;
     struct error err = {0};
-    cr_assert_eq(backend_create(&backend, "tpu", &options, &err), ERROR_INVALID);
+    cr_assert_eq(backend_create(&backend, "tpu", &options, &err), ERROR_NO_DEVICE);
     cr_assert_not_null(strstr(err.message, "\"tpu\""));
     cr_assert_not_null(strstr(err.message, "cpu or ref"));
     options.dtype = DTYPE_INT8;
