@@ -65,7 +65,8 @@ def write_folder(out: Path, model: Denoiser, tokenizer: Path, dtype: str,
     stored = quantised(tensors) if dtype == "int8" else {k: v.contiguous() for k,
                                                          v in tensors.items()}
     save_file(stored, fresh / "model.safetensors", metadata={"format": "pt"})
-    shutil.copy(tokenizer / "tokenizer.json", fresh / "tokenizer.json")
+    shutil.copyfile(tokenizer / "tokenizer.json", fresh / "tokenizer.json")
+    (fresh / "model.safetensors").chmod(0o644)
     length = model.shape.max_sequence_length
     generation = {"bos_token_id": 0, "eos_token_id": [1, 5], "pad_token_id": 1,
                   "max_new_tokens": max_new_tokens, "block_length": 32, "threshold": 0.9}
