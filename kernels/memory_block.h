@@ -1,5 +1,6 @@
 /*
  * Zeroed host memory, aligned to 64 bytes, that knows its size. The owner destroys it; any thread.
+ * A large block takes memory only where it is touched.
  */
 #ifndef KERNELS_MEMORY_BLOCK_H
 #define KERNELS_MEMORY_BLOCK_H

@@ -1,8 +1,11 @@
 #include <criterion/criterion.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "common/error.h"
 #include "kernels/backend.h"
+#include "kernels/memory_block.h"
 
 Test(dtype, float16_is_widened_exactly)
 {
@@ -74,4 +77,39 @@ Test(backends, kv_bytes_count_keys_and_values_of_all_layers)
     const struct attention_shape shape = {.layers = 6, .heads = 8, .kv_heads = 2, .head_dim = 64};
     cr_assert_eq(backend_kv_bytes(&shape, DTYPE_BFLOAT16), 2 * 6 * 2 * 64 * 2);
     cr_assert_eq(backend_kv_bytes(&shape, DTYPE_FLOAT32), 2 * 6 * 2 * 64 * 4);
+}
+
+static size_t resident_bytes(void)
+{
+    size_t total = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    cr_assert_not_null(file);
+    cr_assert_eq(fscanf(file, "%zu %zu", &total, &resident), 2);
+    fclose(file);
+    return resident * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+Test(memory_block, a_large_block_takes_memory_only_where_it_is_touched)
+{
+    const size_t size = (size_t)256 << 20;
+    void *block;
+    size_t before = resident_bytes();
+    cr_assert_eq(memory_block_create(&block, size, "test", NULL), 0);
+    cr_expect_lt(resident_bytes() - before, size / 8);
+    cr_expect_eq(((char *)block)[0], 0);
+    cr_expect_eq(((char *)block)[size - 1], 0);
+    cr_expect_eq((size_t)block % 64, 0);
+    cr_expect_eq(memory_block_size(block), size);
+    memory_block_destroy(block);
+}
+
+Test(memory_block, sizes_around_a_mapped_block_are_zeroed_to_their_end)
+{
+    for (size_t size = (4 << 20) - 65; size <= (4 << 20) + 65; size++) {
+        char *block;
+        cr_assert_eq(memory_block_create((void **)&block, size, "test", NULL), 0);
+        cr_assert_eq(block[0] | block[size / 2] | block[size - 1], 0);
+        memset(block + size - 64, 1, 64);
+        memory_block_destroy(block);
+    }
 }
