@@ -260,6 +260,15 @@ void backend_destroy(struct backend *backend); /* NULL is fine */
 /* True where the device computes bfloat16 in hardware, so that "auto" should choose it. */
 bool backend_prefers_bfloat16(const char *name);
 
+/*
+ * What memory_used will count, before there is a backend: the KV pool and the scratch that reserve
+ * takes for these limits, and one weight. SIZE_MAX where a size overflows, 0 for an unknown name.
+ */
+void backend_reserved_bytes(size_t *kv_pool, size_t *scratch, const char *name,
+                            const struct backend_limits *limits, enum dtype dtype);
+size_t backend_weight_bytes(const char *name, int64_t rows, int64_t columns, bool bias,
+                            enum dtype dtype);
+
 /* Bytes of K and V for one position over all layers. */
 size_t backend_kv_bytes(const struct attention_shape *shape, enum dtype dtype);
 

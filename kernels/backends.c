@@ -8,6 +8,9 @@ struct backend_entry {
     const char *name;
     int (*create)(struct backend **out, const struct backend_options *options, struct error *err);
     bool (*prefers_bfloat16)(void);
+    void (*reserved_bytes)(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
+                           enum dtype dtype);
+    size_t (*weight_bytes)(int64_t rows, int64_t columns, bool bias, enum dtype dtype);
 };
 
 static bool never(void)
@@ -17,8 +20,8 @@ static bool never(void)
 
 /* "auto" takes the first one. */
 static const struct backend_entry BACKENDS[] = {
-    {"cpu", cpu_backend_create, cpu_prefers_bfloat16},
-    {"ref", ref_backend_create, never},
+    {"cpu", cpu_backend_create, cpu_prefers_bfloat16, cpu_reserved_bytes, cpu_weight_bytes},
+    {"ref", ref_backend_create, never, ref_reserved_bytes, ref_weight_bytes},
 };
 
 static const struct backend_entry *find_backend(const char *name)
@@ -58,6 +61,22 @@ bool backend_prefers_bfloat16(const char *name)
 {
     const struct backend_entry *entry = find_backend(name);
     return entry != NULL && entry->prefers_bfloat16();
+}
+
+void backend_reserved_bytes(size_t *kv_pool, size_t *scratch, const char *name,
+                            const struct backend_limits *limits, enum dtype dtype)
+{
+    const struct backend_entry *entry = find_backend(name);
+    *kv_pool = *scratch = 0;
+    if (entry != NULL)
+        entry->reserved_bytes(kv_pool, scratch, limits, dtype);
+}
+
+size_t backend_weight_bytes(const char *name, int64_t rows, int64_t columns, bool bias,
+                            enum dtype dtype)
+{
+    const struct backend_entry *entry = find_backend(name);
+    return entry == NULL ? 0 : entry->weight_bytes(rows, columns, bias, dtype);
 }
 
 size_t backend_kv_bytes(const struct attention_shape *shape, enum dtype dtype)

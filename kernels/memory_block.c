@@ -18,6 +18,12 @@ size_t memory_block_product(size_t a, size_t b)
     return __builtin_mul_overflow(a, b, &product) ? SIZE_MAX : product;
 }
 
+size_t memory_block_sum(size_t a, size_t b)
+{
+    size_t sum;
+    return __builtin_add_overflow(a, b, &sum) ? SIZE_MAX : sum;
+}
+
 /* Bytes that a block takes with its header. */
 static size_t total_bytes(size_t size)
 {

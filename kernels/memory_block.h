@@ -11,6 +11,7 @@ struct error;
 
 /* a * b, or SIZE_MAX where that does not fit: no block of that size can be made. */
 size_t memory_block_product(size_t a, size_t b);
+size_t memory_block_sum(size_t a, size_t b); /* the same of a + b */
 
 /* ERROR_MEMORY names `what` and the size. Size 0 gives a valid pointer. */
 int memory_block_create(void **out, size_t size, const char *what, struct error *err);

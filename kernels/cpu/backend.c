@@ -29,58 +29,109 @@ static void cpu_destroy(struct backend *backend)
     free(cpu);
 }
 
-static int reserve_block(void **out, size_t *used, size_t count, size_t element, const char *what,
-                         struct error *err)
+/* What reserve takes for given limits, in bytes; SIZE_MAX where a size overflows. */
+struct reserved_sizes {
+    size_t keys, values; /* the KV pool */
+    size_t rope_table, tiles, lines, head_scratch, slots;
+};
+
+static size_t key_page_bytes(const struct attention_shape *shape, enum dtype dtype)
 {
-    size_t size = memory_block_product(count, element);
+    return cpu_panel_bytes(shape->head_dim, dtype);
+}
+
+static int64_t value_stride(const struct attention_shape *shape)
+{
+    return ((int64_t)shape->head_dim + 15) / 16 * 16;
+}
+
+static size_t value_page_bytes(const struct attention_shape *shape, enum dtype dtype)
+{
+    return (size_t)(KV_PAGE_POSITIONS * value_stride(shape)) * dtype_size(dtype);
+}
+
+static size_t head_scratch_lines(const struct backend_limits *limits)
+{
+    size_t head_rows = (size_t)limits->max_head_rows;
+    size_t lines = HEAD_SCRATCH_BYTES / ((size_t)limits->vocabulary * sizeof(float));
+    if (lines > 2 * head_rows)
+        lines = 2 * head_rows;
+    return lines < HEAD_LINES_MIN ? HEAD_LINES_MIN : lines;
+}
+
+static struct reserved_sizes reserved_sizes(const struct backend_limits *limits, enum dtype dtype)
+{
+    const struct attention_shape *shape = &limits->attention;
+    size_t rows = (size_t)limits->max_rows, head_rows = (size_t)limits->max_head_rows;
+    size_t pages = memory_block_product((size_t)shape->layers * (size_t)shape->kv_heads,
+                                        (size_t)limits->kv_pages);
+    return (struct reserved_sizes){
+        .keys = memory_block_product(pages, key_page_bytes(shape, dtype)),
+        .values = memory_block_product(pages, value_page_bytes(shape, dtype)),
+        .rope_table = (size_t)limits->max_positions * (size_t)shape->rotary_dim * sizeof(float),
+        .tiles = rows * sizeof(struct attention_tile),
+        .lines = (rows > 2 * head_rows ? rows : 2 * head_rows) * sizeof(void *),
+        .head_scratch = memory_block_product(head_scratch_lines(limits),
+                                             (size_t)limits->vocabulary * sizeof(float)),
+        .slots = head_rows * sizeof(struct head_slot),
+    };
+}
+
+void cpu_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
+                        enum dtype dtype)
+{
+    struct reserved_sizes sizes = reserved_sizes(limits, dtype);
+    *kv_pool = memory_block_sum(sizes.keys, sizes.values);
+    *scratch = memory_block_sum(sizes.head_scratch,
+                                sizes.rope_table + sizes.tiles + 2 * sizes.lines + sizes.slots);
+}
+
+size_t cpu_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype dtype)
+{
+    size_t panels = ((size_t)rows + PANEL_COLUMNS - 1) / PANEL_COLUMNS;
+    size_t matrix = memory_block_product(panels, cpu_panel_bytes(columns, dtype));
+    return memory_block_sum(matrix, bias ? panels * PANEL_COLUMNS * sizeof(float) : 0);
+}
+
+static int reserve_block(void **out, size_t *used, size_t size, const char *what, struct error *err)
+{
     int status = memory_block_create(out, size, what, err);
     if (status == 0)
         *used += size;
     return status;
 }
 
-static int reserve_pages(struct cpu_backend *cpu, struct error *err)
+static int reserve_pages(struct cpu_backend *cpu, const struct reserved_sizes *sizes,
+                         struct error *err)
 {
     const struct attention_shape *shape = &cpu->limits.attention;
-    size_t pages = memory_block_product((size_t)shape->layers * (size_t)shape->kv_heads,
-                                        (size_t)cpu->limits.kv_pages);
     void *keys = NULL, *values = NULL;
-    cpu->value_stride = (shape->head_dim + 15) / 16 * 16;
-    cpu->key_page_bytes = cpu_panel_bytes(shape->head_dim, cpu->base.dtype);
-    cpu->value_page_bytes =
-        (size_t)(KV_PAGE_POSITIONS * cpu->value_stride) * dtype_size(cpu->base.dtype);
-    int status = reserve_block(&keys, &cpu->kv_bytes, pages, cpu->key_page_bytes, "KV cache", err);
+    cpu->value_stride = value_stride(shape);
+    cpu->key_page_bytes = key_page_bytes(shape, cpu->base.dtype);
+    cpu->value_page_bytes = value_page_bytes(shape, cpu->base.dtype);
+    int status = reserve_block(&keys, &cpu->kv_bytes, sizes->keys, "KV cache", err);
     cpu->keys = keys;
     if (status == 0)
-        status =
-            reserve_block(&values, &cpu->kv_bytes, pages, cpu->value_page_bytes, "KV cache", err);
+        status = reserve_block(&values, &cpu->kv_bytes, sizes->values, "KV cache", err);
     cpu->values = values;
     return status;
 }
 
-static int reserve_tables(struct cpu_backend *cpu, struct error *err)
+static int reserve_tables(struct cpu_backend *cpu, const struct reserved_sizes *sizes,
+                          struct error *err)
 {
-    size_t rows = (size_t)cpu->limits.max_rows, head_rows = (size_t)cpu->limits.max_head_rows;
-    size_t lines = rows > 2 * head_rows ? rows : 2 * head_rows;
-    size_t line_bytes = memory_block_product((size_t)cpu->limits.vocabulary, sizeof(float));
-    size_t scratch = HEAD_SCRATCH_BYTES / line_bytes;
-    if (scratch > 2 * head_rows)
-        scratch = 2 * head_rows;
-    if (scratch < HEAD_LINES_MIN)
-        scratch = HEAD_LINES_MIN;
-    cpu->head_scratch_lines = (int64_t)scratch;
-
     void *tiles = NULL, *in = NULL, *out = NULL, *logits = NULL, *slots = NULL;
     size_t *used = &cpu->other_bytes;
-    int status = reserve_block(&tiles, used, rows, sizeof *cpu->tiles, "row table", err);
+    cpu->head_scratch_lines = (int64_t)head_scratch_lines(&cpu->limits);
+    int status = reserve_block(&tiles, used, sizes->tiles, "row table", err);
     if (status == 0)
-        status = reserve_block(&in, used, lines, sizeof *cpu->in_lines, "row table", err);
+        status = reserve_block(&in, used, sizes->lines, "row table", err);
     if (status == 0)
-        status = reserve_block(&out, used, lines, sizeof *cpu->out_lines, "row table", err);
+        status = reserve_block(&out, used, sizes->lines, "row table", err);
     if (status == 0)
-        status = reserve_block(&logits, used, scratch, line_bytes, "logits", err);
+        status = reserve_block(&logits, used, sizes->head_scratch, "logits", err);
     if (status == 0)
-        status = reserve_block(&slots, used, head_rows, sizeof *cpu->slots, "row table", err);
+        status = reserve_block(&slots, used, sizes->slots, "row table", err);
     cpu->tiles = tiles;
     cpu->in_lines = in;
     cpu->out_lines = out;
@@ -97,9 +148,10 @@ static int cpu_reserve(struct backend *backend, const struct backend_limits *lim
     if (status != 0)
         return status;
     cpu->limits = *limits;
-    status = reserve_pages(cpu, err);
+    const struct reserved_sizes sizes = reserved_sizes(limits, backend->dtype);
+    status = reserve_pages(cpu, &sizes, err);
     if (status == 0)
-        status = reserve_tables(cpu, err);
+        status = reserve_tables(cpu, &sizes, err);
     if (status == 0)
         status = cpu_rope_reserve(cpu, err);
     return status;

@@ -75,6 +75,11 @@ int cpu_backend_create(struct backend **out, const struct backend_options *optio
                        struct error *err);
 bool cpu_prefers_bfloat16(void);
 
+/* Behind backend_reserved_bytes and backend_weight_bytes. */
+void cpu_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
+                        enum dtype dtype);
+size_t cpu_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype dtype);
+
 static inline struct cpu_backend *cpu_self(struct backend *backend)
 {
     return (struct cpu_backend *)backend;

@@ -27,11 +27,36 @@ static void ref_destroy(struct backend *backend)
     free(ref);
 }
 
-static int reserve_block(void *out, size_t *used, size_t count, size_t element, const char *what,
-                         struct error *err)
+/* Bytes of the keys of the KV pool, and as many of the values; SIZE_MAX where they overflow. */
+static size_t cache_bytes(const struct backend_limits *limits)
+{
+    const struct attention_shape *shape = &limits->attention;
+    size_t cache =
+        memory_block_product((size_t)shape->layers * KV_PAGE_POSITIONS, (size_t)limits->kv_pages);
+    cache = memory_block_product(cache, (size_t)shape->kv_heads * (size_t)shape->head_dim);
+    return memory_block_product(cache, sizeof(float));
+}
+
+void ref_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
+                        enum dtype dtype)
+{
+    (void)dtype; /* values are rounded to it, but kept as float32 */
+    size_t positions = (size_t)limits->max_positions, vocabulary = (size_t)limits->vocabulary;
+    *kv_pool = memory_block_product(2, cache_bytes(limits));
+    *scratch = positions * sizeof(double) + vocabulary * (2 * sizeof(double) + sizeof(int32_t));
+}
+
+size_t ref_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype dtype)
+{
+    (void)dtype;
+    size_t matrix =
+        memory_block_product(memory_block_product((size_t)rows, (size_t)columns), sizeof(float));
+    return memory_block_sum(matrix, bias ? (size_t)rows * sizeof(float) : 0);
+}
+
+static int reserve_block(void *out, size_t *used, size_t size, const char *what, struct error *err)
 {
     void *block;
-    size_t size = memory_block_product(count, element);
     int status = memory_block_create(&block, size, what, err);
     if (status != 0)
         return status;
@@ -49,19 +74,17 @@ static int ref_reserve(struct backend *backend, const struct backend_limits *lim
         return status;
     ref->limits = *limits;
 
-    const struct attention_shape *shape = &limits->attention;
-    size_t cache =
-        memory_block_product((size_t)shape->layers * KV_PAGE_POSITIONS, (size_t)limits->kv_pages);
-    cache = memory_block_product(cache, (size_t)shape->kv_heads * (size_t)shape->head_dim);
+    size_t cache = cache_bytes(limits);
     size_t positions = (size_t)limits->max_positions, vocabulary = (size_t)limits->vocabulary;
-    if ((status = reserve_block(&ref->key_cache, &ref->kv_bytes, cache, 4, "KV cache", err)) != 0 ||
-        (status = reserve_block(&ref->value_cache, &ref->kv_bytes, cache, 4, "KV cache", err)) != 0)
+    if ((status = reserve_block(&ref->key_cache, &ref->kv_bytes, cache, "KV cache", err)) != 0 ||
+        (status = reserve_block(&ref->value_cache, &ref->kv_bytes, cache, "KV cache", err)) != 0)
         return status;
     size_t *other = &ref->other_bytes;
-    if ((status = reserve_block(&ref->scores, other, positions, 8, "attention scores", err)) != 0 ||
-        (status = reserve_block(&ref->raw, other, vocabulary, 8, "logits", err)) != 0 ||
-        (status = reserve_block(&ref->adjusted, other, vocabulary, 8, "logits", err)) != 0 ||
-        (status = reserve_block(&ref->order, other, vocabulary, 4, "token order", err)) != 0)
+    if ((status = reserve_block(&ref->scores, other, positions * 8, "attention scores", err)) !=
+            0 ||
+        (status = reserve_block(&ref->raw, other, vocabulary * 8, "logits", err)) != 0 ||
+        (status = reserve_block(&ref->adjusted, other, vocabulary * 8, "logits", err)) != 0 ||
+        (status = reserve_block(&ref->order, other, vocabulary * 4, "token order", err)) != 0)
         return status;
     return 0;
 }
@@ -134,9 +157,10 @@ static int ref_weight_create(struct backend *backend, struct weight **out,
     weight->rows = rows;
     weight->columns = columns;
     size_t elements = memory_block_product((size_t)rows, (size_t)columns);
-    status = reserve_block(&weight->values, &ref->weight_bytes, elements, 4, "weight", err);
+    status = reserve_block(&weight->values, &ref->weight_bytes, memory_block_product(elements, 4),
+                           "weight", err);
     if (status == 0 && bias != NULL)
-        status = reserve_block(&weight->bias, &ref->weight_bytes, (size_t)rows, 4, "bias", err);
+        status = reserve_block(&weight->bias, &ref->weight_bytes, (size_t)rows * 4, "bias", err);
     if (status != 0) {
         ref_weight_destroy(backend, (struct weight *)weight);
         return status;

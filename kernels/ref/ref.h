@@ -30,6 +30,11 @@ struct ref_weight {
 int ref_backend_create(struct backend **out, const struct backend_options *options,
                        struct error *err);
 
+/* Behind backend_reserved_bytes and backend_weight_bytes. */
+void ref_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
+                        enum dtype dtype);
+size_t ref_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype dtype);
+
 /* The operations, as struct backend_ops describes them. */
 void ref_embed(struct backend *backend, float *residual, const struct weight *table);
 void ref_add_rmsnorm(struct backend *backend, void *out, float *residual, const void *delta,

@@ -58,10 +58,10 @@ static void print_memory(const struct model_config *config)
 
     printf("\nmemory needed    weights  KV of one full canvas  activations for its rows\n");
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
-        struct model_memory needed = model_memory_estimate(config, dtypes[i], config->max_positions,
-                                                           config->max_positions, pages);
+        struct model_memory needed = model_memory_estimate(
+            config, "auto", dtypes[i], config->max_positions, config->max_positions, pages);
         printf("  %-9s %10.1f MB %19.1f MB %22.1f MB\n", dtype_name(dtypes[i]),
-               (double)(needed.weights + needed.other) * 1e-6, (double)needed.kv_pool * 1e-6,
+               (double)(needed.weights + needed.norms) * 1e-6, (double)needed.kv_pool * 1e-6,
                (double)needed.activations * 1e-6);
     }
 }

@@ -217,9 +217,8 @@ void runtime_print_memory(const struct runtime *runtime, FILE *out)
             (double)runtime->model->parameters / 1e6, runtime->model->config.max_positions,
             dtype_name(backend->dtype), backend->ops->description(backend));
     fprintf(out, "memory   weights %.1f MB, KV pool %.1f MB (%d positions), activations %.1f MB\n",
-            (double)used.weights / mb, (double)used.kv_pool / mb,
-            counters.kv_pages_total * KV_PAGE_POSITIONS,
-            (double)(used.activations + used.other) / mb);
+            (double)(used.weights + used.norms) / mb, (double)used.kv_pool / mb,
+            counters.kv_pages_total * KV_PAGE_POSITIONS, (double)used.activations / mb);
 }
 
 int runtime_complain(const struct error *err)

@@ -120,6 +120,21 @@ static struct attention_shape attention_shape(const struct model_config *config)
     };
 }
 
+static struct backend_limits limits_of(const struct model_config *config, int32_t max_rows,
+                                       int32_t max_head_rows, int32_t max_sequences,
+                                       int32_t kv_pages)
+{
+    return (struct backend_limits){
+        .attention = attention_shape(config),
+        .max_rows = max_rows,
+        .max_head_rows = max_head_rows,
+        .max_positions = config->max_positions,
+        .max_sequences = max_sequences,
+        .kv_pages = kv_pages,
+        .vocabulary = config->embedding_rows,
+    };
+}
+
 static int create_activations(struct model *model, struct error *err)
 {
     struct model_activations *a = &model->activations;
@@ -151,15 +166,7 @@ int model_reserve(struct model *model, int32_t max_rows, int32_t max_head_rows,
                          "%d head rows are more than the %d rows of a step; lower one or raise "
                          "the other",
                          max_head_rows, max_rows);
-    model->limits = (struct backend_limits){
-        .attention = attention_shape(&model->config),
-        .max_rows = max_rows,
-        .max_head_rows = max_head_rows,
-        .max_positions = model->config.max_positions,
-        .max_sequences = max_sequences,
-        .kv_pages = kv_pages,
-        .vocabulary = model->config.embedding_rows,
-    };
+    model->limits = limits_of(&model->config, max_rows, max_head_rows, max_sequences, kv_pages);
     int code = model->backend->ops->reserve(model->backend, &model->limits, err);
     return code != 0 ? code : create_activations(model, err);
 }
@@ -212,32 +219,47 @@ void head_result_free(struct head_result *result)
 
 /* ---- memory ---------------------------------------------------------------------------------- */
 
+static size_t norm_bytes(const struct model_config *config)
+{
+    return (2 * (size_t)config->layers + 1) * (size_t)config->width * sizeof(float);
+}
+
 struct model_memory model_memory_used(const struct model *model)
 {
-    struct model_memory memory = {0};
-    model->backend->ops->memory_used(model->backend, &memory.weights, &memory.kv_pool,
-                                     &memory.other);
-    if (model->activations.gathered != NULL)
-        memory.activations = activation_total(&model->config, model->backend->dtype,
-                                              model->limits.max_rows, model->limits.max_head_rows);
-    /* The backend counts them among everything else. */
-    memory.other -= memory.activations < memory.other ? memory.activations : memory.other;
+    struct model_memory memory = {.norms = norm_bytes(&model->config)};
+    size_t other;
+    model->backend->ops->memory_used(model->backend, &memory.weights, &memory.kv_pool, &other);
+    memory.activations = other - memory.norms;
     return memory;
 }
 
-struct model_memory model_memory_estimate(const struct model_config *config, enum dtype dtype,
-                                          int32_t max_rows, int32_t max_head_rows, int32_t kv_pages)
+/* Of one layer, and of what lies outside the layers, as weights.c packs them. */
+static size_t weight_total(const struct model_config *config, const char *device, enum dtype dtype)
 {
-    size_t width = (size_t)config->width, ffn = (size_t)config->ffn_width;
-    size_t q_rows = (size_t)config->heads * (size_t)config->head_dim;
-    size_t kv_rows = (size_t)config->kv_heads * (size_t)config->head_dim;
-    size_t layer = (q_rows + 2 * kv_rows) * width + q_rows * width + 3 * ffn * width;
-    size_t embeddings = (config->tied_head ? 1 : 2) * (size_t)config->embedding_rows * width;
-    const struct attention_shape shape = attention_shape(config);
-    return (struct model_memory){
-        .weights = ((size_t)config->layers * layer + embeddings) * dtype_size(dtype),
-        .kv_pool = (size_t)kv_pages * KV_PAGE_POSITIONS * backend_kv_bytes(&shape, dtype),
-        .activations = activation_total(config, dtype, max_rows, max_head_rows),
-        .other = (2 * (size_t)config->layers + 1) * width * sizeof(float),
-    };
+    int64_t width = config->width, ffn = config->ffn_width;
+    int64_t q_rows = (int64_t)config->heads * config->head_dim;
+    int64_t qkv_rows = q_rows + 2 * (int64_t)config->kv_heads * config->head_dim;
+    bool bias = config->linear_bias;
+    size_t layer = backend_weight_bytes(device, qkv_rows, width, config->qkv_bias, dtype) +
+                   backend_weight_bytes(device, width, q_rows, bias, dtype) +
+                   backend_weight_bytes(device, 2 * ffn, width, bias, dtype) +
+                   backend_weight_bytes(device, width, ffn, bias, dtype);
+    size_t embedding = backend_weight_bytes(device, config->embedding_rows, width, false, dtype);
+    size_t head = config->tied_head
+                      ? 0
+                      : backend_weight_bytes(device, config->embedding_rows, width, bias, dtype);
+    return (size_t)config->layers * layer + embedding + head;
+}
+
+struct model_memory model_memory_estimate(const struct model_config *config, const char *device,
+                                          enum dtype dtype, int32_t max_rows, int32_t max_head_rows,
+                                          int32_t kv_pages)
+{
+    const struct backend_limits limits = limits_of(config, max_rows, max_head_rows, 1, kv_pages);
+    struct model_memory memory = {.norms = norm_bytes(config)};
+    size_t scratch;
+    backend_reserved_bytes(&memory.kv_pool, &scratch, device, &limits, dtype);
+    memory.weights = weight_total(config, device, dtype);
+    memory.activations = activation_total(config, dtype, max_rows, max_head_rows) + scratch;
+    return memory;
 }

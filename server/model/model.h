@@ -101,16 +101,17 @@ void head_result_free(struct head_result *result);
 
 /* Bytes by use, for the start-up table. */
 struct model_memory {
-    size_t weights, kv_pool, activations, other;
+    size_t weights, norms, kv_pool;
+    size_t activations; /* with the scratch of the backend */
 };
 struct model_memory model_memory_used(const struct model *model);
 
 /*
- * The same before anything is loaded, from shapes alone: a backend pads and has scratch of its own,
- * which is not in here (other counts the norms).
+ * The same before anything is loaded, from shapes alone: what model_memory_used will say after
+ * model_reserve with these limits on the device of this name.
  */
-struct model_memory model_memory_estimate(const struct model_config *config, enum dtype dtype,
-                                          int32_t max_rows, int32_t max_head_rows,
+struct model_memory model_memory_estimate(const struct model_config *config, const char *device,
+                                          enum dtype dtype, int32_t max_rows, int32_t max_head_rows,
                                           int32_t kv_pages);
 
 #endif

@@ -34,6 +34,31 @@ SUBJECT_TEST(resources, memory_used_counts_what_is_held)
     backend_destroy(backend);
 }
 
+SUBJECT_TEST(resources, memory_is_known_before_it_is_taken)
+{
+    struct backend *backend = subject_open(subject, 1);
+    struct backend_limits limits = plain_limits(7, 1001);
+    float values[70 * 33] = {0}, bias[70] = {0};
+    size_t weights, kv, other, kv_expected, other_expected;
+    limits.attention = (struct attention_shape){
+        .layers = 3, .heads = 6, .kv_heads = 3, .head_dim = 18, .rotary_dim = 10};
+    limits.kv_pages = 5;
+    limits.max_positions = 77;
+    reserve(backend, &limits);
+    struct weight *plain = make_weight(backend, values, 70, 33, NULL);
+    struct weight *with_bias = make_weight(backend, values, 65, 31, bias);
+    backend->ops->memory_used(backend, &weights, &kv, &other);
+    backend_reserved_bytes(&kv_expected, &other_expected, subject->backend, &limits,
+                           subject->dtype);
+    cr_expect_eq(kv, kv_expected);
+    cr_expect_eq(other, other_expected);
+    cr_expect_eq(weights, backend_weight_bytes(subject->backend, 70, 33, false, subject->dtype) +
+                              backend_weight_bytes(subject->backend, 65, 31, true, subject->dtype));
+    backend->ops->weight_destroy(backend, plain);
+    backend->ops->weight_destroy(backend, with_bias);
+    backend_destroy(backend);
+}
+
 SUBJECT_TEST(resources, device_memory_starts_zeroed)
 {
     struct backend *backend = subject_open(subject, 1);

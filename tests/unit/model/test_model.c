@@ -380,20 +380,33 @@ Test(model, the_same_seed_writes_the_same_checkpoint)
 
 Test(model, memory_table_agrees_with_the_estimate)
 {
-    struct temporary_directory directory = write_checkpoint(&small_shape);
-    struct model *model = load_or_fail(directory.path);
-    struct error err = {0};
-    cr_assert_eq(model_reserve(model, 16, 8, 2, 4, &err), 0, "%s", err.message);
-    struct model_memory used = model_memory_used(model);
-    struct model_memory estimate = model_memory_estimate(&model->config, DTYPE_FLOAT32, 16, 8, 4);
-    cr_expect_eq(used.weights, estimate.weights);
-    cr_expect_eq(used.kv_pool, estimate.kv_pool);
-    cr_expect_eq(used.activations, estimate.activations);
-    cr_expect_geq(used.other, estimate.other);
-    cr_expect_eq(estimate.weights, (model->parameters - 5 * 32) * sizeof(float));
-    cr_expect_eq(estimate.kv_pool, 4 * KV_PAGE_POSITIONS * 2 * 2 * 16 * sizeof(float));
-    model_free(model);
-    temporary_directory_remove(&directory);
+    static const char *const devices[] = {"ref", "cpu"};
+    static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16};
+    struct model_config biased = small_shape;
+    biased.linear_bias = biased.qkv_bias = true;
+    const struct model_config *shapes[] = {&small_shape, &biased};
+    for (int i = 0; i < 8; i++) {
+        struct temporary_directory directory = write_checkpoint(shapes[i / 4]);
+        const char *device = devices[i % 2];
+        const struct backend_options options = {.dtype = dtypes[i / 2 % 2], .threads = 1};
+        struct backend *backend;
+        struct model *model;
+        struct error err = {0};
+        cr_assert_eq(backend_create(&backend, device, &options, &err), 0, "%s", err.message);
+        cr_assert_eq(model_load(&model, directory.path, backend, &err), 0, "%s", err.message);
+        cr_assert_eq(model_reserve(model, 16, 8, 2, 4, &err), 0, "%s", err.message);
+        struct model_memory used = model_memory_used(model);
+        struct model_memory estimate =
+            model_memory_estimate(&model->config, device, options.dtype, 16, 8, 4);
+        cr_expect_eq(used.weights, estimate.weights, "%s", device);
+        cr_expect_eq(used.norms, estimate.norms, "%s", device);
+        cr_expect_eq(used.kv_pool, estimate.kv_pool, "%s", device);
+        cr_expect_eq(used.activations, estimate.activations, "%s: %zu, estimated %zu", device,
+                     used.activations, estimate.activations);
+        cr_expect_eq(used.norms, 5 * 32 * sizeof(float));
+        model_free(model);
+        temporary_directory_remove(&directory);
+    }
 }
 
 Test(model, more_head_rows_than_rows_are_refused)
