@@ -3,10 +3,9 @@
 #include <errno.h>
 #include <limits.h>
 #include <sched.h>
-#include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
+
+#include "common/cgroup.h"
 
 enum { CPU_MASK_LARGEST = 1 << 16 };
 
@@ -49,62 +48,14 @@ int cpu_count_of_quota(const char *line)
     return cpus < 1 ? 1 : cpus > INT_MAX ? INT_MAX : (int)cpus;
 }
 
-static bool read_line(char *line, int size, const char *path)
+static int64_t quota_of_line(const char *line)
 {
-    FILE *file = fopen(path, "re");
-    if (file == NULL) {
-        return false;
-    }
-    bool found = fgets(line, size, file) != NULL;
-    fclose(file);
-    return found;
-}
-
-/* This process's group below /sys/fs/cgroup: the line "0::/path" of /proc/self/cgroup. */
-static bool read_cgroup_path(char *path, size_t size)
-{
-    FILE *file = fopen("/proc/self/cgroup", "re");
-    if (file == NULL) {
-        return false;
-    }
-    char line[PATH_MAX];
-    bool found = false;
-    while (!found && fgets(line, sizeof line, file) != NULL) {
-        if (strncmp(line, "0::/", 4) == 0) {
-            line[strcspn(line, "\n")] = '\0';
-            found = (size_t)snprintf(path, size, "%s", line + 3) < size;
-        }
-    }
-    fclose(file);
-    return found;
-}
-
-/* The smallest quota of the group and all groups above it; INT_MAX where there is none. */
-static int count_quota(void)
-{
-    char group[PATH_MAX / 2];
-    int smallest = INT_MAX;
-    if (!read_cgroup_path(group, sizeof group)) {
-        return smallest;
-    }
-    for (;;) {
-        char path[PATH_MAX], line[128];
-        snprintf(path, sizeof path, "/sys/fs/cgroup%s/cpu.max", group);
-        int cpus = read_line(line, sizeof line, path) ? cpu_count_of_quota(line) : 0;
-        if (cpus > 0 && cpus < smallest) {
-            smallest = cpus;
-        }
-        char *slash = strrchr(group, '/');
-        if (slash == NULL) {
-            return smallest;
-        }
-        *slash = '\0';
-    }
+    return cpu_count_of_quota(line);
 }
 
 int cpu_count(void)
 {
     int affinity = count_affinity();
-    int quota = count_quota();
-    return quota < affinity ? quota : affinity;
+    int64_t quota = cgroup_smallest("", "cpu.max", quota_of_line);
+    return quota < affinity ? (int)quota : affinity;
 }
