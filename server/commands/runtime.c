@@ -3,11 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/error.h"
+#include "common/memory_available.h"
+#include "server/engine/kv_pages.h"
 
 static bool has_config(const char *directory)
 {
@@ -74,47 +75,116 @@ static int dtype_choose(enum dtype *out, const struct settings *settings, const 
     return code;
 }
 
-static int32_t kv_tokens_choose(const struct settings *settings, const struct model *model)
+/* What is reserved at start, and the memory that takes. */
+struct memory_plan {
+    int32_t kv_tokens, max_rows;
+    struct model_memory needed;
+};
+
+static struct model_memory memory_needed(const struct memory_plan *plan,
+                                         const struct settings *settings,
+                                         const struct model_config *config, enum dtype dtype)
 {
-    int64_t context = model->config.max_positions;
-    int64_t wanted = settings->kv_cache_tokens;
-    struct attention_shape shape = {.layers = model->config.layers,
-                                    .heads = model->config.heads,
-                                    .kv_heads = model->config.kv_heads,
-                                    .head_dim = model->config.head_dim};
-    struct sysinfo info;
+    return model_memory_estimate(config, settings->device, dtype, plan->max_rows, plan->max_rows,
+                                 kv_pages_needed(plan->kv_tokens));
+}
+
+/* By default every sequence may have a full canvas, as far as that leaves most memory free. */
+static int32_t kv_tokens_choose(const struct settings *settings, const struct model_config *config,
+                                enum dtype dtype, int64_t available)
+{
+    struct memory_plan one_page = {.kv_tokens = KV_PAGE_POSITIONS, .max_rows = 2};
+    struct model_memory taken = memory_needed(&one_page, settings, config, dtype);
+    int64_t context = config->max_positions, wanted = settings->kv_cache_tokens;
+    int64_t most = INT32_MAX / 2;
 
     if (wanted < 0) {
+        int64_t quarter = (available - (int64_t)taken.weights) / 4;
+        int64_t pages = quarter / (int64_t)(taken.kv_pool > 0 ? taken.kv_pool : 1);
+        int64_t fit = pages < most / KV_PAGE_POSITIONS ? pages * KV_PAGE_POSITIONS : most;
         wanted = context * settings->max_sequences;
-        if (sysinfo(&info) == 0) {
-            uint64_t quarter = (uint64_t)(info.freeram + info.bufferram) * info.mem_unit / 4;
-            int64_t fit = (int64_t)(quarter / backend_kv_bytes(&shape, model->backend->dtype));
-            wanted = wanted < fit ? wanted : fit;
-        }
+        wanted = wanted < fit ? wanted : fit;
         wanted = wanted > context ? wanted : context;
     }
-    int64_t most = (int64_t)INT32_MAX / 2;
     return (int32_t)(wanted < most ? wanted : most);
 }
 
-static int engine_make(struct runtime *runtime, const struct settings *settings, struct error *err)
+/* "activations 18.6 MB: lower max_rows_per_tick; KV pool ...", the largest first. */
+static void memory_describe(char *out, size_t size, const struct model_memory *needed)
 {
-    int32_t context = runtime->model->config.max_positions;
+    struct {
+        const char *name, *advice;
+        size_t bytes;
+    } uses[] = {
+        {"KV pool", "lower kv_cache_tokens", needed->kv_pool},
+        {"activations", "lower max_rows_per_tick", needed->activations},
+        {"weights", "take a smaller model or dtype", needed->weights},
+    };
+    enum { USES = sizeof uses / sizeof *uses };
+
+    out[0] = '\0';
+    for (int shown = 0; shown < USES; shown++) {
+        int largest = 0;
+        for (int i = 1; i < USES; i++)
+            if (uses[largest].name == NULL ||
+                (uses[i].name != NULL && uses[i].bytes > uses[largest].bytes))
+                largest = i;
+        size_t used = strlen(out);
+        snprintf(out + used, size - used, "%s%s %.1f MB: %s", shown > 0 ? "; " : "",
+                 uses[largest].name, (double)uses[largest].bytes / 1e6, uses[largest].advice);
+        uses[largest].name = NULL;
+    }
+}
+
+/* Before anything is loaded: too much would not fail but end the process when it is touched. */
+static int memory_plan(struct memory_plan *plan, const struct settings *settings,
+                       const char *directory, enum dtype dtype, struct error *err)
+{
+    struct model_config config;
+    struct generation_defaults defaults;
+    int64_t available = memory_available("");
+    char uses[300];
+    int code = model_config_read(&config, &defaults, directory, err);
+
+    if (code != 0)
+        return code;
+    plan->kv_tokens = kv_tokens_choose(settings, &config, dtype, available);
+    plan->max_rows = (int32_t)settings->max_rows_per_tick;
+    /* A guided canvas takes two rows a position; a sequence's block usually 32. */
+    if (plan->max_rows < 0) {
+        int64_t blocks = settings->max_sequences * 32, context = config.max_positions;
+        plan->max_rows = (int32_t)(2 * context > blocks ? 2 * context : blocks);
+    }
+    plan->needed = memory_needed(plan, settings, &config, dtype);
+    double total = (double)plan->needed.weights + (double)plan->needed.norms +
+                   (double)plan->needed.kv_pool + (double)plan->needed.activations;
+    if (total <= (double)available)
+        return 0;
+    memory_describe(uses, sizeof uses, &plan->needed);
+    return error_set(err, ERROR_INVALID, "%.1f MB do not fit into the available %.1f MB: %s",
+                     total / 1e6, (double)available / 1e6, uses);
+}
+
+static int engine_make(struct runtime *runtime, const struct settings *settings,
+                       const struct memory_plan *plan, struct error *err)
+{
     struct engine_options options = {
         .max_sequences = (int32_t)settings->max_sequences,
-        .max_rows_per_tick = (int32_t)settings->max_rows_per_tick,
+        .max_rows_per_tick = plan->max_rows,
         .queue_limit = (int32_t)settings->queue_limit,
-        .kv_cache_tokens = kv_tokens_choose(settings, runtime->model),
+        .kv_cache_tokens = plan->kv_tokens,
         .token_limit = tokenizer_size(runtime->tokenizer),
         .token_text = runtime->token_texts,
     };
+    int code = engine_create(&runtime->engine, runtime->model, &options, err);
 
-    /* A guided canvas takes two rows a position; a sequence's block usually 32. */
-    if (options.max_rows_per_tick < 0) {
-        int64_t blocks = settings->max_sequences * 32;
-        options.max_rows_per_tick = 2 * context > blocks ? 2 * context : (int32_t)blocks;
+    if (code == ERROR_MEMORY) {
+        struct error cause = *err;
+        char uses[300];
+        memory_describe(uses, sizeof uses, &plan->needed);
+        error_set(err, code, "%s; the table of memory: %s", cause.message, uses);
     }
-    return engine_create(&runtime->engine, runtime->model, &options, err);
+    return code;
 }
 
 static void api_fill(struct runtime *runtime, const struct settings *settings,
@@ -155,6 +225,7 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
 {
     struct backend_options options = {.threads =
                                           settings->threads < 0 ? 0 : (int)settings->threads};
+    struct memory_plan plan = {0};
     struct backend *backend = NULL;
     const char *template_reason = NULL;
     char path[PATH_MAX + 32];
@@ -164,6 +235,8 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
     code = runtime_find_model(runtime->model_directory, settings, err);
     if (code == 0)
         code = dtype_choose(&options.dtype, settings, runtime->model_directory, err);
+    if (code == 0)
+        code = memory_plan(&plan, settings, runtime->model_directory, options.dtype, err);
     if (code == 0)
         code = backend_create(&backend, settings->device, &options, err);
     if (code == 0)
@@ -181,7 +254,7 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
             code = error_set(err, ERROR_MEMORY, "out of memory for the tables of the API");
     }
     if (code == 0)
-        code = engine_make(runtime, settings, err);
+        code = engine_make(runtime, settings, &plan, err);
     if (code != 0) {
         runtime_stop(runtime);
         return code;

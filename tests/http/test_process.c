@@ -105,3 +105,28 @@ Test(process, a_device_that_this_build_lacks_is_exit_3)
                        "%s", failed.log.data);
     buffer_free(&failed.log);
 }
+
+static void expect_no_room(const char *const *arguments, const char *first)
+{
+    struct server_process failed;
+
+    cr_expect_eq(server_process_try(&failed, arguments), 2);
+    cr_expect_not_null(strstr(failed.log.data, "MB do not fit into the available"), "%s",
+                       failed.log.data);
+    const char *uses = strstr(failed.log.data, " MB: ");
+    cr_expect(uses != NULL && strncmp(uses + 5, first, strlen(first)) == 0, "%s", failed.log.data);
+    cr_expect_not_null(strstr(failed.log.data, ": lower kv_cache_tokens"));
+    cr_expect_not_null(strstr(failed.log.data, ": lower max_rows_per_tick"));
+    cr_expect_null(strchr(strchr(failed.log.data, '\n') + 1, '\n'), "one line: %s",
+                   failed.log.data);
+    buffer_free(&failed.log);
+}
+
+/* Before a byte of it is taken: 13 TB of keys and values. */
+Test(process, memory_that_is_not_there_is_exit_2_naming_the_key_to_lower)
+{
+    expect_no_room((const char *const[]){"--kv-cache-tokens", "4294967296", NULL}, "KV pool");
+    expect_no_room((const char *const[]){"--kv-cache-tokens", "4294967296", "--dtype", "bfloat16",
+                                         "--max-rows-per-tick", "1048576", "--device", "ref", NULL},
+                   "KV pool");
+}
