@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/error.h"
 #include "common/json.h"
@@ -349,6 +350,42 @@ static const char *environment_value(const struct setting *setting)
     return value != NULL && *value != '\0' ? value : NULL;
 }
 
+/*
+ * Names of the environment that are no keys: those read elsewhere, and what the tests tell each
+ * other.
+ */
+static bool environment_reserved(const char *name)
+{
+    static const char *const names[] = {"API_KEY", "CONFIG", "BINARY", "CONFORMANCE"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Every DENOISED_ variable must be a key, whatever subcommand has it: a typo is not ignored. */
+static int check_environment(struct error *err)
+{
+    static const char prefix[] = "DENOISED_";
+
+    for (char **entry = environ; entry != NULL && *entry != NULL; entry++) {
+        if (strncmp(*entry, prefix, sizeof prefix - 1) != 0)
+            continue;
+        char source[80], key[80];
+        size_t length = 0;
+        snprintf(source, sizeof source, "%.*s", (int)strcspn(*entry, "="), *entry);
+        const char *name = source + sizeof prefix - 1;
+        for (; name[length] != '\0'; length++)
+            key[length] = name[length] >= 'A' && name[length] <= 'Z' ? (char)(name[length] + 32)
+                                                                     : name[length];
+        key[length] = '\0';
+        if (!environment_reserved(name) && key_find(key, ALL_COMMANDS, false) < 0)
+            return key_unknown(key, ALL_COMMANDS, false, source, err);
+    }
+    return 0;
+}
+
 /* The array's texts with commas between them; false where it holds something else. */
 static bool join_texts(const json_t *array, char *out, size_t size)
 {
@@ -440,6 +477,8 @@ int settings_read(struct settings *settings, enum command command, int argc, cha
     const char *path = flags.config != NULL ? flags.config : getenv("DENOISED_CONFIG");
     if (code == 0 && !flags.help && path != NULL && *path != '\0')
         code = read_file(settings, arena_copy(&settings->arena, path, strlen(path)), err);
+    if (code == 0 && !flags.help)
+        code = check_environment(err);
     for (int i = 0; i < TABLE_SIZE && code == 0; i++) {
         const char *value = TABLE[i].flag_only ? NULL : environment_value(&TABLE[i]);
         if (value != NULL)

@@ -119,6 +119,34 @@ Test(settings, an_unknown_key_is_answered_with_the_closest_one)
     expect_refusal((const char *const[]){endless, NULL}, "--xxx", "did you mean");
 }
 
+Test(settings, an_unknown_variable_is_answered_with_the_closest_key)
+{
+    setenv("DENOISED_PROT", "9", 1);
+    expect_refusal((const char *const[]){NULL}, "DENOISED_PROT", "did you mean port?");
+    unsetenv("DENOISED_PROT");
+    setenv("DENOISED_CHAT", "true", 1); /* a flag alone */
+    expect_refusal((const char *const[]){NULL}, "DENOISED_CHAT", "no such key");
+    unsetenv("DENOISED_CHAT");
+    char endless[300] = "DENOISED_";
+    memset(endless + 9, 'X', sizeof endless - 10);
+    setenv(endless, "1", 1);
+    expect_refusal((const char *const[]){NULL}, "DENOISED_XXX", "did you mean");
+}
+
+Test(settings, variables_of_other_commands_keys_and_tests_are_known)
+{
+    static const char *const names[] = {
+        "DENOISED_API_KEY",        "DENOISED_BINARY", "DENOISED_CONFORMANCE",
+        "DENOISED_MAX_BODY_BYTES", "DENOISEDX",       "DENOISED_CONFIG"};
+    struct settings settings;
+    struct error err = {0};
+
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        setenv(names[i], i + 1 < sizeof names / sizeof *names ? "4096" : "", 1);
+    cr_expect_eq(settings_read(&settings, COMMAND_INSPECT, 0, NULL, &err), 0, "%s", err.message);
+    settings_free(&settings);
+}
+
 Test(settings, a_config_file_is_checked_key_by_key)
 {
     static const struct {
