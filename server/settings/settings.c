@@ -2,138 +2,13 @@
 
 #include <errno.h>
 #include <math.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/error.h"
 #include "common/json.h"
-
-enum kind {
-    KIND_TEXT,
-    KIND_LIST, /* a text with commas; in a config file also an array of texts */
-    KIND_CHOICE,
-    KIND_INTEGER,
-    KIND_NUMBER,
-    KIND_SWITCH,
-};
-
-struct setting {
-    const char *name; /* as in the config file; flags use '-' for '_' */
-    enum kind kind;
-    size_t offset;
-    const char *initial; /* default as text; NULL: unset */
-    double min, max;
-    const char *choices; /* "a|b|c" */
-    unsigned commands;   /* set of enum command */
-    bool flag_only;      /* neither in the environment nor in a config file */
-    const char *help;
-};
-
-#define FIELD(name)    offsetof(struct settings, name)
-#define MODEL_COMMANDS (COMMAND_SERVE | COMMAND_GENERATE | COMMAND_BENCH)
-#define ALL_COMMANDS   (MODEL_COMMANDS | COMMAND_INSPECT)
-#define TEXT(key, commands, initial, help)                                                         \
-    {                                                                                              \
-#key, KIND_TEXT, FIELD(key), initial, 0, 0, NULL, commands, false, help                    \
-    }
-#define CHOICE(key, commands, initial, choices, help)                                              \
-    {                                                                                              \
-#key, KIND_CHOICE, FIELD(key), initial, 0, 0, choices, commands, false, help               \
-    }
-#define INTEGER(key, commands, initial, min, max, help)                                            \
-    {                                                                                              \
-#key, KIND_INTEGER, FIELD(key), initial, min, max, NULL, commands, false, help             \
-    }
-#define NUMBER(key, commands, initial, min, max, help)                                             \
-    {                                                                                              \
-#key, KIND_NUMBER, FIELD(key), initial, min, max, NULL, commands, false, help              \
-    }
-#define SWITCH(key, commands, flag_only, help)                                                     \
-    {                                                                                              \
-#key, KIND_SWITCH, FIELD(key), "false", 0, 0, NULL, commands, flag_only, help              \
-    }
-
-static const struct setting TABLE[] = {
-    TEXT(
-        model, ALL_COMMANDS, NULL,
-        "model directory (config.json, *.safetensors, tokenizer.json); default: models/tiny beside "
-        "the program"),
-    TEXT(model_name, COMMAND_SERVE, NULL,
-         "name of the model for clients; default: the directory's"),
-    CHOICE(device, MODEL_COMMANDS, "auto", "auto|cpu|ref|cuda",
-           "where to compute; auto takes a GPU if there is one (ref: slow reference code)"),
-    CHOICE(dtype, MODEL_COMMANDS, "auto", "auto|float32|bfloat16|int8|fp8",
-           "number format of weights, activations and KV cache; auto follows the checkpoint"),
-    INTEGER(threads, MODEL_COMMANDS, NULL, 1, 1024,
-            "CPU threads of the engine; default: as many as the process may use"),
-    INTEGER(max_sequences, MODEL_COMMANDS, "32", 1, 4096, "sequences refined at the same time"),
-    INTEGER(max_rows_per_tick, MODEL_COMMANDS, NULL, 1, 1 << 20,
-            "rows of one forward pass; default: 32 x max_sequences, at least twice the model's "
-            "context"),
-    INTEGER(queue_limit, MODEL_COMMANDS, "256", 0, 1 << 20, "sequences that may wait"),
-    INTEGER(kv_cache_tokens, MODEL_COMMANDS, NULL, 64, 1LL << 32,
-            "positions of the KV cache; default: max_sequences full contexts, at most a quarter of "
-            "the free memory"),
-    INTEGER(max_choices, COMMAND_SERVE, "128", 1, 4096, "answers of one request (prompts x n)"),
-    SWITCH(deterministic, MODEL_COMMANDS, false,
-           "results independent of the batch (always so on the CPU)"),
-
-    TEXT(host, COMMAND_SERVE, "127.0.0.1", "address to listen on"),
-    INTEGER(port, COMMAND_SERVE, "8080", 0, 65535, "port to listen on; 0 takes a free one"),
-    INTEGER(event_threads, COMMAND_SERVE, "2", 1, 64, "HTTP event-loop threads"),
-    INTEGER(preparation_threads, COMMAND_SERVE, "2", 1, 64,
-            "threads that parse and tokenise requests"),
-    INTEGER(max_connections, COMMAND_SERVE, "4096", 1, 1 << 20, "open connections"),
-    INTEGER(max_body_bytes, COMMAND_SERVE, "8388608", 1024, 1LL << 31, "largest request body"),
-    NUMBER(drain_timeout, COMMAND_SERVE, "30", 0, 86400,
-           "seconds that running requests get after SIGTERM"),
-    NUMBER(half_close_grace, COMMAND_SERVE, "5", 0, 3600,
-           "seconds that a request goes on after its client closed one direction"),
-    NUMBER(idle_timeout, COMMAND_SERVE, "75", 1, 86400,
-           "seconds until a connection without a request is closed"),
-    TEXT(api_keys, COMMAND_SERVE, NULL,
-         "file of API keys, one a line (more in DENOISED_API_KEY, separated by commas); default: "
-         "everybody may ask"),
-    SWITCH(protect_metrics, COMMAND_SERVE, false, "/metrics needs an API key too"),
-    {"cors_origins", KIND_LIST, FIELD(cors_origins), NULL, 0, 0, NULL, COMMAND_SERVE, false,
-     "origins whose web pages may ask (\"https://a.example,https://b.example\", \"*\": all); "
-     "default: "
-     "none"},
-    SWITCH(strict, COMMAND_SERVE, false, "unknown request fields are an error"),
-
-    INTEGER(max_tokens, COMMAND_SERVE | COMMAND_GENERATE, NULL, 1, 1 << 20,
-            "answer length where a request names none"),
-    INTEGER(block_length, COMMAND_SERVE | COMMAND_GENERATE, NULL, 1, 1 << 20,
-            "positions decoded together"),
-    INTEGER(steps, COMMAND_SERVE | COMMAND_GENERATE, NULL, 1, 1 << 20,
-            "refinement rounds for the whole answer"),
-    CHOICE(selection, COMMAND_SERVE | COMMAND_GENERATE, NULL, "steps|threshold|factor|random",
-           "which positions commit in a round"),
-    NUMBER(threshold, COMMAND_SERVE | COMMAND_GENERATE, NULL, 0, 1,
-           "confidence at which a position commits"),
-    CHOICE(cache, COMMAND_SERVE | COMMAND_GENERATE, NULL, "none|prefix|dual", "KV reuse"),
-    NUMBER(temperature, COMMAND_SERVE | COMMAND_GENERATE, NULL, 0, 2, "0 takes the best token"),
-    INTEGER(top_k, COMMAND_SERVE | COMMAND_GENERATE, NULL, 0, 1 << 20, "0: off"),
-    NUMBER(top_p, COMMAND_SERVE | COMMAND_GENERATE, NULL, 0, 1, "1: off"),
-
-    CHOICE(log_level, ALL_COMMANDS, "info", "debug|info|warning|error",
-           "least important line logged"),
-    CHOICE(log_format, COMMAND_SERVE, "text", "text|json", "form of the log lines on stderr"),
-
-    SWITCH(log_prompts, COMMAND_SERVE, false,
-           "prompts and answers in the request log, which has none of them otherwise"),
-
-    {"config", KIND_TEXT, FIELD(config), NULL, 0, 0, NULL, ALL_COMMANDS, true,
-     "JSON file with any of these keys (see config/denoised.json)"},
-    SWITCH(print_config, ALL_COMMANDS, true, "print every key, its value and its source, and exit"),
-    SWITCH(chat, COMMAND_GENERATE, true, "send the text as a chat message, through the template"),
-    SWITCH(quick, COMMAND_BENCH, true, "only the figures that take seconds"),
-    SWITCH(help, ALL_COMMANDS, true, "this text"),
-};
-enum { TABLE_SIZE = sizeof TABLE / sizeof *TABLE };
-_Static_assert((int)TABLE_SIZE <= (int)SETTINGS_MAX, "struct settings has a source for every key");
+#include "server/settings/settings_table.h"
 
 static bool choice_allows(const char *choices, const char *value)
 {
@@ -176,7 +51,7 @@ static int value_refused(const struct setting *setting, const char *value, const
 static int setting_store(struct settings *settings, int index, const char *value,
                          const char *source, struct error *err)
 {
-    const struct setting *setting = &TABLE[index];
+    const struct setting *setting = &SETTINGS_TABLE[index];
     void *field = (char *)settings + setting->offset;
     char *end = NULL;
 
@@ -246,9 +121,10 @@ static int name_distance(const char *a, const char *b)
 
 static int key_find(const char *name, unsigned commands, bool with_flags_only)
 {
-    for (int i = 0; i < TABLE_SIZE; i++) {
-        if (strcmp(TABLE[i].name, name) == 0 && (TABLE[i].commands & commands) != 0 &&
-            (with_flags_only || !TABLE[i].flag_only))
+    for (int i = 0; i < settings_table_size; i++) {
+        if (strcmp(SETTINGS_TABLE[i].name, name) == 0 &&
+            (SETTINGS_TABLE[i].commands & commands) != 0 &&
+            (with_flags_only || !SETTINGS_TABLE[i].flag_only))
             return i;
     }
     return -1;
@@ -260,16 +136,17 @@ static int key_unknown(const char *name, unsigned commands, bool as_flag, const 
     int best = -1, best_distance = 1000;
     char shown[80];
 
-    for (int i = 0; i < TABLE_SIZE; i++) {
-        if ((TABLE[i].commands & commands) == 0 || (TABLE[i].flag_only && !as_flag))
+    for (int i = 0; i < settings_table_size; i++) {
+        if ((SETTINGS_TABLE[i].commands & commands) == 0 ||
+            (SETTINGS_TABLE[i].flag_only && !as_flag))
             continue;
-        int distance = name_distance(name, TABLE[i].name);
+        int distance = name_distance(name, SETTINGS_TABLE[i].name);
         if (distance < best_distance) {
             best_distance = distance;
             best = i;
         }
     }
-    snprintf(shown, sizeof shown, "%s%s", as_flag ? "--" : "", TABLE[best].name);
+    snprintf(shown, sizeof shown, "%s%s", as_flag ? "--" : "", SETTINGS_TABLE[best].name);
     for (char *c = shown; as_flag && *c != '\0'; c++)
         *c = *c == '_' ? '-' : *c;
     return error_set(err, ERROR_INVALID, "%s: there is no such key; did you mean %s?", source,
@@ -322,7 +199,7 @@ static int read_flags(struct settings *settings, enum command command, int argc,
         if (index < 0)
             return key_unknown(key, command, true, argv[i], err);
         const char *value = equals != NULL ? equals + 1 : NULL;
-        if (value == NULL && TABLE[index].kind == KIND_SWITCH)
+        if (value == NULL && SETTINGS_TABLE[index].kind == KIND_SWITCH)
             value = "true";
         else if (value == NULL && i + 1 < argc)
             value = argv[++i];
@@ -406,7 +283,7 @@ static bool join_texts(const json_t *array, char *out, size_t size)
 static int file_value(struct settings *settings, int index, const json_t *value, const char *path,
                       struct error *err)
 {
-    const struct setting *setting = &TABLE[index];
+    const struct setting *setting = &SETTINGS_TABLE[index];
     char text[64], list[2000];
 
     if (json_is_null(value))
@@ -472,15 +349,16 @@ int settings_read(struct settings *settings, enum command command, int argc, cha
     arena_init(&settings->arena);
     arena_init(&flags.arena);
     code = read_flags(&flags, command, argc, argv, err);
-    for (int i = 0; i < TABLE_SIZE && code == 0; i++)
-        code = setting_store(settings, i, TABLE[i].initial, "default", err);
+    for (int i = 0; i < settings_table_size && code == 0; i++)
+        code = setting_store(settings, i, SETTINGS_TABLE[i].initial, "default", err);
     const char *path = flags.config != NULL ? flags.config : getenv("DENOISED_CONFIG");
     if (code == 0 && !flags.help && path != NULL && *path != '\0')
         code = read_file(settings, arena_copy(&settings->arena, path, strlen(path)), err);
     if (code == 0 && !flags.help)
         code = check_environment(err);
-    for (int i = 0; i < TABLE_SIZE && code == 0; i++) {
-        const char *value = TABLE[i].flag_only ? NULL : environment_value(&TABLE[i]);
+    for (int i = 0; i < settings_table_size && code == 0; i++) {
+        const char *value =
+            SETTINGS_TABLE[i].flag_only ? NULL : environment_value(&SETTINGS_TABLE[i]);
         if (value != NULL)
             code = setting_store(settings, i, value, "environment", err);
     }
@@ -498,70 +376,4 @@ int settings_read_again(struct settings *settings, const struct settings *before
 void settings_free(struct settings *settings)
 {
     arena_free(&settings->arena);
-}
-
-void settings_print_help(enum command command, FILE *out)
-{
-    for (int i = 0; i < TABLE_SIZE; i++) {
-        const struct setting *setting = &TABLE[i];
-        char flag[120];
-        static const char *const values[] = {" TEXT", " TEXT,...", "", " N", " X", ""};
-
-        if ((setting->commands & command) == 0)
-            continue;
-        snprintf(flag, sizeof flag, "--%s%s%s", setting->name,
-                 setting->kind == KIND_CHOICE ? " " : values[setting->kind],
-                 setting->kind == KIND_CHOICE ? setting->choices : "");
-        for (char *c = flag; *c != '\0' && *c != ' '; c++)
-            *c = *c == '_' ? '-' : *c;
-        fprintf(out, "  %s\n        %s", flag, setting->help);
-        if (setting->initial != NULL && setting->kind != KIND_SWITCH)
-            fprintf(out, " [%s]", setting->initial);
-        fputc('\n', out);
-    }
-}
-
-static void print_value(const struct settings *settings, const struct setting *setting, char *out,
-                        size_t size)
-{
-    const void *field = (const char *)settings + setting->offset;
-    const char *text = *(const char *const *)field;
-
-    switch (setting->kind) {
-    case KIND_INTEGER:
-        if (*(const int64_t *)field >= 0)
-            snprintf(out, size, "%lld", (long long)*(const int64_t *)field);
-        else
-            snprintf(out, size, "null");
-        return;
-    case KIND_NUMBER:
-        if (isnan(*(const double *)field))
-            snprintf(out, size, "null");
-        else
-            snprintf(out, size, "%g", *(const double *)field);
-        return;
-    case KIND_SWITCH:
-        snprintf(out, size, "%s", *(const bool *)field ? "true" : "false");
-        return;
-    case KIND_TEXT:
-    case KIND_LIST:
-    case KIND_CHOICE:
-        break;
-    }
-    if (text == NULL)
-        snprintf(out, size, "null");
-    else
-        snprintf(out, size, "\"%s\"", text);
-}
-
-void settings_print(const struct settings *settings, FILE *out)
-{
-    for (int i = 0; i < TABLE_SIZE; i++) {
-        char value[512];
-
-        if (TABLE[i].flag_only)
-            continue;
-        print_value(settings, &TABLE[i], value, sizeof value);
-        fprintf(out, "%-22s %-24s %s\n", TABLE[i].name, value, settings->source[i]);
-    }
 }
