@@ -209,6 +209,22 @@ Test(settings, the_shipped_config_file_says_just_the_defaults)
     settings_free(&none);
 }
 
+/* Until there is a CUDA backend. */
+Test(settings, help_promises_no_device_that_the_build_lacks)
+{
+    char *text = NULL;
+    size_t size;
+    FILE *out = open_memstream(&text, &size);
+
+    settings_print_help(COMMAND_SERVE, out);
+    fclose(out);
+    cr_expect_null(strstr(text, "takes a GPU"));
+    cr_expect_not_null(strstr(text, "cuda: in builds with CUDA, which this is not"));
+    cr_expect_not_null(strstr(text, "(int8, fp8: in builds with CUDA)"));
+    cr_expect_not_null(strstr(text, "always so on the CPU, where this changes nothing"));
+    free(text);
+}
+
 Test(settings, reading_again_keeps_the_flags_and_sees_what_changed)
 {
     struct settings settings, again;
