@@ -1,6 +1,7 @@
 #include "conformance.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/error.h"
@@ -19,6 +20,21 @@ struct criterion_test_params subject_parameters(void)
     return cr_make_param_array(struct subject, subjects, sizeof subjects / sizeof subjects[0]);
 }
 
+/* By the CPU itself, not by what the backend says of it. */
+static bool cpu_has(const char *instructions)
+{
+    if (strcmp(instructions, "avx2") == 0)
+        return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    if (strcmp(instructions, "avx512") == 0)
+        return wide;
+    if (strcmp(instructions, "avx512bf16") == 0)
+        return wide && __builtin_cpu_supports("avx512bf16");
+    return true;
+}
+
 struct backend *subject_open(const struct subject *subject, int threads)
 {
     const char *only = getenv("DENOISED_CONFORMANCE");
@@ -28,8 +44,9 @@ struct backend *subject_open(const struct subject *subject, int threads)
     if (only != NULL && strcmp(only, subject->instructions) != 0 &&
         strcmp(subject->backend, "ref") != 0)
         cr_skip_test("DENOISED_CONFORMANCE asks for %s alone", only);
-    if (backend_create(&backend, subject->backend, &options, &err) != 0)
-        cr_skip_test("%s", err.message);
+    if (!cpu_has(subject->instructions))
+        cr_skip_test("this CPU lacks %s", subject->instructions);
+    cr_assert_eq(backend_create(&backend, subject->backend, &options, &err), 0, "%s", err.message);
     return backend;
 }
 
