@@ -49,3 +49,8 @@ float float16_to_float(uint16_t bits)
     memcpy(&value, &wide, sizeof value);
     return value;
 }
+
+enum dtype dtype_automatic(enum dtype checkpoint, bool bfloat16_in_hardware)
+{
+    return checkpoint != DTYPE_FLOAT32 && bfloat16_in_hardware ? DTYPE_BFLOAT16 : DTYPE_FLOAT32;
+}

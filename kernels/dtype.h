@@ -2,6 +2,7 @@
 #ifndef KERNELS_DTYPE_H
 #define KERNELS_DTYPE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -30,5 +31,11 @@ static inline uint16_t bfloat16_from_float(float value)
 }
 
 float float16_to_float(uint16_t bits);
+
+/*
+ * What dtype "auto" computes in: that of a checkpoint's weights as far as the device has it in
+ * hardware, else float32, which holds every value of the others.
+ */
+enum dtype dtype_automatic(enum dtype checkpoint, bool bfloat16_in_hardware);
 
 #endif

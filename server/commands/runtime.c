@@ -55,8 +55,7 @@ int runtime_find_model(char out[PATH_MAX], const struct settings *settings, stru
                      "models/tiny was not found beside the program; name a model with --model DIR");
 }
 
-/* The number format that "auto" stands for: that of the checkpoint's weights, as far as the device
- * computes it in hardware. */
+/* The number format that the setting names, or that "auto" stands for. */
 static int dtype_choose(enum dtype *out, const struct settings *settings, const char *directory,
                         struct error *err)
 {
@@ -70,8 +69,8 @@ static int dtype_choose(enum dtype *out, const struct settings *settings, const 
                          "auto",
                          settings->dtype);
     int code = model_checkpoint_dtype(out, directory, err);
-    if (code == 0 && *out != DTYPE_FLOAT32)
-        *out = backend_prefers_bfloat16(settings->device) ? DTYPE_BFLOAT16 : DTYPE_FLOAT32;
+    if (code == 0)
+        *out = dtype_automatic(*out, backend_prefers_bfloat16(settings->device));
     return code;
 }
 

@@ -40,6 +40,22 @@ Test(dtype, bfloat16_rounds_to_nearest_even)
     cr_assert(isnan(bfloat16_to_float(bfloat16_from_float(nan))));
 }
 
+Test(dtype, automatic_follows_the_checkpoint_as_far_as_the_hardware_goes)
+{
+    const struct {
+        enum dtype checkpoint, with_bfloat16, without;
+    } cases[] = {
+        {DTYPE_FLOAT32, DTYPE_FLOAT32, DTYPE_FLOAT32},
+        {DTYPE_BFLOAT16, DTYPE_BFLOAT16, DTYPE_FLOAT32},
+        {DTYPE_FLOAT16, DTYPE_BFLOAT16, DTYPE_FLOAT32},
+        {DTYPE_INT8, DTYPE_BFLOAT16, DTYPE_FLOAT32},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        cr_expect_eq(dtype_automatic(cases[i].checkpoint, true), cases[i].with_bfloat16);
+        cr_expect_eq(dtype_automatic(cases[i].checkpoint, false), cases[i].without);
+    }
+}
+
 Test(backends, are_chosen_by_name)
 {
     const struct backend_options options = {DTYPE_FLOAT32, 1, NULL};
