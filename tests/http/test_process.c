@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "tests/http/client.h"
@@ -129,4 +130,22 @@ Test(process, memory_that_is_not_there_is_exit_2_naming_the_key_to_lower)
     expect_no_room((const char *const[]){"--kv-cache-tokens", "4294967296", "--dtype", "bfloat16",
                                          "--max-rows-per-tick", "1048576", "--device", "ref", NULL},
                    "KV pool");
+}
+
+/* 9 GB of activations: more than the address space that the process gets. */
+Test(process, an_allocation_that_fails_names_the_key_to_lower)
+{
+    const struct rlimit limit = {(rlim_t)3 << 30, (rlim_t)3 << 30};
+    struct server_process failed;
+
+#ifdef __SANITIZE_ADDRESS__
+    cr_skip_test("AddressSanitizer takes more address space than the limit of this test");
+#endif
+    cr_assert_eq(setrlimit(RLIMIT_AS, &limit), 0);
+    cr_expect_gt(
+        server_process_try(&failed, (const char *const[]){"--max-rows-per-tick", "500000", NULL}),
+        0);
+    cr_expect_not_null(strstr(failed.log.data, "MB: lower max_rows_per_tick; KV pool"), "%s",
+                       failed.log.data);
+    buffer_free(&failed.log);
 }
