@@ -36,11 +36,12 @@ static int stream_batch(const struct child_server *child, struct error *err)
     return code;
 }
 
-int bench_streams(const char *directory, double engine_forward_s, struct error *err)
+int bench_streams(const char *directory, const struct bench_flags *flags, double engine_forward_s,
+                  struct error *err)
 {
     struct child_server child;
     double forward_before = 0, forward_after = 0, seconds = 0;
-    int code = child_server_start(&child, directory, NULL, err);
+    int code = child_server_start(&child, directory, flags->all, err);
 
     if (code != 0)
         return code;
@@ -106,9 +107,9 @@ static int open_idle(const struct child_server *child, struct child_stream *stre
     return code;
 }
 
-int bench_idle_streams(const char *directory, struct error *err)
+int bench_idle_streams(const char *directory, const struct bench_flags *flags, struct error *err)
 {
-    static const char *const arguments[] = {"--max-sequences", "1", "--queue-limit", "4000", NULL};
+    const char *limits[CHILD_SERVER_FLAGS + 1] = {"--max-sequences=1", "--queue-limit=4000"};
     struct child_stream *streams = calloc(IDLE_STREAMS, sizeof *streams);
     struct rlimit files;
     struct child_server child;
@@ -118,20 +119,23 @@ int bench_idle_streams(const char *directory, struct error *err)
 
     if (streams == NULL)
         return error_set(err, ERROR_MEMORY, "bench: out of memory for %d streams", IDLE_STREAMS);
+    for (int i = 0; flags->compute[i] != NULL; i++)
+        limits[2 + i] = flags->compute[i];
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    int code = child_server_start(&child, directory, arguments, err);
+    int code = child_server_start(&child, directory, limits, err);
     if (code == 0) {
         code = stream_batch(&child, err); /* warm-up */
-        double before = child_server_resident_mb(&child);
+        double before, after, peak;
+        child_server_memory_mb(&child, &before, &peak);
         if (code == 0)
             code = open_idle(&child, streams, &opened, &waiting, err);
         snprintf(name, sizeof name, "%.0f streams that wait", waiting);
+        child_server_memory_mb(&child, &after, &peak);
         if (code == 0)
-            bench_print(name, child_server_resident_mb(&child) - before, "MB",
-                        "(more than none; target < 100 for 2000)");
+            bench_print(name, after - before, "MB", "(more than none; target < 100 for 2000)");
         for (int i = 0; i < opened; i++)
             close(streams[i].socket);
         child_server_stop(&child);

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -43,21 +44,22 @@ static int read_welcome(struct child_server *child, int from, struct error *err)
 }
 
 int child_server_start(struct child_server *child, const char *model_directory,
-                       const char *const *arguments, struct error *err)
+                       const char *const *flags, struct error *err)
 {
-    const char *argv[10 + CHILD_SERVER_ARGUMENTS + 1] = {
+    const char *argv[10 + CHILD_SERVER_FLAGS + 1] = {
         "denoised",  "serve",   "--port",        "0",           "--host",
         "127.0.0.1", "--model", model_directory, "--log-level", "warning"};
     int ends[2];
 
-    for (int i = 0; arguments != NULL && arguments[i] != NULL; i++)
-        argv[10 + i] = arguments[i];
+    for (int i = 0; flags[i] != NULL; i++)
+        argv[10 + i] = flags[i];
     memset(child, 0, sizeof *child);
     if (pipe(ends) != 0)
         return error_set(err, ERROR_IO, "bench: no pipe: %s", strerror(errno));
     child->started_us = clock_now_us();
     child->process = fork();
     if (child->process == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(ends[1], STDOUT_FILENO);
         close(ends[0]);
         close(ends[1]);
@@ -208,18 +210,22 @@ int child_server_drain(struct child_stream *streams, int count, struct error *er
     return all_ok ? 0 : error_set(err, ERROR_IO, "bench: a stream was not answered with 200");
 }
 
-double child_server_resident_mb(const struct child_server *child)
+void child_server_memory_mb(const struct child_server *child, double *now, double *peak)
 {
     char path[64], line[256];
-    double kilobytes = 0;
+
+    *now = *peak = 0;
 
     snprintf(path, sizeof path, "/proc/%d/status", (int)child->process);
     FILE *status = fopen(path, "r");
-    while (status != NULL && fgets(line, sizeof line, status) != NULL)
-        sscanf(line, "VmRSS: %lf", &kilobytes);
+    while (status != NULL && fgets(line, sizeof line, status) != NULL) {
+        sscanf(line, "VmRSS: %lf", now);
+        sscanf(line, "VmHWM: %lf", peak);
+    }
     if (status != NULL)
         fclose(status);
-    return kilobytes * 1024 / 1e6;
+    *now *= 1024 / 1e6;
+    *peak *= 1024 / 1e6;
 }
 
 void child_server_stop(struct child_server *child)
