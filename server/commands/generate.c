@@ -1,6 +1,7 @@
 /* denoised generate: one answer on the terminal, with the draft refining in place. */
 #include "server/commands/commands.h"
 
+#include <jansson.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "server/api/answer_text.h"
 #include "server/api/api_error.h"
 #include "server/api/parameters.h"
+#include "server/api/prompts.h"
 #include "server/commands/runtime.h"
 
 /* The reader of the stream waits here for the engine. */
@@ -107,67 +109,69 @@ static void follow(struct request *request, const struct answer_rules *rules, st
     printf("\n");
 }
 
-static int encode_prompt(const struct runtime *runtime, const char *text, bool chat,
-                         struct token_list *ids, struct error *err)
+/* The request's body that asks for this: what a client would send. */
+static json_t *make_body(const char *text, bool chat)
 {
-    struct chat_message message = {CHAT_USER, text, strlen(text)};
-    struct text_segment_list segments = {0};
-    struct buffer rendered = {0};
-
-    if (!chat)
-        return tokenizer_encode(runtime->tokenizer, text, strlen(text),
-                                TOKENIZER_MATCH_ADDED | TOKENIZER_POST_PROCESS, ids, err);
-    if (runtime->chat_template == NULL)
-        return error_set(err, ERROR_INVALID, "--chat: %s", runtime->api.chat_template_reason);
-    int code =
-        chat_template_render(runtime->chat_template, &message, 1, true, &rendered, &segments, err);
-    if (code == 0)
-        code = tokenizer_encode_segments(runtime->tokenizer, rendered.data, rendered.length,
-                                         segments.items, segments.count, ids, err);
-    text_segment_list_free(&segments);
-    buffer_free(&rendered);
-    return code;
+    if (chat)
+        return json_pack("{s: [{s: s, s: s}]}", "messages", "role", "user", "content", text);
+    return json_pack("{s: s}", "prompt", text);
 }
 
-/* Parameters as for a request without fields. */
-static int choose_parameters(const struct runtime *runtime, int32_t prompt_length,
-                             struct decode_params *out, struct error *err)
+/* Prompt and parameters as the API reads them, so that what it refuses is refused here too. */
+static int read_body(const struct runtime *runtime, const json_t *body, bool chat,
+                     struct prompt_list *prompts, struct decode_params *out, struct error *err)
 {
+    const struct api *api = &runtime->api;
     struct api_parameters parameters;
     struct api_error failure = {0};
     struct arena arena;
-    json_t *body = json_object();
 
+    if (chat && api->chat_template == NULL)
+        return error_set(err, ERROR_INVALID, "--chat: %s", api->chat_template_reason);
     arena_init(&arena);
-    int code = body == NULL ? error_set(err, ERROR_MEMORY, "out of memory") : 0;
-    if (code == 0 &&
-        (parameters_read(&parameters, &runtime->api, body, &arena, &failure) != 0 ||
-         parameters_fit(out, &parameters, &runtime->api, prompt_length, &failure) != 0))
-        code = error_set(err, ERROR_INVALID, "%s", failure.message);
-    json_decref(body);
+    int code = chat ? prompts_read_messages(prompts, api, body, api->config.max_positions, &failure)
+                    : prompts_read_raw(prompts, api, body, 1, &failure);
+    if (code == 0)
+        code = parameters_read(&parameters, api, body, &arena, &failure);
+    if (code == 0)
+        code = parameters_fit(out, &parameters, api, (int32_t)prompts->items[0].count, &failure);
+    if (code != 0)
+        code = error_set(err, failure.status < 500 ? ERROR_INVALID : ERROR_MEMORY, "%s",
+                         failure.message);
     arena_free(&arena);
+    return code;
+}
+
+/* What to decode; the caller frees the prompts, on failure too. */
+static int prepare(const struct runtime *runtime, const char *text, bool chat,
+                   struct prompt_list *prompts, struct decode_params *params, struct error *err)
+{
+    if (utf8_valid_length(text, strlen(text)) < strlen(text))
+        return error_set(err, ERROR_INVALID,
+                         "the text is no UTF-8 from byte %zu on; convert it to UTF-8",
+                         utf8_valid_length(text, strlen(text)));
+    json_t *body = make_body(text, chat);
+    if (body == NULL)
+        return error_set(err, ERROR_MEMORY, "out of memory for the request");
+    int code = read_body(runtime, body, chat, prompts, params, err);
+    json_decref(body);
     return code;
 }
 
 static int generate(struct runtime *runtime, const char *prompt, bool chat, struct error *err)
 {
     struct gate gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
-    struct token_list ids = {0};
+    struct prompt_list prompts = {0};
     struct request *request = NULL;
     struct decode_params params;
     struct buffer text = {0};
     struct draft draft;
     int32_t mask_token = runtime->model->config.mask_token;
 
-    int code = encode_prompt(runtime, prompt, chat, &ids, err);
-    if (code == 0 && ids.count == 0)
-        code = error_set(err, ERROR_INVALID,
-                         "the text is empty and this model has no token that "
-                         "starts one; give it a few words");
+    int code = prepare(runtime, prompt, chat, &prompts, &params, err);
     if (code == 0)
-        code = choose_parameters(runtime, (int32_t)ids.count, &params, err);
-    if (code == 0)
-        code = request_create(&request, ids.ids, (int32_t)ids.count, &params, 1, mask_token, err);
+        code = request_create(&request, prompts.items[0].ids, (int32_t)prompts.items[0].count,
+                              &params, 1, mask_token, err);
     if (code == 0)
         code = draft_create(&draft, &request->arena, params.max_tokens, params.top_logprobs,
                             mask_token, err);
@@ -195,7 +199,7 @@ static int generate(struct runtime *runtime, const char *prompt, bool chat, stru
     }
     engine_stop(runtime->engine);
     request_release(request);
-    token_list_free(&ids);
+    prompt_list_free(&prompts);
     buffer_free(&text);
     return code;
 }

@@ -1,0 +1,131 @@
+/* The subcommands beside serve, as a shell and a terminal see them. */
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/buffer.h"
+
+enum { ARGUMENTS_MAX = 24, SECONDS_MAX = 120 };
+
+struct outcome {
+    int status; /* exit status; -1: ended by a signal */
+    struct buffer out, log;
+};
+
+static void outcome_free(struct outcome *outcome)
+{
+    buffer_free(&outcome->out);
+    buffer_free(&outcome->log);
+}
+
+/* Starts the program with these arguments (NULL-terminated); it has a time limit. */
+static pid_t start(const char *const *arguments, int out, int log)
+{
+    const char *binary = getenv("DENOISED_BINARY");
+    const char *command[ARGUMENTS_MAX] = {binary != NULL ? binary : "build/release/denoised"};
+    int count = 1;
+
+    while (*arguments != NULL && count < ARGUMENTS_MAX - 1)
+        command[count++] = *arguments++;
+    pid_t pid = fork();
+    if (pid != 0)
+        return pid;
+    alarm(SECONDS_MAX);
+    dup2(out, STDOUT_FILENO);
+    dup2(log, STDERR_FILENO);
+    execv(command[0], (char *const *)(uintptr_t)command);
+    perror(command[0]);
+    _exit(127);
+}
+
+static int finish(pid_t pid)
+{
+    int status = 0;
+
+    cr_assert_eq(waitpid(pid, &status, 0), pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static int open_memory(void)
+{
+    int fd = memfd_create("output", MFD_CLOEXEC);
+
+    cr_assert_geq(fd, 0);
+    return fd;
+}
+
+/* All that was written to such a file, which is closed. */
+static struct buffer read_memory(int fd)
+{
+    struct buffer all = {0};
+    char bytes[4096];
+    ssize_t length;
+
+    lseek(fd, 0, SEEK_SET);
+    while ((length = read(fd, bytes, sizeof bytes)) > 0)
+        buffer_append(&all, bytes, (size_t)length);
+    buffer_append(&all, "", 0);
+    close(fd);
+    return all;
+}
+
+/* With stdout and stderr in files. */
+static struct outcome run(const char *const *arguments)
+{
+    int out = open_memory(), log = open_memory();
+    int status = finish(start(arguments, out, log));
+
+    return (struct outcome){status, read_memory(out), read_memory(log)};
+}
+
+#define RUN(...) run((const char *const[]){__VA_ARGS__, NULL})
+/* A short answer, for models/tiny. */
+#define SHORT "--model", "models/tiny", "--max-tokens", "8", "--steps", "2", "--temperature", "0"
+
+static bool contains(const struct buffer *text, const char *what)
+{
+    return text->data != NULL && strstr(text->data, what) != NULL;
+}
+
+static size_t count_lines(const struct buffer *text)
+{
+    size_t lines = 0;
+
+    for (size_t i = 0; i < text->length; i++)
+        lines += text->data[i] == '\n';
+    return lines;
+}
+
+Test(generate, refuses_the_mask_token_in_a_prompt)
+{
+    struct outcome outcome = RUN("generate", SHORT, "a <|mdm_mask|> b");
+
+    cr_expect_eq(outcome.status, 2);
+    cr_expect_eq(outcome.out.length, 0, "%s", outcome.out.data);
+    cr_expect(contains(&outcome.log, "holds the mask token (id 2)"), "%s", outcome.log.data);
+    cr_expect_eq(count_lines(&outcome.log), 1, "%s", outcome.log.data);
+    outcome_free(&outcome);
+}
+
+Test(generate, takes_the_name_of_the_mask_as_text_in_a_chat)
+{
+    struct outcome outcome = RUN("generate", "--chat", SHORT, "a <|mdm_mask|> b");
+
+    cr_expect_eq(outcome.status, 0, "%s", outcome.log.data);
+    outcome_free(&outcome);
+}
+
+Test(generate, refuses_a_prompt_that_is_no_utf_8)
+{
+    struct outcome outcome = RUN("generate", SHORT, "a \xff b");
+
+    cr_expect_eq(outcome.status, 2);
+    cr_expect(contains(&outcome.log, "UTF-8"), "%s", outcome.log.data);
+    cr_expect_eq(count_lines(&outcome.log), 1, "%s", outcome.log.data);
+    outcome_free(&outcome);
+}
