@@ -1,6 +1,7 @@
 /* denoised generate: one answer on the terminal, with the draft refining in place. */
 #include "server/commands/commands.h"
 
+#include <inttypes.h>
 #include <jansson.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -110,11 +111,18 @@ static void follow(struct request *request, const struct answer_rules *rules, st
 }
 
 /* The request's body that asks for this: what a client would send. */
-static json_t *make_body(const char *text, bool chat)
+static json_t *make_body(const struct settings *settings)
 {
-    if (chat)
-        return json_pack("{s: [{s: s, s: s}]}", "messages", "role", "user", "content", text);
-    return json_pack("{s: s}", "prompt", text);
+    const char *text = settings->positional[0];
+    json_t *body = settings->chat ? json_pack("{s: [{s: s, s: s}]}", "messages", "role", "user",
+                                              "content", text)
+                                  : json_pack("{s: s}", "prompt", text);
+
+    if (settings->seed >= 0 && json_object_set_new(body, "seed", json_integer(settings->seed))) {
+        json_decref(body);
+        return NULL;
+    }
+    return body;
 }
 
 /* Prompt and parameters as the API reads them, so that what it refuses is refused here too. */
@@ -143,22 +151,35 @@ static int read_body(const struct runtime *runtime, const json_t *body, bool cha
 }
 
 /* What to decode; the caller frees the prompts, on failure too. */
-static int prepare(const struct runtime *runtime, const char *text, bool chat,
+static int prepare(const struct runtime *runtime, const struct settings *settings,
                    struct prompt_list *prompts, struct decode_params *params, struct error *err)
 {
+    const char *text = settings->positional[0];
+
     if (utf8_valid_length(text, strlen(text)) < strlen(text))
         return error_set(err, ERROR_INVALID,
                          "the text is no UTF-8 from byte %zu on; convert it to UTF-8",
                          utf8_valid_length(text, strlen(text)));
-    json_t *body = make_body(text, chat);
+    json_t *body = make_body(settings);
     if (body == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for the request");
-    int code = read_body(runtime, body, chat, prompts, params, err);
+    int code = read_body(runtime, body, settings->chat, prompts, params, err);
     json_decref(body);
     return code;
 }
 
-static int generate(struct runtime *runtime, const char *prompt, bool chat, struct error *err)
+static void print_statistics(const struct draft *draft, const struct decode_params *params)
+{
+    double seconds = (double)(draft->updated_us - draft->admitted_us) * 1e-6;
+
+    fprintf(stderr, "%d tokens in %d rounds, %.0f ms, %.0f tokens/s", draft->text_tokens,
+            draft->round, seconds * 1e3, draft->text_tokens / seconds);
+    if (params->temperature > 0)
+        fprintf(stderr, ", seed %" PRIu64, params->seed);
+    fputc('\n', stderr);
+}
+
+static int generate(struct runtime *runtime, const struct settings *settings, struct error *err)
 {
     struct gate gate = {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, false};
     struct prompt_list prompts = {0};
@@ -168,7 +189,7 @@ static int generate(struct runtime *runtime, const char *prompt, bool chat, stru
     struct draft draft;
     int32_t mask_token = runtime->model->config.mask_token;
 
-    int code = prepare(runtime, prompt, chat, &prompts, &params, err);
+    int code = prepare(runtime, settings, &prompts, &params, err);
     if (code == 0)
         code = request_create(&request, prompts.items[0].ids, (int32_t)prompts.items[0].count,
                               &params, 1, mask_token, err);
@@ -188,10 +209,9 @@ static int generate(struct runtime *runtime, const char *prompt, bool chat, stru
                                      .stop_token_count = params.stop_token_count,
                                      .mask_text = "░",
                                      .mask_length = strlen("░")};
-        follow(request, &rules, &gate, chat ? "" : prompt, &draft, &text);
-        double seconds = (double)(draft.updated_us - draft.admitted_us) * 1e-6;
-        fprintf(stderr, "%d tokens in %d rounds, %.0f ms, %.0f tokens/s\n", draft.text_tokens,
-                draft.round, seconds * 1e3, draft.text_tokens / seconds);
+        follow(request, &rules, &gate, settings->chat ? "" : settings->positional[0], &draft,
+               &text);
+        print_statistics(&draft, &params);
         if (draft.finish == FINISH_FAILED) {
             *err = request->stream.error;
             code = err->code;
@@ -211,7 +231,7 @@ int command_generate(struct settings *settings)
     int code = runtime_start(&runtime, settings, &err);
 
     if (code == 0) {
-        code = generate(&runtime, settings->positional[0], settings->chat, &err);
+        code = generate(&runtime, settings, &err);
         runtime_stop(&runtime);
     }
     return code == 0 ? 0 : runtime_complain(&err);

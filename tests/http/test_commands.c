@@ -129,3 +129,32 @@ Test(generate, refuses_a_prompt_that_is_no_utf_8)
     cr_expect_eq(count_lines(&outcome.log), 1, "%s", outcome.log.data);
     outcome_free(&outcome);
 }
+
+#define SAMPLED "--model", "models/tiny", "--max-tokens", "8", "--steps", "2", "--temperature", "1"
+
+Test(generate, samples_the_same_text_from_the_seed_that_it_printed)
+{
+    struct outcome first = RUN("generate", SAMPLED, "One day");
+    char seed[32] = "", flag[48];
+
+    cr_assert_eq(first.status, 0, "%s", first.log.data);
+    const char *printed = strstr(first.log.data, ", seed ");
+    cr_assert_not_null(printed, "%s", first.log.data);
+    cr_assert_eq(sscanf(printed, ", seed %31[0-9]", seed), 1);
+    snprintf(flag, sizeof flag, "--seed=%s", seed);
+    struct outcome second = RUN("generate", SAMPLED, flag, "One day");
+    cr_expect_eq(second.status, 0, "%s", second.log.data);
+    cr_expect_str_eq(second.out.data, first.out.data);
+    cr_expect(contains(&second.log, seed), "%s", second.log.data);
+    outcome_free(&first);
+    outcome_free(&second);
+}
+
+Test(generate, prints_no_seed_where_nothing_is_sampled)
+{
+    struct outcome outcome = RUN("generate", SHORT, "One day");
+
+    cr_expect_eq(outcome.status, 0, "%s", outcome.log.data);
+    cr_expect(!contains(&outcome.log, "seed"), "%s", outcome.log.data);
+    outcome_free(&outcome);
+}
