@@ -158,3 +158,28 @@ Test(generate, prints_no_seed_where_nothing_is_sampled)
     cr_expect(!contains(&outcome.log, "seed"), "%s", outcome.log.data);
     outcome_free(&outcome);
 }
+
+/* The exit status when nothing that is written arrives, with a message that says so. */
+static void expect_full(const char *const *arguments)
+{
+    int out = open("/dev/full", O_WRONLY | O_CLOEXEC), log = open_memory();
+
+    cr_assert_geq(out, 0);
+    int status = finish(start(arguments, out, log));
+    struct buffer message = read_memory(log);
+    cr_expect_eq(status, 1, "%s: %d", arguments[0], status);
+    cr_expect(contains(&message, "could not be written to stdout: "), "%s: %s", arguments[0],
+              message.data);
+    buffer_free(&message);
+    close(out);
+}
+
+Test(program, output_that_cannot_be_written_is_exit_1)
+{
+    expect_full((const char *const[]){"generate", SHORT, "One day", NULL});
+    expect_full((const char *const[]){"inspect", "models/tiny", NULL});
+    expect_full((const char *const[]){"serve", "--print-config", NULL});
+    expect_full((const char *const[]){"serve", "--help", NULL});
+    expect_full((const char *const[]){"--help", NULL});
+    expect_full((const char *const[]){"--version", NULL});
+}
