@@ -1,6 +1,8 @@
 /* The subcommands beside serve, as a shell and a terminal see them. */
 #include <criterion/criterion.h>
 #include <fcntl.h>
+#include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -182,4 +184,114 @@ Test(program, output_that_cannot_be_written_is_exit_1)
     expect_full((const char *const[]){"serve", "--help", NULL});
     expect_full((const char *const[]){"--help", NULL});
     expect_full((const char *const[]){"--version", NULL});
+}
+
+/* A directory of its own with this config.json and, of models/tiny, links to the named files. */
+static void make_directory(char directory[PATH_MAX], const char *config, const char *const *files)
+{
+    char path[PATH_MAX + 64], target[PATH_MAX];
+
+    snprintf(directory, PATH_MAX, "/tmp/denoised-test-XXXXXX");
+    cr_assert_not_null(mkdtemp(directory));
+    snprintf(path, sizeof path, "%s/config.json", directory);
+    FILE *file = fopen(path, "w");
+    cr_assert_not_null(file);
+    cr_assert_geq(fputs(config, file), 0);
+    fclose(file);
+    for (; *files != NULL; files++) {
+        snprintf(path, sizeof path, "models/tiny/%s", *files);
+        cr_assert_not_null(realpath(path, target));
+        snprintf(path, sizeof path, "%s/%s", directory, *files);
+        cr_assert_eq(symlink(target, path), 0);
+    }
+}
+
+static void remove_directory(const char *directory)
+{
+    static const char *const NAMES[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    char path[PATH_MAX + 64];
+
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++) {
+        snprintf(path, sizeof path, "%s/%s", directory, NAMES[i]);
+        unlink(path);
+    }
+    cr_expect_eq(rmdir(directory), 0);
+}
+
+/* The config of models/tiny with so many layers; the caller frees it. */
+static char *tiny_config(int layers)
+{
+    json_t *config = json_load_file("models/tiny/config.json", 0, NULL);
+
+    json_object_set_new(config, "n_layers", json_integer(layers));
+    char *text = json_dumps(config, 0);
+    cr_assert_not_null(text);
+    json_decref(config);
+    return text;
+}
+
+Test(inspect, shows_every_form_of_checkpoint)
+{
+    static const char *const FORMS[] = {"plain", "grouped", "tied", "int8"};
+    char directory[64];
+
+    for (size_t i = 0; i < sizeof FORMS / sizeof *FORMS; i++) {
+        snprintf(directory, sizeof directory, "build/fixtures/llada/%s", FORMS[i]);
+        struct outcome outcome = RUN("inspect", directory);
+        cr_expect_eq(outcome.status, 0, "%s: %s", FORMS[i], outcome.log.data);
+        cr_expect(contains(&outcome.out, "\nparameters "), "%s: %s", FORMS[i], outcome.out.data);
+        cr_expect(contains(&outcome.out, "\nmemory needed "), "%s: %s", FORMS[i], outcome.out.data);
+        cr_expect(contains(&outcome.log, "tokenizer.json is missing"), "%s: %s", FORMS[i],
+                  outcome.log.data);
+        outcome_free(&outcome);
+    }
+}
+
+Test(inspect, says_after_the_listing_that_config_and_weights_do_not_belong_together)
+{
+    char directory[PATH_MAX];
+    char *text = tiny_config(5);
+
+    make_directory(directory, text,
+                   (const char *const[]){"model.safetensors", "tokenizer.json", NULL});
+    struct outcome outcome = RUN("inspect", directory);
+    cr_expect_eq(outcome.status, 2);
+    cr_expect(contains(&outcome.out, "\nmemory needed "), "%s", outcome.out.data);
+    cr_expect(contains(&outcome.log, "do not belong together"), "%s", outcome.log.data);
+    cr_expect_eq(count_lines(&outcome.log), 1, "%s", outcome.log.data);
+    outcome_free(&outcome);
+    remove_directory(directory);
+    free(text);
+}
+
+Test(inspect, says_that_a_tokenizer_cannot_be_used)
+{
+    char directory[PATH_MAX], path[PATH_MAX + 64];
+    char *text = tiny_config(6);
+
+    make_directory(directory, text, (const char *const[]){"model.safetensors", NULL});
+    snprintf(path, sizeof path, "%s/tokenizer.json", directory);
+    FILE *file = fopen(path, "w");
+    cr_assert_not_null(file);
+    fputs("{}", file);
+    fclose(file);
+    struct outcome outcome = RUN("inspect", directory);
+    cr_expect_eq(outcome.status, 2);
+    cr_expect(contains(&outcome.log, "tokenizer.json"), "%s", outcome.log.data);
+    outcome_free(&outcome);
+    remove_directory(directory);
+    free(text);
+}
+
+Test(inspect, names_a_model_type_that_it_does_not_know)
+{
+    char directory[PATH_MAX];
+
+    make_directory(directory, "{\"model_type\": \"gpt_neox\"}", (const char *const[]){NULL});
+    struct outcome outcome = RUN("inspect", directory);
+    cr_expect_eq(outcome.status, 2);
+    cr_expect(contains(&outcome.log, "model_type"), "%s", outcome.log.data);
+    cr_expect(contains(&outcome.log, "gpt_neox"), "%s", outcome.log.data);
+    outcome_free(&outcome);
+    remove_directory(directory);
 }
