@@ -5,9 +5,11 @@
 #include <jansson.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
+#include <utf8proc.h>
 
 #include "common/error.h"
 #include "common/utf8.h"
@@ -51,45 +53,115 @@ static void gate_pass(struct gate *gate)
     pthread_mutex_unlock(&gate->lock);
 }
 
-/* Terminal lines that a text of one-column characters takes. */
-static int lines_of(const char *text, size_t length, int columns)
-{
-    int lines = 0, column = 0;
+/* A draft on the terminal, drawn over by the next one. */
+struct terminal {
+    int lines_above;     /* of the draft, above the cursor's line */
+    struct buffer clean; /* what is drawn, without control characters */
+    struct buffer lines; /* the same, broken where the terminal would */
+};
 
-    for (size_t i = 0; i < length;) {
-        uint32_t code_point;
-        int size = utf8_next(text + i, length - i, &code_point);
-        i += (size_t)(size < 0 ? -size : size);
-        if (code_point == '\n' || column == columns) {
-            lines++;
-            column = 0;
-        }
-        column += code_point != '\n';
-    }
-    return lines;
+static bool is_control(uint32_t code_point)
+{
+    return code_point < 0x20 ? code_point != '\n' && code_point != '\t'
+                             : code_point >= 0x7f && code_point < 0xa0;
 }
 
-/* Replaces the draft that is on the terminal by a newer one. */
-static void redraw(const struct buffer *text, int *lines_above)
+/* A text moves no cursor and changes no colour: control characters become U+FFFD. */
+static void make_clean(struct buffer *out, const struct buffer *text)
+{
+    buffer_clear(out);
+    for (size_t i = 0; i < text->length;) {
+        uint32_t code_point;
+        int size = abs(utf8_next(text->data + i, text->length - i, &code_point));
+        if (is_control(code_point))
+            buffer_append_text(out, "\xef\xbf\xbd");
+        else
+            buffer_append(out, text->data + i, (size_t)size);
+        i += (size_t)size;
+    }
+}
+
+/* Breaks a clean text into lines of so many columns; a tab is a space there. */
+static void break_lines(struct buffer *out, const struct buffer *text, int columns)
+{
+    int column = 0;
+
+    buffer_clear(out);
+    for (size_t i = 0; i < text->length;) {
+        uint32_t code_point;
+        int size = abs(utf8_next(text->data + i, text->length - i, &code_point));
+        int width = code_point == '\t' ? 1 : utf8proc_charwidth((utf8proc_int32_t)code_point);
+        if (code_point == '\n' || column + width > columns) {
+            buffer_append_char(out, '\n');
+            column = 0;
+        }
+        if (code_point == '\t')
+            buffer_append_char(out, ' ');
+        else if (code_point != '\n')
+            buffer_append(out, text->data + i, (size_t)size);
+        column += code_point != '\n' ? width : 0;
+        i += (size_t)size;
+    }
+}
+
+/* Where the last lines begin, at most so many of them; how many they are. */
+static size_t find_last_lines(const struct buffer *lines, int most, int *count)
+{
+    size_t begin = lines->length;
+
+    for (*count = 1; begin > 0; begin--) {
+        if (lines->data[begin - 1] == '\n' && ++*count > most)
+            break;
+    }
+    *count = *count < most ? *count : most;
+    return begin;
+}
+
+static void terminal_erase(struct terminal *terminal)
+{
+    if (terminal->lines_above > 0)
+        printf("\033[%dA", terminal->lines_above);
+    printf("\r\033[J");
+    terminal->lines_above = 0;
+}
+
+/* Replaces the draft by a newer one; of one longer than the screen, by its end. */
+static void terminal_draw(struct terminal *terminal, const struct buffer *text)
 {
     struct winsize size = {0};
-    int columns =
-        ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+    bool known = ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0;
+    int columns = known && size.ws_col > 0 ? size.ws_col : 80;
+    int rows = known && size.ws_row > 1 ? size.ws_row : 24;
+    int count;
 
-    if (*lines_above > 0)
-        printf("\033[%dA", *lines_above);
-    printf("\r\033[J%.*s", (int)text->length, text->data != NULL ? text->data : "");
+    make_clean(&terminal->clean, text);
+    break_lines(&terminal->lines, &terminal->clean, columns);
+    size_t begin = find_last_lines(&terminal->lines, rows - 1, &count);
+    terminal_erase(terminal);
+    if (terminal->lines.length > 0)
+        fputs(terminal->lines.data + begin, stdout);
     fflush(stdout);
-    *lines_above = lines_of(text->data, text->length, columns);
+    terminal->lines_above = count - 1;
+}
+
+/* Replaces the last draft by all of the answer, whose lines the terminal breaks. */
+static void terminal_finish(struct terminal *terminal, const struct buffer *text)
+{
+    make_clean(&terminal->clean, text);
+    terminal_erase(terminal);
+    if (terminal->clean.length > 0)
+        fputs(terminal->clean.data, stdout);
+    buffer_free(&terminal->clean);
+    buffer_free(&terminal->lines);
 }
 
 /* Follows the drafts until the last; `text` is the answer in the end. */
 static void follow(struct request *request, const struct answer_rules *rules, struct gate *gate,
                    const char *prompt, struct draft *draft, struct buffer *text)
 {
-    bool terminal = isatty(STDOUT_FILENO);
+    bool on_terminal = isatty(STDOUT_FILENO);
+    struct terminal terminal = {0};
     struct buffer scratch = {0};
-    int lines_above = 0;
 
     for (;;) {
         uint64_t version = stream_read(&request->stream, 0, draft);
@@ -97,16 +169,18 @@ static void follow(struct request *request, const struct answer_rules *rules, st
         buffer_clear(text);
         buffer_append_text(text, prompt);
         answer_text_append_draft(text, rules, draft->tokens, draft->length, &scratch);
-        if (terminal)
-            redraw(text, &lines_above);
         if (final)
             break;
+        if (on_terminal)
+            terminal_draw(&terminal, text);
         if (stream_wait(&request->stream, version, gate_close, gate))
             gate_pass(gate);
     }
     buffer_free(&scratch);
-    if (!terminal)
-        printf("%.*s", (int)text->length, text->data != NULL ? text->data : "");
+    if (on_terminal)
+        terminal_finish(&terminal, text);
+    else if (text->length > 0)
+        fwrite(text->data, 1, text->length, stdout);
     printf("\n");
 }
 

@@ -6,11 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <utf8proc.h>
 
 #include "common/buffer.h"
+#include "common/utf8.h"
 
 enum { ARGUMENTS_MAX = 24, SECONDS_MAX = 120 };
 
@@ -294,4 +297,187 @@ Test(inspect, names_a_model_type_that_it_does_not_know)
     cr_expect(contains(&outcome.log, "gpt_neox"), "%s", outcome.log.data);
     outcome_free(&outcome);
     remove_directory(directory);
+}
+
+/* ---- terminals ------------------------------------------------------------------------------- */
+
+/* What a terminal shows and has scrolled away: the few controls that generate uses. */
+enum { LINES_MAX = 400, COLUMNS_MAX = 40 };
+struct screen {
+    int rows, columns;
+    int top; /* the line that is the screen's first */
+    int row, column;
+    char cells[LINES_MAX][COLUMNS_MAX][8];
+};
+
+static void next_line(struct screen *screen)
+{
+    screen->row++;
+    cr_assert_lt(screen->row, LINES_MAX);
+    if (screen->row - screen->top >= screen->rows)
+        screen->top++;
+}
+
+static void show_character(struct screen *screen, const char *bytes, int size, int width)
+{
+    if (screen->column + width > screen->columns) {
+        screen->column = 0;
+        next_line(screen);
+    }
+    memset(screen->cells[screen->row][screen->column], 0, 8);
+    memcpy(screen->cells[screen->row][screen->column], bytes, (size_t)size);
+    screen->column += width;
+}
+
+/* "ESC[nA" and "ESC[J"; the length of the sequence. */
+static size_t show_sequence(struct screen *screen, const char *text)
+{
+    int count = 1, length = 0;
+
+    if (strncmp(text, "\033[J", 3) == 0) {
+        memset(screen->cells[screen->row][screen->column], 0,
+               sizeof screen->cells[0] - (size_t)screen->column * sizeof screen->cells[0][0]);
+        memset(screen->cells[screen->row + 1], 0,
+               (size_t)(LINES_MAX - screen->row - 1) * sizeof screen->cells[0]);
+        return 3;
+    }
+    cr_assert(sscanf(text, "\033[%dA%n", &count, &length) == 1 && length > 0, "%.8s", text + 1);
+    screen->row = screen->row - count > screen->top ? screen->row - count : screen->top;
+    return (size_t)length;
+}
+
+static void show(struct screen *screen, const struct buffer *text)
+{
+    for (size_t i = 0; i < text->length;) {
+        uint32_t code_point;
+        int size = utf8_next(text->data + i, text->length - i, &code_point);
+        cr_assert_gt(size, 0);
+        if (code_point == '\033') {
+            i += show_sequence(screen, text->data + i);
+            continue;
+        }
+        if (code_point == '\r')
+            screen->column = 0;
+        else if (code_point == '\n')
+            next_line(screen);
+        else
+            show_character(screen, text->data + i, size,
+                           utf8proc_charwidth((utf8proc_int32_t)code_point));
+        i += (size_t)size;
+    }
+}
+
+/* A line as text. */
+static const char *screen_line(const struct screen *screen, int line)
+{
+    static char text[2][COLUMNS_MAX * 8];
+    static int turn;
+    char *out = text[turn ^= 1];
+
+    *out = '\0';
+    for (int column = 0; column < screen->columns; column++)
+        strcat(out, screen->cells[line][column]);
+    return out;
+}
+
+/* With stdout on a terminal of this size; the output is what the terminal got. */
+static struct outcome run_on_terminal(int rows, int columns, const char *const *arguments)
+{
+    struct outcome outcome = {0};
+    struct winsize size = {.ws_row = (unsigned short)rows, .ws_col = (unsigned short)columns};
+    char bytes[4096];
+    ssize_t length;
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), log = open_memory();
+
+    cr_assert(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+    int out = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
+    cr_assert(out >= 0 && ioctl(out, TIOCSWINSZ, &size) == 0);
+    pid_t pid = start(arguments, out, log);
+    close(out);
+    while ((length = read(master, bytes, sizeof bytes)) > 0) /* EIO: the program has ended */
+        buffer_append(&outcome.out, bytes, (size_t)length);
+    close(master);
+    outcome.status = finish(pid);
+    outcome.log = read_memory(log);
+    return outcome;
+}
+
+/* What is on a terminal in the end is what a pipe gets. */
+static void expect_same_on_terminal(int rows, int columns, const char *const *arguments)
+{
+    static struct screen seen, expected;
+    struct outcome piped = run(arguments);
+    struct outcome drawn = run_on_terminal(rows, columns, arguments);
+    struct buffer printed = {0};
+
+    cr_assert_eq(piped.status, 0, "%s", piped.log.data);
+    cr_assert_eq(drawn.status, 0, "%s", drawn.log.data);
+    cr_expect(!contains(&piped.out, "\033") && !contains(&piped.out, "░"), "%s", piped.out.data);
+    cr_expect(contains(&drawn.out, "\033[J"), "%s", drawn.out.data);
+    for (size_t i = 0; i < piped.out.length; i++) {
+        if (piped.out.data[i] == '\n')
+            buffer_append_char(&printed, '\r');
+        buffer_append_char(&printed, piped.out.data[i]);
+    }
+    /* As in a shell: the cursor is at the bottom. */
+    seen = expected = (struct screen){.rows = rows, .columns = columns, .row = rows - 1};
+    show(&seen, &drawn.out);
+    show(&expected, &printed);
+    cr_expect_eq(seen.row, expected.row, "%d lines instead of %d", seen.row, expected.row);
+    for (int line = 0; line <= seen.row || line <= expected.row; line++)
+        cr_expect_str_eq(screen_line(&seen, line), screen_line(&expected, line), "line %d", line);
+    outcome_free(&piped);
+    outcome_free(&drawn);
+    buffer_free(&printed);
+}
+
+Test(generate, leaves_on_a_terminal_what_a_pipe_gets)
+{
+    expect_same_on_terminal(24, 40, (const char *const[]){"generate", SHORT, "One day", NULL});
+    expect_same_on_terminal(24, 40,
+                            (const char *const[]){"generate", "--chat", SHORT, "Hello", NULL});
+}
+
+Test(generate, draws_no_more_of_a_draft_than_the_screen_holds)
+{
+    expect_same_on_terminal(
+        5, 20,
+        (const char *const[]){"generate", SHORT,
+                              "One day, a girl named Lily went to the park.\n\nShe saw a big dog "
+                              "and a small cat. The dog was happy. The cat was sad. Lily gave the "
+                              "cat a red ball and they",
+                              NULL});
+}
+
+Test(generate, counts_the_columns_of_wide_characters)
+{
+    expect_same_on_terminal(
+        24, 21, (const char *const[]){"generate", SHORT, "你好世界你好世界你好世界你好", NULL});
+}
+
+Test(generate, sends_no_control_characters_of_a_text_to_a_terminal)
+{
+    struct outcome drawn = run_on_terminal(24, 40,
+                                           (const char *const[]){"generate", SHORT,
+                                                                 "a \033[31mred\a \xc2\x9b"
+                                                                 "2J text",
+                                                                 NULL});
+
+    cr_expect_eq(drawn.status, 0, "%s", drawn.log.data);
+    cr_expect(contains(&drawn.out, "a \xef\xbf\xbd[31mred\xef\xbf\xbd \xef\xbf\xbd"
+                                   "2J text"));
+    cr_expect(!contains(&drawn.out, "\033[31m") && !contains(&drawn.out, "\a") &&
+              !contains(&drawn.out, "\xc2\x9b"));
+    outcome_free(&drawn);
+}
+
+Test(generate, answers_a_chat_with_the_answer_alone)
+{
+    struct outcome outcome = RUN("generate", "--chat", SHORT, "Hi, do you like dogs?");
+
+    cr_expect_eq(outcome.status, 0, "%s", outcome.log.data);
+    cr_expect_gt(outcome.out.length, 1);
+    cr_expect(!contains(&outcome.out, "do you like"), "%s", outcome.out.data);
+    cr_expect(contains(&outcome.log, " tokens in "), "%s", outcome.log.data);
+    outcome_free(&outcome);
 }
