@@ -481,3 +481,52 @@ Test(generate, answers_a_chat_with_the_answer_alone)
     cr_expect(contains(&outcome.log, " tokens in "), "%s", outcome.log.data);
     outcome_free(&outcome);
 }
+
+/* ---- flags and settings ---------------------------------------------------------------------- */
+
+Test(program, help_lists_every_key_of_the_example_file_as_a_flag)
+{
+    json_t *keys = json_load_file("config/denoised.json", 0, NULL), *value;
+    struct outcome outcome = RUN("serve", "--help");
+    const char *key;
+
+    cr_assert_eq(outcome.status, 0, "%s", outcome.log.data);
+    cr_assert_gt(json_object_size(keys), 0);
+    json_object_foreach(keys, key, value)
+    {
+        char flag[80];
+        size_t length = (size_t)snprintf(flag, sizeof flag, "\n  --%s", key);
+        for (char *c = flag; *c != '\0'; c++)
+            *c = *c == '_' ? '-' : *c;
+        const char *found = strstr(outcome.out.data, flag);
+        while (found != NULL && found[length] != ' ' && found[length] != '\n')
+            found = strstr(found + 1, flag); /* --model is also the beginning of --model-name */
+        cr_expect_not_null(found, "no%s", flag + 2);
+    }
+    outcome_free(&outcome);
+    json_decref(keys);
+}
+
+Test(program, print_config_says_where_each_value_comes_from)
+{
+    static const char *const LINES[][3] = {{"port", "9", "flag"},
+                                           {"max_tokens", "7", "environment"},
+                                           {"queue_limit", "5", "flag"},
+                                           {"host", "\"127.0.0.1\"", "default"}};
+
+    unsetenv("DENOISED_HOST");
+    setenv("DENOISED_MAX_TOKENS", "7", 1);
+    setenv("DENOISED_QUEUE_LIMIT", "6", 1);
+    struct outcome outcome = RUN("serve", "--print-config", "--port", "9", "--queue-limit", "5");
+    cr_assert_eq(outcome.status, 0, "%s", outcome.log.data);
+    for (size_t i = 0; i < sizeof LINES / sizeof *LINES; i++) {
+        char line[200], key[32], value[32], source[32];
+        snprintf(line, sizeof line, "\n%s ", LINES[i][0]);
+        const char *found = strstr(outcome.out.data, line);
+        cr_assert_not_null(found, "%s", LINES[i][0]);
+        cr_assert_eq(sscanf(found, " %31s %31s %31s", key, value, source), 3);
+        cr_expect_str_eq(value, LINES[i][1], "%s", key);
+        cr_expect_str_eq(source, LINES[i][2], "%s", key);
+    }
+    outcome_free(&outcome);
+}
