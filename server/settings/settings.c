@@ -488,7 +488,6 @@ static void print_value(const struct settings *settings, const struct setting *s
                         size_t size)
 {
     const void *field = (const char *)settings + setting->offset;
-    const char *text = *(const char *const *)field;
 
     switch (setting->kind) {
     case KIND_INTEGER:
@@ -511,6 +510,7 @@ static void print_value(const struct settings *settings, const struct setting *s
     case KIND_CHOICE:
         break;
     }
+    const char *text = *(const char *const *)field;
     if (text == NULL)
         snprintf(out, size, "null");
     else
