@@ -128,6 +128,8 @@ static const struct setting TABLE[] = {
      "JSON file with any of these keys (see config/denoised.json)"},
     SWITCH(print_config, ALL_COMMANDS, true, "print every key, its value and its source, and exit"),
     SWITCH(chat, COMMAND_GENERATE, true, "send the text as a chat message, through the template"),
+    {"seed", KIND_INTEGER, FIELD(seed), NULL, 0, (1LL << 53) - 1, NULL, COMMAND_GENERATE, true,
+     "with a temperature: the same seed gives the same text; default: a new one every time"},
     SWITCH(quick, COMMAND_BENCH, true, "only the figures that take seconds"),
     SWITCH(help, ALL_COMMANDS, true, "this text"),
 };
@@ -486,7 +488,6 @@ static void print_value(const struct settings *settings, const struct setting *s
                         size_t size)
 {
     const void *field = (const char *)settings + setting->offset;
-    const char *text = *(const char *const *)field;
 
     switch (setting->kind) {
     case KIND_INTEGER:
@@ -509,6 +510,7 @@ static void print_value(const struct settings *settings, const struct setting *s
     case KIND_CHOICE:
         break;
     }
+    const char *text = *(const char *const *)field;
     if (text == NULL)
         snprintf(out, size, "null");
     else
