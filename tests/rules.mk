@@ -1,5 +1,6 @@
 # The test programs: unit tests of a layer, suites over all layers, thread tests, fuzz targets.
 UNIT_SUPPORT_engine := tests/support/fake_backend.c
+UNIT_SUPPORT_api := tests/unit/model/tokenizer_fixture.c
 # Allocations and locks go through the test that counts them inside a tick.
 UNIT_LDFLAGS_engine := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free,--wrap=pthread_mutex_lock
 
