@@ -87,7 +87,6 @@ struct batch_figures {
     double round_ms; /* median over the ticks with the most rows */
     double rows;     /* of those ticks */
     double overhead; /* share of the ticks' time outside the forward pass */
-    double forward_s;
 };
 
 static int bench_submit(const struct runtime *runtime, uint64_t seed, struct request **out,
@@ -152,13 +151,11 @@ static int bench_batch(const struct runtime *runtime, int count, struct batch_fi
         .rows = most_rows,
         .overhead = 1 - (double)(last.forward_us - before.forward_us) /
                             (double)(last.tick_us - before.tick_us),
-        .forward_s = (double)(last.forward_us - before.forward_us) * 1e-6,
     };
     return 0;
 }
 
-/* Returns in `forward_s` the seconds of forward passes of the batch. */
-static int bench_batches(const struct runtime *runtime, double *forward_s, struct error *err)
+static int bench_batches(const struct runtime *runtime, struct error *err)
 {
     struct batch_figures one, many;
     char target[80];
@@ -179,7 +176,6 @@ static int bench_batches(const struct runtime *runtime, double *forward_s, struc
              1.1 * many.rows / one.rows * one.round_ms);
     bench_print("a round of 32", many.round_ms, "ms", target);
     bench_print("scheduling, share of the ticks of 32", 100 * many.overhead, "%", "");
-    *forward_s = many.forward_s;
     return 0;
 }
 
@@ -313,7 +309,6 @@ int command_bench(struct settings *settings)
     struct runtime runtime;
     struct error err = {0};
     struct bench_flags flags;
-    double forward_s = 0;
 
     read_flags(&flags, settings);
     if (settings->max_sequences < BENCH_BATCH) {
@@ -328,9 +323,9 @@ int command_bench(struct settings *settings)
     bench_binary();
     code = bench_tokenizer(&runtime, &err);
     if (code == 0)
-        code = bench_batches(&runtime, &forward_s, &err);
+        code = bench_batches(&runtime, &err);
     if (code == 0)
-        code = bench_streams(runtime.model_directory, &flags, forward_s, &err);
+        code = bench_streams(runtime.model_directory, &flags, &err);
     if (code == 0)
         code = bench_idle_streams(runtime.model_directory, &flags, &err);
     if (code == 0)

@@ -23,11 +23,9 @@ void bench_print(const char *name, double value, const char *unit, const char *t
 
 /*
  * BENCH_BATCH diffusing streams from a server process: the share of the time outside forward
- * passes, and the time lost against `engine_forward_s`, the seconds of forward passes that the
- * same batch takes without a server.
+ * passes, and the share of the CPU time that goes to HTTP and JSON.
  */
-int bench_streams(const char *directory, const struct bench_flags *flags, double engine_forward_s,
-                  struct error *err);
+int bench_streams(const char *directory, const struct bench_flags *flags, struct error *err);
 
 /* Resident memory of 2,000 streams that wait for a place. */
 int bench_idle_streams(const char *directory, const struct bench_flags *flags, struct error *err);

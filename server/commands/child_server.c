@@ -1,6 +1,7 @@
 #include "server/commands/child_server.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -226,6 +227,41 @@ void child_server_memory_mb(const struct child_server *child, double *now, doubl
         fclose(status);
     *now *= 1024 / 1e6;
     *peak *= 1024 / 1e6;
+}
+
+/* One thread's name and CPU seconds; false when it has ended. */
+static bool read_thread(const char *path, char name[32], double *seconds)
+{
+    unsigned long user = 0, kernel = 0;
+    FILE *file = fopen(path, "r");
+    int got = 0;
+
+    if (file == NULL)
+        return false;
+    got = fscanf(file, "%*d (%31[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", name,
+                 &user, &kernel);
+    fclose(file);
+    *seconds = (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
+    return got == 3;
+}
+
+void child_server_cpu_s(const struct child_server *child, double *compute, double *other)
+{
+    char folder[64], path[64 + 256 + 8], name[32];
+    double seconds;
+
+    *compute = *other = 0;
+    snprintf(folder, sizeof folder, "/proc/%d/task", (int)child->process);
+    DIR *tasks = opendir(folder);
+    for (struct dirent *task; tasks != NULL && (task = readdir(tasks)) != NULL;) {
+        snprintf(path, sizeof path, "%s/%s/stat", folder, task->d_name);
+        if (task->d_name[0] == '.' || !read_thread(path, name, &seconds))
+            continue;
+        bool computes = strcmp(name, "engine") == 0 || strcmp(name, "pool-worker") == 0;
+        *(computes ? compute : other) += seconds;
+    }
+    if (tasks != NULL)
+        closedir(tasks);
 }
 
 void child_server_stop(struct child_server *child)

@@ -44,6 +44,12 @@ int child_server_post(const struct child_server *child, const char *path, const 
 int child_server_metric(const struct child_server *child, const char *name, double *out,
                         struct error *err);
 
+/*
+ * CPU seconds that its threads have used: those that compute (the engine and its pool), and all
+ * others, which do HTTP and JSON.
+ */
+void child_server_cpu_s(const struct child_server *child, double *compute, double *other);
+
 /* Connects and posts without waiting for an answer; the caller closes the socket. */
 int child_server_open(const struct child_server *child, const char *path, const char *body,
                       struct child_stream *out, struct error *err);
