@@ -4,6 +4,9 @@
 # make lint       formatting, compiler warnings as errors, clang-tidy
 # FLAVOR=release|asan|tsan|fuzz  CC=...  V=1 shows the commands; FLAVOR=fuzz test searches for inputs
 FLAVOR ?= release
+ifeq ($(filter release asan tsan fuzz,$(FLAVOR)),)
+$(error FLAVOR=$(FLAVOR): it must be release, asan, tsan or fuzz)
+endif
 BUILD := build/$(FLAVOR)
 Q := $(if $(V),,@)
 
@@ -49,10 +52,11 @@ UP_TO_engine := engine model kernels common
 UP_TO_api := api engine model kernels common
 UP_TO_http := http api engine model kernels common
 
-.PHONY: all run test lint format clean install deps bench tests
+.PHONY: all run test lint format clean deps bench tests train-smoke FORCE
 all: $(BUILD)/denoised
 
-run: deps all
+run: deps
+	@$(MAKE) --no-print-directory all
 	@exec deploy/run.sh
 
 test: deps
@@ -74,48 +78,11 @@ $(BUILD)/denoised: $(call objects,$(PROGRAM_SOURCES)) $(call below,settings $(UP
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 	$(if $(filter release,$(FLAVOR)),$(Q)$(SPLIT_DEBUG))
 
-UNIT_SUPPORT_engine := tests/support/fake_backend.c
-# Allocations and locks go through the test that counts them inside a tick.
-UNIT_LDFLAGS_engine := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free,--wrap=pthread_mutex_lock
-define layer_rules
-$(BUILD)/lib$(1).a: $(call objects,$(wildcard $(DIR_$(1):%=%/*.c)))
-	$(Q)rm -f $$@ && $(AR) rcs $$@ $$^
-# Unit tests of a layer link with that layer and those below it alone.
-$(if $(wildcard tests/unit/$(1)/*.c),TESTS += $(BUILD)/tests/unit-$(1)
-$(BUILD)/tests/unit-$(1): $(call objects,$(wildcard tests/unit/$(1)/*.c) $(UNIT_SUPPORT_$(1))) $(call below,$(UP_TO_$(1)))
-	@echo "  link   $$@"
-	$(Q)mkdir -p $$(@D) && $(CC) $(LDFLAGS) $(UNIT_LDFLAGS_$(1)) -o $$@ $$^ $$(LDLIBS) $$(TEST_LIBS))
-endef
-$(foreach layer,$(LAYERS),$(eval $(call layer_rules,$(layer))))
+$(foreach layer,$(LAYERS),$(eval $(BUILD)/lib$(layer).a: $$(call objects,$$(wildcard $$(DIR_$(layer):%=%/*.c)))))
+$(BUILD)/lib%.a:
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
 
-SUPPORT = $(call objects,$(wildcard tests/support/*.c))
-define suite_rules
-$(if $(wildcard tests/$(1)/*.c),TESTS += $(BUILD)/tests/suite-$(subst /,-,$(1))
-$(BUILD)/tests/suite-$(subst /,-,$(1)): $(call objects,$(wildcard tests/$(1)/*.c)) $(SUPPORT) $(call below,$(UP_TO_http))
-	@echo "  link   $$@"
-	$(Q)mkdir -p $$(@D) && $(CC) $(LDFLAGS) -o $$@ $$^ $$(LDLIBS) $$(TEST_LIBS))
-endef
-$(foreach suite,conformance golden http unit/openapi,$(eval $(call suite_rules,$(suite))))
-
-# Thread tests are plain programs, one a file: Criterion does not work under ThreadSanitizer.
-THREAD_TESTS := $(patsubst tests/thread/%.c,$(BUILD)/tests/thread/%,$(wildcard tests/thread/*.c))
-$(BUILD)/tests/thread/%: $(BUILD)/tests/thread/%.o $(SUPPORT) $(call below,$(UP_TO_http))
-	@echo "  link   $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(TEST_LIBS)
-
-# Fuzz targets, one a reader: FLAVOR=fuzz searches with libFuzzer, the others replay the corpora.
-FUZZERS := $(addprefix $(BUILD)/tests/fuzz/fuzz_,$(notdir $(wildcard tests/fuzz/corpus/*)))
-$(FUZZERS): LDFLAGS += $(if $(filter fuzz,$(FLAVOR)),-fsanitize=fuzzer)
-$(FUZZERS): %: %.o $(BUILD)/tests/fuzz/fuzz_file.o \
-		$(if $(filter fuzz,$(FLAVOR)),,$(BUILD)/tests/fuzz/replay.o) $(call below,$(UP_TO_api))
-	@echo "  link   $@"
-	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-
-TESTS_release := $(TESTS) $(THREAD_TESTS) $(FUZZERS)
-TESTS_asan := $(TESTS_release)
-TESTS_tsan := $(THREAD_TESTS)
-TESTS_fuzz := $(FUZZERS)
-tests: $(TESTS_$(FLAVOR))
+include tests/rules.mk
 
 # Instruction sets by file name; everything else runs on any x86-64. Which path runs is decided by
 # cpuid at start.
@@ -124,15 +91,30 @@ $(BUILD)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma
 $(BUILD)/%_avx512bf16.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma
 # The loops of the kernels are optimised in every flavor: a sanitizer checks them as they ship.
 $(BUILD)/kernels/%.o: CFLAGS += -O3
-$(call objects,$(PROGRAM_SOURCES)): CPPFLAGS += -DDENOISED_VERSION='"$(VERSION)"'
+$(BUILD)/server/main.o $(BUILD)/server/commands/runtime.o: CPPFLAGS += -DDENOISED_VERSION='"$(VERSION)"'
+$(BUILD)/server/main.o $(BUILD)/server/commands/runtime.o: $(BUILD)/version
+# Written when the version has changed, so that what holds it is compiled again.
+$(BUILD)/version: FORCE
+	$(Q)mkdir -p $(@D) && echo '$(VERSION)' | cmp -s - $@ || echo '$(VERSION)' >$@
 
-$(BUILD)/%.o: %.c Makefile
+# Before the first file is compiled: what is missing, instead of a compiler's error.
+$(BUILD)/tools: Makefile
+	@command -v $(CC) pkg-config >/dev/null && pkg-config --exists $(PACKAGES) || \
+		{ echo "make: $(CC), pkg-config or one of $(PACKAGES) is missing: run deploy/install-deps.sh" >&2; exit 1; }
+	$(Q)mkdir -p $(@D) && touch $@
+
+$(BUILD)/%.o: %.c Makefile | $(BUILD)/tools
 	@echo "  cc     $<"
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
 ALL_C = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
 lint:
+	@deploy/install-deps.sh lint
 	@tests/lint.sh
+
+# The recipe of the embedded model on a toy size; PYTHON needs PyTorch.
+train-smoke: all
+	@DENOISED=$(BUILD)/denoised models/train/smoke.sh
 
 format:
 	clang-format -i $(ALL_C)

@@ -93,18 +93,6 @@ void buffer_format_list(struct buffer *buffer, const char *format, va_list argum
     va_end(again);
 }
 
-void buffer_consume(struct buffer *buffer, size_t length)
-{
-    if (length == 0 || buffer->data == NULL) {
-        return;
-    }
-    if (length > buffer->length) {
-        length = buffer->length;
-    }
-    buffer->length -= length;
-    memmove(buffer->data, buffer->data + length, buffer->length + 1);
-}
-
 void token_list_free(struct token_list *list)
 {
     free(list->ids);

@@ -27,8 +27,6 @@ void buffer_format(struct buffer *buffer, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void buffer_format_list(struct buffer *buffer, const char *format, va_list arguments)
     __attribute__((format(printf, 2, 0)));
-/* Drops the first `length` bytes (at most all of them). */
-void buffer_consume(struct buffer *buffer, size_t length);
 
 /* Growable list of token ids, same rules. */
 struct token_list {

@@ -25,20 +25,6 @@ static uint64_t bucket_count(const struct histogram *histogram, int bucket)
     return atomic_load_explicit(&histogram->counts[bucket], memory_order_relaxed);
 }
 
-double histogram_quantile(const struct histogram *histogram, double quantile)
-{
-    uint64_t total = 0, below = 0;
-
-    for (int i = 0; i <= HISTOGRAM_BUCKETS; i++)
-        total += bucket_count(histogram, i);
-    for (int i = 0; i < HISTOGRAM_BUCKETS && total > 0; i++) {
-        below += bucket_count(histogram, i);
-        if ((double)below >= quantile * (double)total)
-            return (double)BOUNDS_US[i] * 1e-6;
-    }
-    return total == 0 ? 0 : (double)BOUNDS_US[HISTOGRAM_BUCKETS - 1] * 1e-6;
-}
-
 void metrics_append_head(struct buffer *out, const char *name, const char *type, const char *help)
 {
     buffer_format(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);

@@ -21,9 +21,6 @@ struct histogram {
 
 void histogram_observe_us(struct histogram *histogram, int64_t microseconds);
 
-/* Upper bound of the bucket that holds the given quantile (0 to 1), in seconds; 0 when empty. */
-double histogram_quantile(const struct histogram *histogram, double quantile);
-
 /* "# HELP" and "# TYPE" lines; type is "counter", "gauge" or "histogram". */
 void metrics_append_head(struct buffer *out, const char *name, const char *type, const char *help);
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Serves the embedded model. Takes the GPU build if there is one and a GPU answers.
+# Serves the model that comes with the program. Takes the GPU build if there is one and a GPU answers.
 set -eu
 cd "$(dirname "$0")/.."
 program=build/${FLAVOR:-release}/denoised

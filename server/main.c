@@ -1,4 +1,6 @@
 /* denoised: the program and its subcommands. */
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -38,11 +40,25 @@ static void print_usage(FILE *out)
         "      denoised serve\n");
 }
 
+/* The exit status once all output is written: 1 where it could not be. */
+static int finish_output(int status)
+{
+    bool flushed = fflush(stdout) == 0;
+
+    if (flushed && !ferror(stdout))
+        return status;
+    /* What failed earlier is no longer in errno. */
+    fprintf(stderr, "denoised: the output could not be written to stdout: %s\n",
+            flushed ? "part of it is lost; is there space left?" : strerror(errno));
+    return status != 0 ? status : 1;
+}
+
 static int run_command(int index, int argc, char **argv)
 {
     struct settings settings;
     struct error err = {0};
     int status = 0;
+    bool serves = false;
 
     if (settings_read(&settings, COMMANDS[index].command, argc, argv, &err) != 0) {
         fprintf(stderr, "denoised: %s\n", err.message);
@@ -60,9 +76,11 @@ static int run_command(int index, int argc, char **argv)
         status = 2;
     } else {
         status = COMMANDS[index].run(&settings);
+        serves = COMMANDS[index].command == COMMAND_SERVE;
     }
     settings_free(&settings);
-    return status;
+    /* A server has served whether or not somebody read its welcome. */
+    return serves ? status : finish_output(status);
 }
 
 int main(int argc, char **argv)
@@ -70,11 +88,11 @@ int main(int argc, char **argv)
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
                      strcmp(argv[1], "help") == 0)) {
         print_usage(stdout);
-        return 0;
+        return finish_output(0);
     }
     if (argc > 1 && strcmp(argv[1], "--version") == 0) {
         printf("denoised %s\n", DENOISED_VERSION);
-        return 0;
+        return finish_output(0);
     }
     if (argc < 2 || argv[1][0] == '-')
         return run_command(0, argc - 1, argv + 1);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Formatting, forbidden includes and clang-tidy; exit 1 on any finding.
 set -u
+mkdir -p build
 mapfile -t files < <(git ls-files -co --exclude-standard '*.c' '*.h')
 findings=0
 
@@ -19,7 +20,7 @@ done
 
 flags="-std=c11 -D_GNU_SOURCE -DDENOISED_VERSION=__FILE__ -I. $(pkg-config --cflags libmicrohttpd jansson libpcre2-8 libutf8proc)"
 printf '%s\n' "${files[@]}" | grep -E '^(common|kernels|server)/.*\.c$' | grep -vE '_avx' |
-    xargs -P "$(nproc)" -n 1 sh -c "clang-tidy --quiet \"\$@\" -- $flags 2>/dev/null" tidy >build/tidy.log ||
+    xargs -P "$(nproc)" -n 1 sh -c "clang-tidy --quiet \"\$@\" -- $flags 2>&1" tidy >build/tidy.log ||
     { cat build/tidy.log; findings=1; }
 [ "$findings" -eq 0 ] && echo "lint: clean"
 exit "$findings"

@@ -9,10 +9,12 @@ mkdir -p build/logs
 tests/fixtures/unpack.sh build/fixtures || { echo "tests: fixtures could not be unpacked"; exit 1; }
 
 passed=0 failed=0 skipped=0
+limit=900 # seconds that one program may take
 # Criterion, in TAP: "ok - ...", "not ok - ...", "ok - ... # SKIP ...".
 run_criterion() {
     local log=build/logs/$(basename "$build")-${1//\//_}.tap status=0 good bad skip
-    "$build/tests/$1" --tap --jobs "$(nproc)" >"$log" 2>"$log.err" || status=$?
+    timeout "$limit" "$build/tests/$1" --tap --jobs "$(nproc)" >"$log" 2>"$log.err" || status=$?
+    [ "$status" -ne 124 ] || echo "$1 did not end within $limit s"
     skip=$(grep -c '^ok .*# SKIP' "$log")
     good=$(($(grep -c '^ok ' "$log") - skip))
     bad=$(grep -c '^not ok ' "$log")
@@ -27,7 +29,8 @@ run_criterion() {
 # Plain programs end with that line themselves.
 run_plain() { # run_plain NAME ARGUMENT...
     local log=build/logs/$(basename "$build")-${1//\//_}.log status=0 line
-    "$build/tests/$1" "${@:2}" >"$log" 2>&1 || status=$?
+    timeout "$limit" "$build/tests/$1" "${@:2}" >"$log" 2>&1 || status=$?
+    [ "$status" -ne 124 ] || echo "$1 did not end within $limit s"
     line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
     if [ -z "$line" ]; then
         line="0 passed, 1 failed, 0 skipped"

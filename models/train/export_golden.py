@@ -17,7 +17,6 @@ from model import load_model
 from segments import EOS, MASK, render_chat
 
 LOGIT_ROWS = 25
-SMALLEST_MARGIN = 5e-5  # a run that comes closer to a tie than this is no golden run
 
 TEXTS = ["Once upon a time, there was a little", "The cat was sad because",
          "Tom had a red ball. He",
@@ -40,6 +39,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--margin", type=float, default=5e-5,
+                        help="a run that comes closer to a tie than this is no golden run")
     return parser.parse_args()
 
 
@@ -52,14 +53,14 @@ def described(settings: Settings) -> dict:
 
 
 def golden_run(name: str, settings: Settings, prompts: list[tuple[str, list[int]]],
-               writer: Writer) -> tuple[dict, Outcome]:
+               writer: Writer, smallest_margin: float) -> tuple[dict, Outcome]:
     """The run of the first prompt whose decisions are all clear."""
     for text, prompt in prompts:
         outcome = decode(writer.model, prompt, settings)
-        if outcome.margin >= SMALLEST_MARGIN:
+        if outcome.margin >= smallest_margin:
             break
     else:
-        raise SystemExit(f"{name}: every prompt comes closer than {SMALLEST_MARGIN} to a tie; "
+        raise SystemExit(f"{name}: every prompt comes closer than {smallest_margin} to a tie; "
                          "add prompts to export_golden.py")
     answer = outcome.answer
     run = {"name": name, "prompt": prompt,
@@ -113,7 +114,7 @@ def main() -> None:
     for i, (name, settings) in enumerate(RUNS):
         turned = texts[i % len(texts):] + texts[:i % len(texts)]
         prompts = chats if name.startswith("chat") else turned
-        runs.append(golden_run(name, settings, prompts, writer))
+        runs.append(golden_run(name, settings, prompts, writer, options.margin))
     options.out.mkdir(parents=True, exist_ok=True)
     write_logits(options.out / "logits.safetensors", writer,
                  [texts[0][1], texts[3][1], chats[0][1]])

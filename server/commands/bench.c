@@ -87,7 +87,6 @@ struct batch_figures {
     double round_ms; /* median over the ticks with the most rows */
     double rows;     /* of those ticks */
     double overhead; /* share of the ticks' time outside the forward pass */
-    double forward_s;
 };
 
 static int bench_submit(const struct runtime *runtime, uint64_t seed, struct request **out,
@@ -152,13 +151,11 @@ static int bench_batch(const struct runtime *runtime, int count, struct batch_fi
         .rows = most_rows,
         .overhead = 1 - (double)(last.forward_us - before.forward_us) /
                             (double)(last.tick_us - before.tick_us),
-        .forward_s = (double)(last.forward_us - before.forward_us) * 1e-6,
     };
     return 0;
 }
 
-/* Returns in `forward_s` the seconds of forward passes of the batch. */
-static int bench_batches(const struct runtime *runtime, double *forward_s, struct error *err)
+static int bench_batches(const struct runtime *runtime, struct error *err)
 {
     struct batch_figures one, many;
     char target[80];
@@ -179,17 +176,17 @@ static int bench_batches(const struct runtime *runtime, double *forward_s, struc
              1.1 * many.rows / one.rows * one.round_ms);
     bench_print("a round of 32", many.round_ms, "ms", target);
     bench_print("scheduling, share of the ticks of 32", 100 * many.overhead, "%", "");
-    *forward_s = many.forward_s;
     return 0;
 }
 
 /* Start to the first answer and resident memory of a server process with this model. */
-static int bench_process(const char *directory, const char *what, struct error *err)
+static int bench_process(const char *directory, const char *what, const char *const *flags,
+                         struct error *err)
 {
     struct child_server child;
     struct buffer response = {0};
     char name[120];
-    int code = child_server_start(&child, directory, NULL, err);
+    int code = child_server_start(&child, directory, flags, err);
 
     if (code != 0)
         return code;
@@ -201,9 +198,10 @@ static int bench_process(const char *directory, const char *what, struct error *
         code =
             child_server_post(&child, "/v1/completions",
                               "{\"prompt\": \"Once upon a time\", \"n\": 16, \"max_tokens\": 64, "
-                              "\"temperature\": 1}",
+                              "\"steps\": 4, \"temperature\": 1}",
                               &response, err);
-    double resident = child_server_resident_mb(&child);
+    double resident, peak;
+    child_server_memory_mb(&child, &resident, &peak);
     child_server_stop(&child);
     buffer_free(&response);
     if (code != 0)
@@ -215,6 +213,8 @@ static int bench_process(const char *directory, const char *what, struct error *
     char target[80];
     snprintf(target, sizeof target, "(target <= %.1f = 1.3 x %.1f + 24)", 1.3 * table + 24, table);
     bench_print(name, resident, "MB", target);
+    snprintf(name, sizeof name, "%s: the most that was resident", what);
+    bench_print(name, peak, "MB", "");
     return 0;
 }
 
@@ -235,9 +235,15 @@ static int copy_file(const char *from, const char *to, struct error *err)
     return failed ? error_set(err, ERROR_IO, "bench: %s could not be copied to %s", from, to) : 0;
 }
 
-/* A random checkpoint of about 200 MB with the tokenizer of the model at hand. */
-static int bench_large(const struct runtime *runtime, struct error *err)
+/*
+ * A random checkpoint of about 200 MB with the tokenizer of the model at hand. Small limits, so
+ * that a mapping which is kept would show.
+ */
+static int bench_large(const struct runtime *runtime, const struct bench_flags *flags,
+                       struct error *err)
 {
+    const char *limits[CHILD_SERVER_FLAGS + 1] = {"--max-sequences=1", "--kv-cache-tokens=192",
+                                                  "--max-rows-per-tick=384"};
     struct model_config shape = runtime->model->config;
     char directory[] = "/tmp/denoised-bench-XXXXXX";
     static const char *const files[] = {"tokenizer.json", "config.json", "model.safetensors"};
@@ -248,6 +254,8 @@ static int bench_large(const struct runtime *runtime, struct error *err)
     shape.heads = shape.kv_heads = 12;
     shape.head_dim = shape.rotary_dim = 64;
     shape.ffn_width = 2304;
+    for (int i = 0; flags->compute[i] != NULL; i++)
+        limits[3 + i] = flags->compute[i];
     if (mkdtemp(directory) == NULL)
         return error_set(err, ERROR_IO, "bench: no temporary directory can be made in /tmp");
     int code = random_checkpoint_write(directory, &shape, 1, err);
@@ -256,7 +264,7 @@ static int bench_large(const struct runtime *runtime, struct error *err)
     if (code == 0)
         code = copy_file(from, to, err);
     if (code == 0)
-        code = bench_process(directory, "200 MB random checkpoint", err);
+        code = bench_process(directory, "200 MB random checkpoint", limits, err);
     for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         snprintf(to, sizeof to, "%s/%s", directory, files[i]);
         unlink(to);
@@ -265,28 +273,65 @@ static int bench_large(const struct runtime *runtime, struct error *err)
     return code;
 }
 
+static void read_flags(struct bench_flags *flags, const struct settings *settings)
+{
+    int compute = 0, all = 0;
+    const struct {
+        const char *name, *text;
+        int64_t number;
+    } given[BENCH_FLAGS] = {
+        {"device", settings->device, -1},
+        {"dtype", settings->dtype, -1},
+        {"threads", NULL, settings->threads},
+        {"max-sequences", NULL, settings->max_sequences},
+        {"max-rows-per-tick", NULL, settings->max_rows_per_tick},
+        {"kv-cache-tokens", NULL, settings->kv_cache_tokens},
+    };
+
+    *flags = (struct bench_flags){0};
+    for (int i = 0; i < BENCH_FLAGS; i++) {
+        char *text = flags->text[i];
+        if (given[i].text != NULL)
+            snprintf(text, sizeof flags->text[i], "--%s=%s", given[i].name, given[i].text);
+        else if (given[i].number >= 0)
+            snprintf(text, sizeof flags->text[i], "--%s=%lld", given[i].name,
+                     (long long)given[i].number);
+        else
+            continue;
+        flags->all[all++] = text;
+        if (i < BENCH_COMPUTE_FLAGS)
+            flags->compute[compute++] = text;
+    }
+}
+
 int command_bench(struct settings *settings)
 {
     struct runtime runtime;
     struct error err = {0};
-    double forward_s = 0;
-    int code = runtime_start(&runtime, settings, &err);
+    struct bench_flags flags;
 
+    read_flags(&flags, settings);
+    if (settings->max_sequences < BENCH_BATCH) {
+        error_set(&err, ERROR_INVALID, "max_sequences is %lld: bench decodes %d together",
+                  (long long)settings->max_sequences, BENCH_BATCH);
+        return runtime_complain(&err);
+    }
+    int code = runtime_start(&runtime, settings, &err);
     if (code != 0)
         return runtime_complain(&err);
     runtime_print_memory(&runtime, stdout);
     bench_binary();
     code = bench_tokenizer(&runtime, &err);
     if (code == 0)
-        code = bench_batches(&runtime, &forward_s, &err);
+        code = bench_batches(&runtime, &err);
     if (code == 0)
-        code = bench_streams(runtime.model_directory, forward_s, &err);
+        code = bench_streams(runtime.model_directory, &flags, &err);
     if (code == 0)
-        code = bench_idle_streams(runtime.model_directory, &err);
+        code = bench_idle_streams(runtime.model_directory, &flags, &err);
     if (code == 0)
-        code = bench_process(runtime.model_directory, runtime.model_name, &err);
+        code = bench_process(runtime.model_directory, runtime.model_name, flags.all, &err);
     if (code == 0 && !settings->quick)
-        code = bench_large(&runtime, &err);
+        code = bench_large(&runtime, &flags, &err);
     runtime_stop(&runtime);
     return code == 0 ? 0 : runtime_complain(&err);
 }

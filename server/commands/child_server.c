@@ -1,6 +1,7 @@
 #include "server/commands/child_server.h"
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -43,21 +45,22 @@ static int read_welcome(struct child_server *child, int from, struct error *err)
 }
 
 int child_server_start(struct child_server *child, const char *model_directory,
-                       const char *const *arguments, struct error *err)
+                       const char *const *flags, struct error *err)
 {
-    const char *argv[10 + CHILD_SERVER_ARGUMENTS + 1] = {
+    const char *argv[10 + CHILD_SERVER_FLAGS + 1] = {
         "denoised",  "serve",   "--port",        "0",           "--host",
         "127.0.0.1", "--model", model_directory, "--log-level", "warning"};
     int ends[2];
 
-    for (int i = 0; arguments != NULL && arguments[i] != NULL; i++)
-        argv[10 + i] = arguments[i];
+    for (int i = 0; flags[i] != NULL; i++)
+        argv[10 + i] = flags[i];
     memset(child, 0, sizeof *child);
     if (pipe(ends) != 0)
         return error_set(err, ERROR_IO, "bench: no pipe: %s", strerror(errno));
     child->started_us = clock_now_us();
     child->process = fork();
     if (child->process == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         dup2(ends[1], STDOUT_FILENO);
         close(ends[0]);
         close(ends[1]);
@@ -208,18 +211,57 @@ int child_server_drain(struct child_stream *streams, int count, struct error *er
     return all_ok ? 0 : error_set(err, ERROR_IO, "bench: a stream was not answered with 200");
 }
 
-double child_server_resident_mb(const struct child_server *child)
+void child_server_memory_mb(const struct child_server *child, double *now, double *peak)
 {
     char path[64], line[256];
-    double kilobytes = 0;
+
+    *now = *peak = 0;
 
     snprintf(path, sizeof path, "/proc/%d/status", (int)child->process);
     FILE *status = fopen(path, "r");
-    while (status != NULL && fgets(line, sizeof line, status) != NULL)
-        sscanf(line, "VmRSS: %lf", &kilobytes);
+    while (status != NULL && fgets(line, sizeof line, status) != NULL) {
+        sscanf(line, "VmRSS: %lf", now);
+        sscanf(line, "VmHWM: %lf", peak);
+    }
     if (status != NULL)
         fclose(status);
-    return kilobytes * 1024 / 1e6;
+    *now *= 1024 / 1e6;
+    *peak *= 1024 / 1e6;
+}
+
+/* One thread's name and CPU seconds; false when it has ended. */
+static bool read_thread(const char *path, char name[32], double *seconds)
+{
+    unsigned long user = 0, kernel = 0;
+    FILE *file = fopen(path, "r");
+    int got = 0;
+
+    if (file == NULL)
+        return false;
+    got = fscanf(file, "%*d (%31[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", name,
+                 &user, &kernel);
+    fclose(file);
+    *seconds = (double)(user + kernel) / (double)sysconf(_SC_CLK_TCK);
+    return got == 3;
+}
+
+void child_server_cpu_s(const struct child_server *child, double *compute, double *other)
+{
+    char folder[64], path[64 + 256 + 8], name[32];
+    double seconds;
+
+    *compute = *other = 0;
+    snprintf(folder, sizeof folder, "/proc/%d/task", (int)child->process);
+    DIR *tasks = opendir(folder);
+    for (struct dirent *task; tasks != NULL && (task = readdir(tasks)) != NULL;) {
+        snprintf(path, sizeof path, "%s/%s/stat", folder, task->d_name);
+        if (task->d_name[0] == '.' || !read_thread(path, name, &seconds))
+            continue;
+        bool computes = strcmp(name, "engine") == 0 || strcmp(name, "pool-worker") == 0;
+        *(computes ? compute : other) += seconds;
+    }
+    if (tasks != NULL)
+        closedir(tasks);
 }
 
 void child_server_stop(struct child_server *child)

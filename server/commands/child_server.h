@@ -29,12 +29,12 @@ struct child_server {
 };
 
 /*
- * Starts it and waits until it listens. `arguments` are further flags, NULL last; NULL: none. At
- * most CHILD_SERVER_ARGUMENTS.
+ * Starts it and waits until it listens; it ends with this process. `flags` are further ones, NULL
+ * last, at most CHILD_SERVER_FLAGS.
  */
-enum { CHILD_SERVER_ARGUMENTS = 8 };
+enum { CHILD_SERVER_FLAGS = 8 };
 int child_server_start(struct child_server *child, const char *model_directory,
-                       const char *const *arguments, struct error *err);
+                       const char *const *flags, struct error *err);
 
 /* Posts a JSON body and reads the whole response; ERROR_IO unless it is a 200. */
 int child_server_post(const struct child_server *child, const char *path, const char *body,
@@ -44,14 +44,20 @@ int child_server_post(const struct child_server *child, const char *path, const 
 int child_server_metric(const struct child_server *child, const char *name, double *out,
                         struct error *err);
 
+/*
+ * CPU seconds that its threads have used: those that compute (the engine and its pool), and all
+ * others, which do HTTP and JSON.
+ */
+void child_server_cpu_s(const struct child_server *child, double *compute, double *other);
+
 /* Connects and posts without waiting for an answer; the caller closes the socket. */
 int child_server_open(const struct child_server *child, const char *path, const char *body,
                       struct child_stream *out, struct error *err);
 /* Reads and drops what has arrived on any of them, until all have ended. */
 int child_server_drain(struct child_stream *streams, int count, struct error *err);
 
-/* Resident memory in MB, from /proc. */
-double child_server_resident_mb(const struct child_server *child);
+/* Resident memory in MB, now and at its highest, from /proc. */
+void child_server_memory_mb(const struct child_server *child, double *now, double *peak);
 
 void child_server_stop(struct child_server *child);
 

@@ -5,8 +5,12 @@
 
 #include "common/error.h"
 #include "server/commands/runtime.h"
+#include "server/model/chat_template.h"
 #include "server/model/config.h"
+#include "server/model/files.h"
+#include "server/model/model.h"
 #include "server/model/safetensors.h"
+#include "server/model/tokenizer.h"
 
 static void print_config(const struct model_config *config)
 {
@@ -66,6 +70,45 @@ static void print_memory(const struct model_config *config)
     }
 }
 
+/* Whether the rest of what serving needs is there; a missing tokenizer is only a warning. */
+static int check_texts(const char *directory, struct error *err)
+{
+    char path[PATH_MAX];
+    struct tokenizer *tokenizer = NULL;
+    struct chat_template *chat_template = NULL;
+    const char *reason;
+    int code = model_file_path(path, directory, "tokenizer.json", err);
+
+    if (code == 0 && !model_file_exists(path))
+        fprintf(stderr, "denoised: warning: %s is missing; serve and generate need it\n", path);
+    else if (code == 0)
+        code = tokenizer_load(&tokenizer, path, err);
+    if (code == 0)
+        code = chat_template_load(&chat_template, &reason, directory, err);
+    chat_template_free(chat_template);
+    tokenizer_free(tokenizer);
+    return code;
+}
+
+/* Shows what is there, then says whether it can be served. */
+static int inspect(const char *directory, const struct model_config *config,
+                   const struct checkpoint *checkpoint, struct error *err)
+{
+    size_t parameters;
+    struct error cause = {0};
+    int code = model_check_tensors(config, checkpoint, &parameters, &cause);
+
+    printf("%s\n", directory);
+    print_config(config);
+    if (code == 0)
+        printf("parameters     %.1f M\n", (double)parameters / 1e6);
+    print_tensors(checkpoint);
+    print_memory(config);
+    fflush(stdout); /* messages come after the listing, also where both go to one file */
+    return code != 0 ? error_set(err, code, "%s: %s", directory, cause.message)
+                     : check_texts(directory, err);
+}
+
 int command_inspect(struct settings *settings)
 {
     char directory[PATH_MAX];
@@ -81,12 +124,8 @@ int command_inspect(struct settings *settings)
         code = model_config_read(&config, &defaults, directory, &err);
     if (code == 0)
         code = checkpoint_open(&checkpoint, directory, &err);
-    if (code != 0)
-        return runtime_complain(&err);
-    printf("%s\n", directory);
-    print_config(&config);
-    print_tensors(checkpoint);
-    print_memory(&config);
+    if (code == 0)
+        code = inspect(directory, &config, checkpoint, &err);
     checkpoint_close(checkpoint);
-    return 0;
+    return code == 0 ? 0 : runtime_complain(&err);
 }

@@ -58,7 +58,11 @@ int engine_submit_all(struct engine *engine, struct request *const *requests, in
 int32_t engine_answer_limit(const struct engine *engine, int32_t prompt_length,
                             int32_t partner_prompt_length);
 
-/* One pass of the loop at time now. Returns true while any request is queued or running. */
+/*
+ * One pass of the loop at time now. Returns true while any request is queued or running. It
+ * allocates nothing, logs nothing and takes no lock but the streams' and what their wakes take
+ * (stream_set_wake).
+ */
 bool engine_tick(struct engine *engine, int64_t now_us);
 
 /* Runs ticks on a thread of its own; sleeps while there is nothing to do. */

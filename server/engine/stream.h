@@ -60,7 +60,12 @@ void stream_destroy(struct stream *stream);
 int draft_create(struct draft *draft, struct arena *arena, int32_t length, int32_t top_count,
                  int32_t mask_token, struct error *err);
 
-/* Before submit. The pointer may be NULL: nobody is woken. */
+/*
+ * Before submit. The pointer may be NULL: nobody is woken. It is called inside a tick, with the
+ * stream's lock held, so it must be brief: no allocation, no waiting, and no lock but those of its
+ * own request that nobody holds for longer than a few stores. (api/ and http/ take the call's gate
+ * and the suspension's lock, then tell libmicrohttpd's event thread, which is one write to a pipe.)
+ */
 void stream_set_wake(struct stream *stream, void (*wake)(void *context), void *context);
 
 /* Engine: publishes the state of one choice (copied) and wakes the reader. */

@@ -267,21 +267,6 @@ void tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, siz
     buffer_free(&bytes);
 }
 
-size_t tokenizer_stable_length(const char *bytes, size_t length)
-{
-    return length - utf8_incomplete_tail(bytes, length);
-}
-
-void tokenizer_append_stable_text(const char *bytes, size_t length, bool final, size_t *sent,
-                                  struct buffer *out)
-{
-    size_t stable = final ? length : tokenizer_stable_length(bytes, length);
-    if (stable > *sent) {
-        utf8_append_repaired(out, bytes + *sent, stable - *sent);
-        *sent = stable;
-    }
-}
-
 int32_t tokenizer_size(const struct tokenizer *tokenizer)
 {
     return tokenizer->size;

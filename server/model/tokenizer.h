@@ -62,17 +62,6 @@ void tokenizer_append_bytes(const struct tokenizer *tokenizer, const int32_t *id
 void tokenizer_decode(const struct tokenizer *tokenizer, const int32_t *ids, size_t count,
                       bool skip_special, struct buffer *out);
 
-/*
- * Streaming. `bytes` are the raw bytes of a list of ids that only grows; they may be decoded anew
- * for every call. The first is how many of them have their final text: all but a character at the
- * end that further bytes may still complete. The second appends the text of what became stable
- * since the last call and moves *sent (bytes, 0 at first) behind it; with `final` the rest too. The
- * pieces joined are tokenizer_decode of the whole list.
- */
-size_t tokenizer_stable_length(const char *bytes, size_t length);
-void tokenizer_append_stable_text(const char *bytes, size_t length, bool final, size_t *sent,
-                                  struct buffer *out);
-
 /* The bytes of one id (length 0 where the id has no token). The memory belongs to the tokenizer. */
 const char *tokenizer_token_bytes(const struct tokenizer *tokenizer, int32_t id, size_t *length);
 

@@ -42,6 +42,7 @@ struct settings {
     const char *log_level, *log_format;
 
     bool print_config, help, chat, quick;
+    int64_t seed;
 
     enum command command; /* what settings_read was given, to be read again; not copied */
     int argc;

@@ -99,6 +99,8 @@ const struct setting SETTINGS_TABLE[] = {
      "JSON file with any of these keys (see config/denoised.json)"},
     SWITCH(print_config, ALL_COMMANDS, true, "print every key, its value and its source, and exit"),
     SWITCH(chat, COMMAND_GENERATE, true, "send the text as a chat message, through the template"),
+    {"seed", KIND_INTEGER, FIELD(seed), NULL, 0, (1LL << 53) - 1, NULL, COMMAND_GENERATE, true,
+     "with a temperature: the same seed gives the same text; default: a new one every time"},
     SWITCH(quick, COMMAND_BENCH, true, "only the figures that take seconds"),
     SWITCH(help, ALL_COMMANDS, true, "this text"),
 };

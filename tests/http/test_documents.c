@@ -97,6 +97,39 @@ static int run_document(const char *path)
     return count;
 }
 
+/* The targets of [text](target) that are no web addresses. */
+static int check_links(const char *folder, const char *name)
+{
+    struct buffer path = {0}, text = {0};
+    int count = 0;
+
+    buffer_format(&path, "%s%s", folder, name);
+    read_body(path.data, &text);
+    for (char *link = text.data; (link = strstr(link, "](")) != NULL;) {
+        char *target = link + 2, *end = target + strcspn(target, ")#");
+        link = end;
+        if (end == target || strncmp(target, "http", 4) == 0)
+            continue;
+        struct buffer file = {0};
+        buffer_format(&file, "%s%.*s", folder, (int)(end - target), target);
+        cr_expect_eq(access(file.data, F_OK), 0, "%s leads to %s, which is not there", path.data,
+                     file.data);
+        buffer_free(&file);
+        count++;
+    }
+    buffer_free(&path);
+    buffer_free(&text);
+    return count;
+}
+
+Test(documents, every_link_leads_somewhere)
+{
+    cr_expect_gt(check_links("", "README.md"), 5);
+    check_links("docs/", "API.md");
+    check_links("docs/", "KERNELS.md");
+    check_links("docs/", "SPEED.md");
+}
+
 Test(documents, every_curl_command_works)
 {
     cr_assert(server_process_start(&server, NULL));

@@ -4,6 +4,7 @@
  * that ends requests by their ids. A plain program, to be run under ThreadSanitizer too.
  */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,19 +19,14 @@
 enum { READERS = 4, CALLS_EACH = 6 };
 
 static struct api api;
-static int passed, failed;
-static pthread_mutex_t count_lock = PTHREAD_MUTEX_INITIALIZER;
+static atomic_int failed; /* checks */
 
 static void check(bool holds, const char *what)
 {
-    pthread_mutex_lock(&count_lock);
-    if (holds) {
-        passed++;
-    } else {
-        failed++;
+    if (!holds) {
+        atomic_fetch_add(&failed, 1);
         printf("FAILED: %s\n", what);
     }
-    pthread_mutex_unlock(&count_lock);
 }
 
 /* Stands for a connection: suspended until woken. */
@@ -193,6 +189,8 @@ int main(void)
     model_free(model);
     tokenizer_free(tokenizer);
     call_registry_free(api.calls);
-    printf("%d passed, %d failed, 0 skipped\n", passed, failed);
-    return failed > 0;
+    /* All of it is one test. */
+    int failures = atomic_load(&failed);
+    printf("%d passed, %d failed, 0 skipped\n", failures == 0, failures);
+    return failures > 0;
 }

@@ -50,21 +50,6 @@ Test(buffer, appending_nothing_still_gives_a_text)
     buffer_free(&buffer);
 }
 
-Test(buffer, consume_drops_from_the_front)
-{
-    struct buffer buffer = {0};
-    buffer_consume(&buffer, 5);
-    buffer_append_text(&buffer, "abcdef");
-    buffer_consume(&buffer, 0);
-    buffer_consume(&buffer, 2);
-    cr_assert(eq(str, buffer.data, "cdef"));
-    cr_assert(eq(sz, buffer.length, 4));
-    buffer_consume(&buffer, 100);
-    cr_assert(eq(str, buffer.data, ""));
-    cr_assert(eq(sz, buffer.length, 0));
-    buffer_free(&buffer);
-}
-
 Test(buffer, a_failed_append_leaves_it_as_it_was_and_sticks)
 {
     struct buffer buffer = {0};

@@ -21,7 +21,6 @@ Test(metrics, a_histogram_is_written_cumulatively_with_sum_and_count)
     cr_expect_not_null(strstr(out.data, "t_seconds_bucket{phase=\"all\",le=\"+Inf\"} 3\n"));
     cr_expect_not_null(strstr(out.data, "t_seconds_sum{phase=\"all\"} 99.0016\n"));
     cr_expect_not_null(strstr(out.data, "t_seconds_count{phase=\"all\"} 3\n"));
-    cr_expect_eq(histogram_quantile(&histogram, 0.5), 0.002);
     buffer_free(&out);
 }
 
@@ -36,7 +35,6 @@ Test(metrics, series_without_labels_have_no_braces)
     cr_expect_not_null(strstr(out.data, "a_total 3\nb{k=\"v\"} 0.5\n"));
     cr_expect_not_null(strstr(out.data, "h_bucket{le=\"0.0001\"} 0\n"));
     cr_expect_not_null(strstr(out.data, "h_sum 0\nh_count 0\n"));
-    cr_expect_eq(histogram_quantile(&histogram, 0.5), 0);
     buffer_free(&out);
 }
 

@@ -297,7 +297,7 @@ Test(engine, a_satisfied_request_frees_its_rows_and_counts_as_finished)
     const struct engine_counters counters = engine_counters_read(harness.engine);
     cr_expect_eq(counters.finished, 2);
     cr_expect_eq(counters.cancelled, 0);
-    cr_expect_gt(histogram_quantile(&engine_histograms(harness.engine)->answer, 1), 0);
+    cr_expect_gt(atomic_load(&engine_histograms(harness.engine)->answer.sum_us), 0);
     cr_expect_eq(harness_draft(running, 0)->round, 1);
     request_release(running);
     request_release(waiting);

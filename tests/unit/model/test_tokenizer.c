@@ -275,30 +275,6 @@ Test(tokenizer, ids_outside_of_the_vocabulary_have_no_token)
     tokenizer_free(tokenizer);
 }
 
-Test(tokenizer, stable_length_holds_back_only_what_may_still_become_a_character)
-{
-    const struct {
-        const char *bytes;
-        size_t stable;
-    } cases[] = {
-        {"", 0},
-        {"a", 1},
-        {"a\xc3", 1},
-        {"a\xc3\xa9", 3},
-        {"\xe2\x82", 0},
-        {"\xf0\x9f\x98", 0},
-        {"\xf0\x9f\x98\x80", 4},
-        {"\xff", 1},
-        {"\xe2\x82\x41", 3},
-        {"\xc0", 1},
-        {"\xed\xa0", 2},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        cr_expect_eq(tokenizer_stable_length(cases[i].bytes, strlen(cases[i].bytes)),
-                     cases[i].stable, "case %zu", i);
-    }
-}
-
 /* ---- regexes ---- */
 
 Test(tokenizer_regex, what_pcre2_reads_differently_is_refused_by_name)

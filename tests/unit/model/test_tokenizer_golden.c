@@ -202,50 +202,6 @@ Test(tokenizer_golden, texts_beyond_the_reference_unicode_version_still_encode)
     tokenizer_free(tokenizer);
 }
 
-/* Feeds the ids one by one, decoding all of them anew each time, as a stream of drafts does. */
-static bool streams_as_expected(const struct tokenizer *tokenizer, size_t line,
-                                const json_t *object)
-{
-    struct token_list ids = fixture_ids(json_object_get(object, "ids"));
-    const json_t *emitted = json_object_get(object, "emitted");
-    size_t sent = 0;
-    bool equal = json_array_size(emitted) == ids.count;
-    struct buffer all = {0};
-    for (size_t i = 0; equal && i < ids.count; i++) {
-        struct buffer bytes = {0};
-        struct buffer piece = {0};
-        tokenizer_append_bytes(tokenizer, ids.ids, i + 1, false, &bytes);
-        tokenizer_append_stable_text(bytes.data, bytes.length, i + 1 == ids.count, &sent, &piece);
-        json_t *step = json_pack("{s:O}", "emitted", json_array_get(emitted, i));
-        equal = fixture_text_equal("stream.jsonl", line, step, "emitted", &piece);
-        json_decref(step);
-        buffer_append(&all, piece.data, piece.length);
-        buffer_free(&bytes);
-        buffer_free(&piece);
-    }
-    struct buffer whole = {0};
-    tokenizer_decode(tokenizer, ids.ids, ids.count, false, &whole);
-    equal = equal && whole.length == all.length &&
-            (all.length == 0 || memcmp(whole.data, all.data, all.length) == 0);
-    buffer_free(&whole);
-    buffer_free(&all);
-    token_list_free(&ids);
-    return equal;
-}
-
-Test(tokenizer_golden, stream_holds_back_unfinished_characters)
-{
-    struct tokenizer *tokenizer = fixture_tokenizer("qwen3");
-    json_t *lines = fixture_lines("stream.jsonl");
-    cr_assert_eq(json_array_size(lines), 80);
-    for (size_t i = 0; i < json_array_size(lines); i++) {
-        cr_expect(streams_as_expected(tokenizer, i + 1, json_array_get(lines, i)),
-                  "stream.jsonl:%zu", i + 1);
-    }
-    json_decref(lines);
-    tokenizer_free(tokenizer);
-}
-
 /* Texts that become few tokens for their bytes: long tokens, and characters that shrink. */
 Test(tokenizer_golden, no_text_has_fewer_tokens_than_the_bound)
 {

@@ -1,0 +1,57 @@
+# The test programs: unit tests of a layer, suites over all layers, thread tests, fuzz targets.
+UNIT_SUPPORT_engine := tests/support/fake_backend.c
+UNIT_SUPPORT_api := tests/unit/model/tokenizer_fixture.c
+# Allocations and locks go through the test that counts them inside a tick.
+UNIT_LDFLAGS_engine := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=free,--wrap=pthread_mutex_lock
+
+# Unit tests of a layer link with that layer and those below it alone.
+define unit_rules
+$(if $(wildcard tests/unit/$(1)/*.c),TESTS += $(BUILD)/tests/unit-$(1)
+$(BUILD)/tests/unit-$(1): $(call objects,$(wildcard tests/unit/$(1)/*.c) $(UNIT_SUPPORT_$(1))) $(call below,$(UP_TO_$(1)))
+	@echo "  link   $$@"
+	$(Q)mkdir -p $$(@D) && $(CC) $(LDFLAGS) $(UNIT_LDFLAGS_$(1)) -o $$@ $$^ $$(LDLIBS) $$(TEST_LIBS))
+endef
+$(foreach layer,$(LAYERS),$(eval $(call unit_rules,$(layer))))
+
+# AddressSanitizer makes the innermost loops four times slower, and with them every test that runs a
+# model. So they are checked where they are tested, in the conformance suite, which links copies of
+# its own in front of the library, and nowhere else.
+ifeq ($(FLAVOR),asan)
+TILES := $(wildcard kernels/cpu/linear_avx*.c)
+$(call objects,$(TILES)): CFLAGS_asan := -O1
+CHECKED_conformance := $(TILES:%.c=$(BUILD)/checked/%.o)
+$(CHECKED_conformance): CFLAGS += -O3
+$(BUILD)/checked/%.o: %.c Makefile
+	@echo "  cc     $< (checked)"
+	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+endif
+
+SUPPORT = $(call objects,$(wildcard tests/support/*.c))
+define suite_rules
+TESTS += $(BUILD)/tests/suite-$(subst /,-,$(1))
+$(BUILD)/tests/suite-$(subst /,-,$(1)): $(call objects,$(wildcard tests/$(1)/*.c)) $(SUPPORT) $(CHECKED_$(1)) $(call below,$(UP_TO_http))
+	@echo "  link   $$@"
+	$(Q)mkdir -p $$(@D) && $(CC) $(LDFLAGS) -o $$@ $$^ $$(LDLIBS) $$(TEST_LIBS)
+endef
+$(foreach suite,conformance golden http unit/openapi,$(eval $(call suite_rules,$(suite))))
+
+# Thread tests are plain programs, one a file: Criterion does not work under ThreadSanitizer.
+THREAD_TESTS := $(patsubst tests/thread/%.c,$(BUILD)/tests/thread/%,$(wildcard tests/thread/*.c))
+$(BUILD)/tests/thread/%: $(BUILD)/tests/thread/%.o $(SUPPORT) $(call below,$(UP_TO_http))
+	@echo "  link   $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(TEST_LIBS)
+.PRECIOUS: $(BUILD)/tests/thread/%.o
+
+# Fuzz targets, one a reader: FLAVOR=fuzz searches with libFuzzer, the others replay the corpora.
+FUZZERS := $(addprefix $(BUILD)/tests/fuzz/fuzz_,$(notdir $(wildcard tests/fuzz/corpus/*)))
+$(FUZZERS): LDFLAGS += $(if $(filter fuzz,$(FLAVOR)),-fsanitize=fuzzer)
+$(FUZZERS): %: %.o $(BUILD)/tests/fuzz/fuzz_file.o \
+		$(if $(filter fuzz,$(FLAVOR)),,$(BUILD)/tests/fuzz/replay.o) $(call below,$(UP_TO_api))
+	@echo "  link   $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+TESTS_release := $(TESTS) $(THREAD_TESTS) $(FUZZERS)
+TESTS_asan := $(TESTS_release)
+TESTS_tsan := $(THREAD_TESTS)
+TESTS_fuzz := $(FUZZERS)
+tests: $(TESTS_$(FLAVOR))
