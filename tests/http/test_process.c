@@ -11,6 +11,7 @@
 
 static struct server_process server;
 
+#ifndef __SANITIZE_ADDRESS__ /* it keeps what was freed for a while */
 static long resident_bytes(void)
 {
     char path[64];
@@ -24,7 +25,6 @@ static long resident_bytes(void)
     return resident * sysconf(_SC_PAGESIZE);
 }
 
-#ifndef __SANITIZE_ADDRESS__ /* it keeps what was freed for a while */
 Test(process, a_long_body_is_let_go_before_its_answer_is_there)
 {
     enum { WARM_UP = 3, REQUESTS = 9, LENGTH = 4 << 20 };
