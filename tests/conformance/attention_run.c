@@ -108,15 +108,17 @@ static struct attended run(struct backend *backend, const struct attention_case 
     size_t head_dim = (size_t)shape->head_dim;
     struct guarded input = guarded_create(backend, qkv, count * qkv_width(shape) * element);
     struct guarded output = guarded_create(backend, NULL, count * out_width(shape) * element);
-    struct guarded scale = guarded_create(backend, scales, 2 * head_dim * sizeof *scales);
-    const float *q_scale = shape->normed ? scale.data : NULL;
-    const float *k_scale = shape->normed ? (const float *)scale.data + head_dim : NULL;
+    const float *k_scales = scales != NULL ? scales + head_dim : NULL;
+    struct guarded q_scale = guarded_create(backend, scales, head_dim * sizeof *scales);
+    struct guarded k_scale = guarded_create(backend, k_scales, head_dim * sizeof *scales);
     begin_step(backend, &rows->step);
-    backend->ops->rope_store(backend, input.data, q_scale, k_scale, layer);
+    backend->ops->rope_store(backend, input.data, shape->normed ? q_scale.data : NULL,
+                             shape->normed ? k_scale.data : NULL, layer);
     if (attention)
         backend->ops->attention(backend, output.data, input.data, layer);
     end_step(backend);
-    guarded_drop(&scale, scales);
+    guarded_drop(&q_scale, scales);
+    guarded_drop(&k_scale, k_scales);
     struct attended attended = {guarded_take(&input), guarded_take(&output)};
     if (!attention) {
         free(attended.out);

@@ -12,11 +12,11 @@ enum { GUARD_BYTES = 256, GUARD_VALUE = 0xa5 };
 const int THREADS[THREAD_COUNTS] = {2, 3, 5};
 
 static const struct subject SUBJECTS[] = {
-    {"cpu", "scalar", DTYPE_FLOAT32},      {"cpu", "scalar", DTYPE_BFLOAT16},
-    {"cpu", "avx2", DTYPE_FLOAT32},        {"cpu", "avx2", DTYPE_BFLOAT16},
-    {"cpu", "avx512", DTYPE_FLOAT32},      {"cpu", "avx512", DTYPE_BFLOAT16},
-    {"cpu", "avx512bf16", DTYPE_BFLOAT16}, {"ref", "", DTYPE_FLOAT32},
-    {"ref", "", DTYPE_BFLOAT16},
+    {"cpu", "scalar", DTYPE_FLOAT32},     {"cpu", "scalar", DTYPE_BFLOAT16},
+    {"cpu", "avx2", DTYPE_FLOAT32},       {"cpu", "avx2", DTYPE_BFLOAT16},
+    {"cpu", "avx512", DTYPE_FLOAT32},     {"cpu", "avx512", DTYPE_BFLOAT16},
+    {"cpu", "avx512bf16", DTYPE_FLOAT32}, {"cpu", "avx512bf16", DTYPE_BFLOAT16},
+    {"ref", "", DTYPE_FLOAT32},           {"ref", "", DTYPE_BFLOAT16},
 };
 enum { SUBJECT_COUNT = sizeof SUBJECTS / sizeof SUBJECTS[0] };
 
@@ -107,7 +107,8 @@ bool subject_is_present(const struct subject *subject)
 
 struct backend *subject_open(const struct subject *subject, int threads)
 {
-    struct backend_options options = {subject->dtype, threads, subject->instructions};
+    const char *instructions = *subject->instructions ? subject->instructions : NULL;
+    struct backend_options options = {subject->dtype, threads, instructions};
     struct backend *backend;
     struct error err = {0};
     opened = tested_backend(subject->backend);

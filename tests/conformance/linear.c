@@ -16,6 +16,7 @@ static const struct linear_case CASES[] = {
     {7, 130, 257, true},   {31, 100, 512, true}, {33, 704, 256, false}, {32, 256, 704, true},
     {5, 2, 1031, false},   {129, 72, 40, true},  {33, 129, 513, true},  {1, 300, 255, false},
     {129, 191, 129, true}, {31, 1, 33, false},   {12, 193, 2, true},    {13, 128, 1, false},
+    {41, 66, 34, true},
 };
 enum { CASE_COUNT = sizeof CASES / sizeof CASES[0], LINES_MAX = 160 };
 
