@@ -93,6 +93,19 @@ static void set_filters(struct head_row *row)
     row[37].min_p = 0.2f;
 }
 
+/* A line of NaN for a row and for a partner, and tokens whose logits are NaN or -infinity. */
+static void set_not_finite(struct head_inputs *inputs, enum dtype dtype)
+{
+    int32_t line = LINES - 1;
+    for (int32_t i = 0; i < inputs->columns; i++)
+        set_activation(inputs->hidden, (size_t)(line * inputs->columns + i), NAN, dtype);
+    inputs->row[38].hidden = line;
+    inputs->row[39].partner = line;
+    inputs->bias[inputs->vocabulary / 3] = NAN;
+    inputs->bias[inputs->vocabulary / 4] = -INFINITY;
+    inputs->row[0].given = inputs->vocabulary / 3;
+}
+
 /* Every option alone and together, on rows whose logits spread over some units. */
 static struct head_inputs *make_inputs(struct random *random, enum dtype dtype, int32_t vocabulary,
                                        int32_t columns)
@@ -136,8 +149,9 @@ static struct head_inputs *make_inputs(struct random *random, enum dtype dtype, 
                                         .allowed = inputs->allowed,
                                         .mask_token = vocabulary / 2,
                                         .token_limit = vocabulary - vocabulary / 33};
-    row[38].given = inputs->batch.mask_token;
-    row[39].given = vocabulary - 1;
+    row[10].given = inputs->batch.mask_token;
+    row[11].given = vocabulary - 1;
+    set_not_finite(inputs, dtype);
     return inputs;
 }
 
