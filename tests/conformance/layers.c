@@ -170,7 +170,8 @@ static void expect_invariant_rows(const struct layer_output *part, const struct 
 {
     size_t count = (size_t)rows * (size_t)width, skip = (size_t)first * (size_t)width;
     size_t element = dtype_size(dtype);
-    expect_same_bits(part->embedded, batch->embedded + skip, count * sizeof(float), what);
+    if (part->embedded != NULL)
+        expect_same_bits(part->embedded, batch->embedded + skip, count * sizeof(float), what);
     expect_same_bits(part->residual, batch->residual + skip, count * sizeof(float), what);
     expect_invariant(OPERATION_ADD_RMSNORM, part->normed, (char *)batch->normed + skip * element,
                      count, dtype, what);
@@ -183,18 +184,22 @@ static void compare_case(struct backend *backend, struct backend *reference, str
 {
     enum dtype dtype = backend->dtype;
     struct layer_input input = make_input(random, rows, width, dtype);
+    float *table = input.table;
     for (int pass = 0; pass < 2; pass++) {
         input.added = pass == 0 ? input.delta : NULL;
+        input.table = pass == 0 ? table : NULL;
         struct layer_output actual = run_layers(backend, &input, 0, rows);
         struct layer_output expected = run_layers(reference, &input, 0, rows);
         struct layer_output alone = run_layers(backend, &input, rows / 2, 1);
         compare_outputs(&input, &actual, &expected, dtype);
-        compare_embedded(&input, actual.embedded, dtype);
+        if (pass == 0)
+            compare_embedded(&input, actual.embedded, dtype);
         expect_invariant_rows(&alone, &actual, rows / 2, 1, width, dtype, "one row alone");
         free_output(&actual);
         free_output(&expected);
         free_output(&alone);
     }
+    input.table = table;
     free_input(&input);
 }
 
