@@ -114,24 +114,35 @@ void record_checked(enum operation operation)
     record()->checked[subject_index][operation] = 1;
 }
 
-/* TAP: a failure is a "not ok" of its own. */
+/* Prints what the subject lacks and returns how many operations that are. */
+static int report_subject(int index, const struct subject *subject)
+{
+    int missing = 0;
+    for (int operation = 0; operation < OPERATION_COUNT; operation++) {
+        bool called = record()->called[index][operation];
+        if (called && record()->checked[index][operation])
+            continue;
+        missing++;
+        printf("not ok - %s %s %s: no case for %s, %s\n", subject->backend, subject->instructions,
+               dtype_name(subject->dtype), OPERATIONS[operation].name,
+               called ? "which is called, but its results are never checked"
+                      : "which is never called");
+    }
+    return missing;
+}
+
+/* TAP: an operation without a case is a failure of its own. */
 bool record_report(void)
 {
     const struct subject *subject;
     int missing = 0;
     for (int i = 0; (subject = subject_at(i)) != NULL; i++) {
-        for (int operation = 0; operation < OPERATION_COUNT && record()->opened[i]; operation++) {
-            bool called = record()->called[i][operation];
-            if (called && record()->checked[i][operation])
-                continue;
-            if (missing++ == 0)
-                printf("not ok - operations without cases:\n");
-            printf("# %s %s %s: %s is %s\n", subject->backend, subject->instructions,
-                   dtype_name(subject->dtype), OPERATIONS[operation].name,
-                   called ? "called, but its results are never checked" : "never called");
-        }
+        if (record()->opened[i])
+            missing += report_subject(i, subject);
+        else
+            printf("# not run: %s %s %s\n", subject->backend, subject->instructions,
+                   dtype_name(subject->dtype));
     }
-    if (missing == 0)
-        printf("# operations without cases: none\n");
+    printf("# operations without cases: %s\n", missing == 0 ? "none" : "those named above");
     return missing == 0;
 }
