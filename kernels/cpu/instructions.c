@@ -49,7 +49,7 @@ static const struct {
      has_avx512bf16,
      gains_from_bfloat16_products,
      {cpu_product_float32_avx512, cpu_product_bfloat16_avx512bf16},
-     {cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512},
+     {cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512bf16},
      CPU_ELEMENTWISE_AVX512},
     {"avx512",
      has_avx512,
