@@ -8,7 +8,7 @@
  *
  * where the last rounding is to nearest, ties to even; |q| <= 127. A row without a magnitude of
  * QUANTISE_SMALLEST counts as zeros: scale and inverse are 0. A row that holds NaN or an infinity
- * has the scale NaN and zeros in it: every product with it is NaN.
+ * has the scale NaN, whatever its q: every product with it is NaN.
  *
  * A product of a line and a row is sum * (line scale * row scale) (+ bias), where the sum of the
  * products of int8 is exact and each operation on it rounds to float32.

@@ -97,52 +97,59 @@ LANES_INLINE void rope_head(void *head, const float *scale, float epsilon, const
     store_row(head, rotated, NULL, head_dim, dtype);
 }
 
-/* Compared as integers, NaN and infinities are the largest magnitudes. */
-LANES_INLINE float largest_of_row(const void *row, int64_t count, enum dtype dtype)
+/*
+ * Quantising is plain loops: compilers turn them into better code than lanes of integers. Compared
+ * as integers, NaN and infinities are the largest magnitudes.
+ */
+static float largest_float32(const void *line, int64_t count)
 {
-    int_lanes most = {0};
-    for (int64_t i = 0; i < count; i += LANES) {
-        float_lanes value;
-        lanes_load_some(&value, row, i, count - i, dtype);
-        int_lanes magnitude = (int_lanes)value & 0x7fffffff;
-        int_lanes greater = magnitude > most;
-        most = (magnitude & greater) | (most & ~greater);
+    const float *values = line;
+    int32_t most = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int32_t magnitude;
+        memcpy(&magnitude, values + i, sizeof magnitude);
+        magnitude &= 0x7fffffff;
+        most = magnitude > most ? magnitude : most;
     }
-    int32_t largest = 0;
-    for (int i = 0; i < LANES; i++)
-        largest = most[i] > largest ? most[i] : largest;
-    float magnitude;
-    memcpy(&magnitude, &largest, sizeof magnitude);
-    return magnitude;
+    float largest;
+    memcpy(&largest, &most, sizeof largest);
+    return largest;
 }
 
-LANES_INLINE void quantise_row(uint8_t *out, const void *line, int64_t count, float inverse,
-                               enum dtype dtype)
+static float largest_bfloat16(const void *line, int64_t count)
+{
+    const uint16_t *values = line;
+    uint16_t most = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint16_t magnitude = values[i] & 0x7fff;
+        most = magnitude > most ? magnitude : most;
+    }
+    return bfloat16_to_float(most);
+}
+
+LANES_INLINE void quantise_row(uint8_t *restrict out, const void *restrict line, int64_t count,
+                               float inverse, enum dtype dtype)
 {
     /* 1.5 * 2^23: adding it rounds to an integer, which is left in the low bits of the sum. */
     const float shift = 0x1.8p23f;
-    for (int64_t i = 0; i < count; i += LANES) {
-        float_lanes value;
-        lanes_load_some(&value, line, i, count - i, dtype);
+    for (int64_t i = 0; i < count; i++) {
+        float value = dtype == DTYPE_BFLOAT16 ? bfloat16_to_float(((const uint16_t *)line)[i])
+                                              : ((const float *)line)[i];
         value *= inverse;
         value += shift;
-        byte_lanes bytes = __builtin_convertvector((bit_lanes)value + 128u, byte_lanes);
-        memcpy(out + i, &bytes, sizeof bytes);
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        out[i] = (uint8_t)(bits + 128);
     }
-    if (inverse == 0) /* NaN * 0 is no 0 */
-        memset(out, 128, (size_t)count);
+    for (int64_t i = count; i % 4 != 0; i++)
+        out[i] = 128;
 }
 
-static void dequantise(float *out, const int32_t *sums, float line_scale, const float *scales)
+static void dequantise(float *restrict out, const int32_t *restrict sums, float line_scale,
+                       const float *restrict scales)
 {
-    for (int64_t i = 0; i < PANEL_COLUMNS; i += LANES) {
-        int_lanes whole;
-        float_lanes scale;
-        memcpy(&whole, sums + i, sizeof whole);
-        lanes_load(&scale, scales, i, DTYPE_FLOAT32);
-        float_lanes value = __builtin_convertvector(whole, float_lanes) * (scale * line_scale);
-        lanes_store(out, i, &value, DTYPE_FLOAT32);
-    }
+    for (int i = 0; i < PANEL_COLUMNS; i++)
+        out[i] = (float)sums[i] * (line_scale * scales[i]);
 }
 
 static float softmax_page(float *scores, int64_t count, float scale, float *maximum, float *sum)
@@ -282,16 +289,6 @@ static void rope_bfloat16(void *head, const float *scale, float epsilon, const f
                           const float *sines, int64_t head_dim, int64_t rotary_dim)
 {
     rope_head(head, scale, epsilon, cosines, sines, head_dim, rotary_dim, DTYPE_BFLOAT16);
-}
-
-static float largest_float32(const void *line, int64_t count)
-{
-    return largest_of_row(line, count, DTYPE_FLOAT32);
-}
-
-static float largest_bfloat16(const void *line, int64_t count)
-{
-    return largest_of_row(line, count, DTYPE_BFLOAT16);
 }
 
 static void quantise_float32(uint8_t *out, const void *line, int64_t count, float inverse)

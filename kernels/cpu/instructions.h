@@ -55,8 +55,8 @@ struct cpu_elementwise {
     /* The largest magnitude of a line; NaN or an infinity where it holds one. */
     float (*largest)(const void *line, int64_t count);
     /*
-     * out = q + 128 of `count` activations (kernels/quantise.h), then 128 up to a multiple of 16.
-     * Where inverse is 0, q is 0 whatever the line holds.
+     * out = q + 128 of `count` activations (kernels/quantise.h), then 128 up to a multiple of 4.
+     * Any q comes of NaN and infinities: their scale is NaN.
      */
     void (*quantise)(uint8_t *out, const void *line, int64_t count, float inverse);
     /* out [PANEL_COLUMNS] = sums * (line_scale * scales [PANEL_COLUMNS]) */

@@ -126,7 +126,7 @@ void cpu_product_bfloat16_avx2(float *sums, const void *const *in, int32_t rows,
 }
 
 enum {
-    INT8_COLUMNS = 8,    /* two vectors of pair sums times six rows: 12 of the 16 registers */
+    INT8_COLUMNS = 8,    /* two vectors of pair sums a row */
     WIDENED_GROUPS = 64, /* so many groups of the input rows are widened to int16 at once: 3 KB */
     GROUP_BYTES = 4 * PANEL_COLUMNS,
 };
@@ -198,8 +198,10 @@ static void multiply_int8_rows(int32_t *sums, int16_t (*in)[4 * WIDENED_GROUPS],
     case 5:
         multiply_int8(sums, in, 5, groups, weights);
         break;
-    default:
-        multiply_int8(sums, in, TILE_ROWS, groups, weights);
+    default: /* all six at once are one register too many */
+        multiply_int8(sums, in, TILE_ROWS / 2, groups, weights);
+        multiply_int8(sums + TILE_ROWS / 2 * PANEL_COLUMNS, in + TILE_ROWS / 2, TILE_ROWS / 2,
+                      groups, weights);
     }
 }
 
