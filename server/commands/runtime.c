@@ -55,14 +55,10 @@ int runtime_find_model(char out[PATH_MAX], const struct settings *settings, stru
                      "models/tiny was not found beside the program; name a model with --model DIR");
 }
 
-/*
- * The number formats that the setting names, or that "auto" stands for. int8 weights go with
- * activations in bfloat16 as far as the device has that in hardware.
- */
+/* The number formats that the setting names, or that "auto" stands for. */
 static int dtype_choose(struct backend_options *options, const struct settings *settings,
                         const char *directory, struct error *err)
 {
-    bool bfloat16 = backend_prefers_bfloat16(settings->device);
     enum dtype named;
     int code = 0;
 
@@ -82,8 +78,8 @@ static int dtype_choose(struct backend_options *options, const struct settings *
                          settings->dtype);
     if (code != 0)
         return code;
-    options->dtype = dtype_automatic(named, bfloat16);
-    options->weight_dtype = named == DTYPE_INT8 ? DTYPE_INT8 : options->dtype;
+    dtype_automatic(&options->dtype, &options->weight_dtype, named,
+                    backend_prefers_bfloat16(settings->device));
     return 0;
 }
 

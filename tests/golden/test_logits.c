@@ -168,7 +168,7 @@ static void expect_nmse(const float *found, const float *expected, size_t count,
     cr_expect(error <= limit * power, "%s: NMSE %g", what, error / power);
 }
 
-/* As near as the backend's numbers allow: int8 rounds every input of a product (the worst is 5e-3). */
+/* As near as the backend's numbers allow: int8 rounds every input of a product, worst is 5e-3. */
 static void expect_near(const struct golden *golden, const float *found, const float *expected,
                         size_t count, const char *what)
 {

@@ -43,16 +43,24 @@ Test(dtype, bfloat16_rounds_to_nearest_even)
 Test(dtype, automatic_follows_the_checkpoint_as_far_as_the_hardware_goes)
 {
     const struct {
-        enum dtype checkpoint, with_bfloat16, without;
+        enum dtype checkpoint;
+        bool bfloat16;
+        enum dtype activations, weights;
     } cases[] = {
-        {DTYPE_FLOAT32, DTYPE_FLOAT32, DTYPE_FLOAT32},
-        {DTYPE_BFLOAT16, DTYPE_BFLOAT16, DTYPE_FLOAT32},
-        {DTYPE_FLOAT16, DTYPE_BFLOAT16, DTYPE_FLOAT32},
-        {DTYPE_INT8, DTYPE_BFLOAT16, DTYPE_FLOAT32},
+        {DTYPE_FLOAT32, true, DTYPE_FLOAT32, DTYPE_FLOAT32},
+        {DTYPE_FLOAT32, false, DTYPE_FLOAT32, DTYPE_FLOAT32},
+        {DTYPE_BFLOAT16, true, DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+        {DTYPE_BFLOAT16, false, DTYPE_FLOAT32, DTYPE_FLOAT32},
+        {DTYPE_FLOAT16, true, DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+        {DTYPE_FLOAT16, false, DTYPE_FLOAT32, DTYPE_FLOAT32},
+        {DTYPE_INT8, true, DTYPE_BFLOAT16, DTYPE_INT8},
+        {DTYPE_INT8, false, DTYPE_FLOAT32, DTYPE_INT8},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        cr_expect_eq(dtype_automatic(cases[i].checkpoint, true), cases[i].with_bfloat16);
-        cr_expect_eq(dtype_automatic(cases[i].checkpoint, false), cases[i].without);
+        enum dtype activations, weights;
+        dtype_automatic(&activations, &weights, cases[i].checkpoint, cases[i].bfloat16);
+        cr_expect_eq(activations, cases[i].activations, "case %zu", i);
+        cr_expect_eq(weights, cases[i].weights, "case %zu", i);
     }
 }
 
