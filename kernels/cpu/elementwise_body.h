@@ -97,61 +97,6 @@ LANES_INLINE void rope_head(void *head, const float *scale, float epsilon, const
     store_row(head, rotated, NULL, head_dim, dtype);
 }
 
-/*
- * Quantising is plain loops: compilers turn them into better code than lanes of integers. Compared
- * as integers, NaN and infinities are the largest magnitudes.
- */
-static float largest_float32(const void *line, int64_t count)
-{
-    const float *values = line;
-    int32_t most = 0;
-    for (int64_t i = 0; i < count; i++) {
-        int32_t magnitude;
-        memcpy(&magnitude, values + i, sizeof magnitude);
-        magnitude &= 0x7fffffff;
-        most = magnitude > most ? magnitude : most;
-    }
-    float largest;
-    memcpy(&largest, &most, sizeof largest);
-    return largest;
-}
-
-static float largest_bfloat16(const void *line, int64_t count)
-{
-    const uint16_t *values = line;
-    uint16_t most = 0;
-    for (int64_t i = 0; i < count; i++) {
-        uint16_t magnitude = values[i] & 0x7fff;
-        most = magnitude > most ? magnitude : most;
-    }
-    return bfloat16_to_float(most);
-}
-
-LANES_INLINE void quantise_row(uint8_t *restrict out, const void *restrict line, int64_t count,
-                               float inverse, enum dtype dtype)
-{
-    /* 1.5 * 2^23: adding it rounds to an integer, which is left in the low bits of the sum. */
-    const float shift = 0x1.8p23f;
-    for (int64_t i = 0; i < count; i++) {
-        float value = dtype == DTYPE_BFLOAT16 ? bfloat16_to_float(((const uint16_t *)line)[i])
-                                              : ((const float *)line)[i];
-        value *= inverse;
-        value += shift;
-        uint32_t bits;
-        memcpy(&bits, &value, sizeof bits);
-        out[i] = (uint8_t)(bits + 128);
-    }
-    for (int64_t i = count; i % 4 != 0; i++)
-        out[i] = 128;
-}
-
-static void dequantise(float *restrict out, const int32_t *restrict sums, float line_scale,
-                       const float *restrict scales)
-{
-    for (int i = 0; i < PANEL_COLUMNS; i++)
-        out[i] = (float)sums[i] * (line_scale * scales[i]);
-}
-
 static float softmax_page(float *scores, int64_t count, float scale, float *maximum, float *sum)
 {
     const int_lanes first = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -245,6 +190,61 @@ static int64_t find_greater(const float *row, int64_t begin, int64_t end, float 
     while (i < end && !(row[i] > threshold))
         i++;
     return i;
+}
+
+/*
+ * Quantising is plain loops: compilers turn them into better code than lanes of integers. Compared
+ * as integers, NaN and infinities are the largest magnitudes.
+ */
+static float largest_float32(const void *line, int64_t count)
+{
+    const float *values = line;
+    int32_t most = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int32_t magnitude;
+        memcpy(&magnitude, values + i, sizeof magnitude);
+        magnitude &= 0x7fffffff;
+        most = magnitude > most ? magnitude : most;
+    }
+    float largest;
+    memcpy(&largest, &most, sizeof largest);
+    return largest;
+}
+
+static float largest_bfloat16(const void *line, int64_t count)
+{
+    const uint16_t *values = line;
+    uint16_t most = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint16_t magnitude = values[i] & 0x7fff;
+        most = magnitude > most ? magnitude : most;
+    }
+    return bfloat16_to_float(most);
+}
+
+LANES_INLINE void quantise_row(uint8_t *restrict out, const void *restrict line, int64_t count,
+                               float inverse, enum dtype dtype)
+{
+    /* 1.5 * 2^23: adding it rounds to an integer, which is left in the low bits of the sum. */
+    const float shift = 0x1.8p23f;
+    for (int64_t i = 0; i < count; i++) {
+        float value = dtype == DTYPE_BFLOAT16 ? bfloat16_to_float(((const uint16_t *)line)[i])
+                                              : ((const float *)line)[i];
+        value *= inverse;
+        value += shift;
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        out[i] = (uint8_t)(bits + 128);
+    }
+    for (int64_t i = count; i % 4 != 0; i++)
+        out[i] = 128;
+}
+
+static void dequantise(float *restrict out, const int32_t *restrict sums, float line_scale,
+                       const float *restrict scales)
+{
+    for (int i = 0; i < PANEL_COLUMNS; i++)
+        out[i] = (float)sums[i] * (line_scale * scales[i]);
 }
 
 static void store_float32(void *out, const float *sums, const float *bias, int64_t count)

@@ -45,8 +45,8 @@ static const struct {
     const char *name;
     bool (*present)(void);
     bool (*preferred)(void);
-    cpu_product *product[2];           /* by dtype, as the others */
     cpu_product_int8 *product_int8[2]; /* without and with AVX512-VNNI, which some CPUs lack */
+    cpu_product *product[2];           /* by dtype, as the others */
     cpu_accumulate *accumulate[2];
     const struct cpu_elementwise *elementwise;
 } SETS[] = {
@@ -54,29 +54,29 @@ static const struct {
     {"avx512bf16",
      has_avx512bf16,
      gains_from_bfloat16_products,
-     {cpu_product_float32_avx512, cpu_product_bfloat16_avx512bf16},
      {cpu_product_int8_avx2, cpu_product_int8_avx512vnni},
+     {cpu_product_float32_avx512, cpu_product_bfloat16_avx512bf16},
      {cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512},
      CPU_ELEMENTWISE_AVX512},
     {"avx512",
      has_avx512,
      has_avx512,
-     {cpu_product_float32_avx512, cpu_product_bfloat16_avx512},
      {cpu_product_int8_avx2, cpu_product_int8_avx512vnni},
+     {cpu_product_float32_avx512, cpu_product_bfloat16_avx512},
      {cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512},
      CPU_ELEMENTWISE_AVX512},
     {"avx2",
      has_avx2,
      has_avx2,
-     {cpu_product_float32_avx2, cpu_product_bfloat16_avx2},
      {cpu_product_int8_avx2, cpu_product_int8_avx2},
+     {cpu_product_float32_avx2, cpu_product_bfloat16_avx2},
      {cpu_accumulate_float32_avx2, cpu_accumulate_bfloat16_avx2},
      CPU_ELEMENTWISE_AVX2},
     {"scalar",
      has_scalar,
      has_scalar,
-     {cpu_product_float32_scalar, cpu_product_bfloat16_scalar},
      {cpu_product_int8_scalar, cpu_product_int8_scalar},
+     {cpu_product_float32_scalar, cpu_product_bfloat16_scalar},
      {cpu_accumulate_float32_scalar, cpu_accumulate_bfloat16_scalar},
      CPU_ELEMENTWISE_SCALAR},
 };

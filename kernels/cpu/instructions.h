@@ -15,11 +15,6 @@ enum {
 };
 _Static_assert((int)PANEL_COLUMNS == (int)KV_PAGE_POSITIONS, "the keys of a page are one panel");
 
-/* sums [rows, PANEL_COLUMNS] = in [rows][depth] x panel [depth, PANEL_COLUMNS]; rows <= TILE_ROWS
- */
-typedef void cpu_product(float *sums, const void *const *in, int32_t rows, int64_t depth,
-                         const void *panel);
-
 /*
  * sums [rows, PANEL_COLUMNS] = offset [PANEL_COLUMNS] + in [rows][4 * groups] x weights [groups,
  * PANEL_COLUMNS, 4], exactly, modulo 2^32; rows <= TILE_ROWS. in holds q + 128, and the offsets are
@@ -27,6 +22,11 @@ typedef void cpu_product(float *sums, const void *const *in, int32_t rows, int64
  */
 typedef void cpu_product_int8(int32_t *sums, const uint8_t *const *in, int32_t rows, int64_t groups,
                               const int8_t *weights, const int32_t *offset);
+
+/* sums [rows, PANEL_COLUMNS] = in [rows][depth] x panel [depth, PANEL_COLUMNS]; rows <= TILE_ROWS
+ */
+typedef void cpu_product(float *sums, const void *const *in, int32_t rows, int64_t depth,
+                         const void *panel);
 
 /*
  * sums [rows, stride] = sums * correction [rows] + weights [rows, 64] x values [count, stride] over

@@ -35,14 +35,11 @@ static bool cpu_has(const char *instructions)
     return true;
 }
 
-static struct backend *open_with(const struct subject *subject, enum dtype weight_dtype,
-                                 int threads)
+struct backend *subject_open(const struct subject *subject, int threads)
 {
     const char *only = getenv("DENOISED_CONFORMANCE");
-    struct backend_options options = {.dtype = subject->dtype,
-                                      .weight_dtype = weight_dtype,
-                                      .threads = threads,
-                                      .instructions = subject->instructions};
+    struct backend_options options = {subject->dtype, subject->dtype, threads,
+                                      subject->instructions};
     struct backend *backend;
     struct error err = {0};
     if (only != NULL && strcmp(only, subject->instructions) != 0 &&
@@ -54,33 +51,13 @@ static struct backend *open_with(const struct subject *subject, enum dtype weigh
     return backend;
 }
 
-struct backend *subject_open(const struct subject *subject, int threads)
+struct backend *reference_open(enum dtype dtype)
 {
-    return open_with(subject, subject->dtype, threads);
-}
-
-struct backend *subject_open_int8(const struct subject *subject, int threads)
-{
-    return open_with(subject, DTYPE_INT8, threads);
-}
-
-static struct backend *open_reference(enum dtype dtype, enum dtype weight_dtype)
-{
-    struct backend_options options = {.dtype = dtype, .weight_dtype = weight_dtype, .threads = 1};
+    struct backend_options options = {dtype, dtype, 1, NULL};
     struct backend *backend;
     struct error err = {0};
     cr_assert_eq(backend_create(&backend, "ref", &options, &err), 0, "%s", err.message);
     return backend;
-}
-
-struct backend *reference_open(enum dtype dtype)
-{
-    return open_reference(dtype, dtype);
-}
-
-struct backend *reference_open_int8(enum dtype dtype)
-{
-    return open_reference(dtype, DTYPE_INT8);
 }
 
 struct backend_limits plain_limits(int32_t rows, int32_t vocabulary)

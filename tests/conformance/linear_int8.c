@@ -16,6 +16,29 @@ static const struct int8_case CASES[] = {
 };
 enum { CASE_COUNT = sizeof CASES / sizeof CASES[0], LINES_MAX = 129, COLUMNS_LIMIT = 1 << 17 };
 
+static struct backend *open_with(const char *name, const struct backend_options *options)
+{
+    struct backend *backend;
+    struct error err = {0};
+    cr_assert_eq(backend_create(&backend, name, options, &err), 0, "%s", err.message);
+    return backend;
+}
+
+/* As subject_open, with int8 weights. */
+static struct backend *open_int8(const struct subject *subject, int threads)
+{
+    backend_destroy(subject_open(subject, threads)); /* skips what is not there */
+    const struct backend_options options = {subject->dtype, DTYPE_INT8, threads,
+                                            subject->instructions};
+    return open_with(subject->backend, &options);
+}
+
+static struct backend *open_int8_reference(enum dtype dtype)
+{
+    const struct backend_options options = {dtype, DTYPE_INT8, 1, NULL};
+    return open_with("ref", &options);
+}
+
 /* An input, and the same matrix in two forms. */
 struct operands {
     struct int8_case shape;
@@ -95,8 +118,8 @@ static void store_activation(void *activations, size_t index, float value, enum 
 
 SUBJECT_TEST(linear_int8, gives_the_bits_of_the_reference)
 {
-    struct backend *backend = subject_open_int8(subject, 2);
-    struct backend *reference = reference_open_int8(subject->dtype);
+    struct backend *backend = open_int8(subject, 2);
+    struct backend *reference = open_int8_reference(subject->dtype);
     struct backend_limits limits = plain_limits(LINES_MAX, 16);
     struct random random = {21};
     reserve(backend, &limits);
@@ -120,8 +143,8 @@ SUBJECT_TEST(linear_int8, gives_the_bits_of_the_reference)
 
 SUBJECT_TEST(linear_int8, line_does_not_depend_on_batch_or_threads)
 {
-    struct backend *backend = subject_open_int8(subject, 1);
-    struct backend *threaded = subject_open_int8(subject, 3);
+    struct backend *backend = open_int8(subject, 1);
+    struct backend *threaded = open_int8(subject, 3);
     struct backend_limits limits = plain_limits(LINES_MAX, 16);
     struct random random = {22};
     reserve(backend, &limits);
@@ -152,8 +175,8 @@ SUBJECT_TEST(linear_int8, line_does_not_depend_on_batch_or_threads)
 /* In a line or in a row of the weight: all products with it are NaN, and no others. */
 SUBJECT_TEST(linear_int8, what_is_not_finite_makes_its_line_or_row_nan)
 {
-    struct backend *backend = subject_open_int8(subject, 1);
-    struct backend *reference = reference_open_int8(subject->dtype);
+    struct backend *backend = open_int8(subject, 1);
+    struct backend *reference = open_int8_reference(subject->dtype);
     struct backend_limits limits = plain_limits(16, 16);
     const struct int8_case shape = {8, 70, 133};
     struct random random = {23};
@@ -190,7 +213,7 @@ SUBJECT_TEST(linear_int8, what_is_not_finite_makes_its_line_or_row_nan)
 SUBJECT_TEST(linear_int8, inputs_round_to_nearest_even_and_tiny_lines_are_zeros)
 {
     enum { COLUMNS = 19 };
-    struct backend *backend = subject_open_int8(subject, 1);
+    struct backend *backend = open_int8(subject, 1);
     struct backend_limits limits = plain_limits(8, 16);
     const float line[COLUMNS] = {127,   0.5f,  1.5f,   2.5f,   -0.5f,  -1.5f, -2.5f,
                                  0.75f, 0.25f, -0.75f, 125.5f, 126.5f, -127,  -126.5f,
@@ -224,7 +247,7 @@ SUBJECT_TEST(linear_int8, inputs_round_to_nearest_even_and_tiny_lines_are_zeros)
 /* The largest sums that int32 has to hold, of the deepest weight there can be. */
 SUBJECT_TEST(linear_int8, deepest_weight_does_not_overflow)
 {
-    struct backend *backend = subject_open_int8(subject, 2);
+    struct backend *backend = open_int8(subject, 2);
     struct backend_limits limits = plain_limits(4, 16);
     int8_t *rows = malloc(2 * COLUMNS_LIMIT);
     void *in = malloc(COLUMNS_LIMIT * sizeof(float));
@@ -269,7 +292,7 @@ static float random_gaussian(struct random *random)
 /* Both roundings together: some 1e-4 of the size of normally distributed numbers. */
 SUBJECT_TEST(linear_int8, is_near_the_product_that_is_not_quantised)
 {
-    struct backend *backend = subject_open_int8(subject, 1);
+    struct backend *backend = open_int8(subject, 1);
     struct backend *plain = reference_open(subject->dtype);
     struct backend_limits limits = plain_limits(16, 16);
     const struct int8_case shape = {16, 65, 1000};
@@ -303,7 +326,7 @@ SUBJECT_TEST(linear_int8, is_near_the_product_that_is_not_quantised)
 /* Rows of a float source and of an int8 source, one after the other. */
 SUBJECT_TEST(linear_int8, embed_reads_rows_of_every_source)
 {
-    struct backend *backend = subject_open_int8(subject, 1);
+    struct backend *backend = open_int8(subject, 1);
     struct backend_limits limits = plain_limits(8, 16);
     const struct int8_case shape = {1, 66, 71};
     struct random random = {25};
@@ -345,8 +368,8 @@ SUBJECT_TEST(linear_int8, embed_reads_rows_of_every_source)
 SUBJECT_TEST(linear_int8, head_judges_the_logits_of_the_reference)
 {
     enum { VOCABULARY = 201, COLUMNS = 130, ROWS = 9 };
-    struct backend *backend = subject_open_int8(subject, 2);
-    struct backend *reference = reference_open_int8(subject->dtype);
+    struct backend *backend = open_int8(subject, 2);
+    struct backend *reference = open_int8_reference(subject->dtype);
     struct backend_limits limits = plain_limits(ROWS, VOCABULARY);
     const struct int8_case shape = {ROWS, VOCABULARY, COLUMNS};
     struct random random = {26};
@@ -382,7 +405,7 @@ SUBJECT_TEST(linear_int8, head_judges_the_logits_of_the_reference)
 
 SUBJECT_TEST(linear_int8, memory_is_counted_and_known_before_it_is_taken)
 {
-    struct backend *backend = subject_open_int8(subject, 1);
+    struct backend *backend = open_int8(subject, 1);
     struct backend_limits limits = plain_limits(7, 1001);
     const struct int8_case shape = {1, 70, 33};
     struct random random = {27};
