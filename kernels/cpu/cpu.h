@@ -12,8 +12,9 @@
  * weight  [panels] panels; panel i holds the matrix's rows 64 i .. 64 i + 63.
  * K page  of one layer and kv head: a panel whose columns are the page's 64 positions and whose
  *         depth is head_dim. Scores of a page are one product.
- * V page  of one layer and kv head: [64, value_stride], one position after the other; value_stride
- *         is head_dim rounded up to 16 elements.
+ * V page  of one layer and kv head. float32: [64, value_stride], one position after the other;
+ *         bfloat16: [32, value_stride, 2], two neighbouring positions side by side. value_stride is
+ *         head_dim rounded up to 16 elements.
  */
 #ifndef KERNELS_CPU_CPU_H
 #define KERNELS_CPU_CPU_H

@@ -56,7 +56,7 @@ static const struct {
      gains_from_bfloat16_products,
      {cpu_product_int8_avx2, cpu_product_int8_avx512vnni},
      {cpu_product_float32_avx512, cpu_product_bfloat16_avx512bf16},
-     {cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512},
+     {cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512bf16},
      CPU_ELEMENTWISE_AVX512},
     {"avx512",
      has_avx512,

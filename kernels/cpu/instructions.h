@@ -29,8 +29,9 @@ typedef void cpu_product(float *sums, const void *const *in, int32_t rows, int64
                          const void *panel);
 
 /*
- * sums [rows, stride] = sums * correction [rows] + weights [rows, 64] x values [count, stride] over
- * the first `count` positions; stride is a multiple of 16, rows <= TILE_ROWS.
+ * sums [rows, stride] = sums * correction [rows] + weights [rows, 64] x a page of values over the
+ * first `count` positions; stride is a multiple of 16, rows <= TILE_ROWS, weights behind `count`
+ * are 0.
  */
 typedef void cpu_accumulate(float *sums, int64_t stride, const float *correction,
                             const float *weights, int32_t rows, int64_t count, const void *values);
@@ -46,9 +47,9 @@ struct cpu_elementwise {
     void (*rope)(void *head, const float *scale, float epsilon, const float *cosines,
                  const float *sines, int64_t head_dim, int64_t rotary_dim);
     /*
-     * One page of online softmax: scores [64] become exp(scale * score - maximum) for the first
-     * `count`, 0 behind them; *maximum and *sum are brought up to date. Returns the factor for
-     * everything summed before.
+     * One page of online softmax: scores [64] become exp(scale * score - largest) for the first
+     * `count`, 0 behind them; *maximum (in this function's own unit, -INFINITY at first) and *sum
+     * are brought up to date. Returns the factor for everything summed before.
      */
     float (*softmax_page)(float *scores, int64_t count, float scale, float *maximum, float *sum);
 
@@ -86,6 +87,7 @@ cpu_product_int8 cpu_product_int8_scalar, cpu_product_int8_avx2, cpu_product_int
 cpu_accumulate cpu_accumulate_float32_scalar, cpu_accumulate_bfloat16_scalar;
 cpu_accumulate cpu_accumulate_float32_avx2, cpu_accumulate_bfloat16_avx2;
 cpu_accumulate cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512;
+cpu_accumulate cpu_accumulate_bfloat16_avx512bf16;
 
 /* What a backend of one dtype runs. */
 struct cpu_instructions {

@@ -111,8 +111,7 @@ def select(settings: Settings, ranked: list[tuple[int, int, float]], quota: int)
                 if (n + 1) * (1 - confidences[n - 1]) <= settings.factor]
         count = max(fits, default=1)
         count = len(ranked) if count == len(ranked) - 1 else count
-    # Commits are listed by falling confidence, so the order among them is a decision, too.
-    margin = min([a - b for a, b in zip(confidences[:count], confidences[1:])], default=1.0)
+    margin = confidences[count - 1] - confidences[count] if count < len(ranked) else 1.0
     if settings.selection == "threshold":
         margin = min([margin] + [abs(one - settings.threshold) for one in confidences])
     elif settings.selection == "factor":

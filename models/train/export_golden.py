@@ -21,8 +21,11 @@ LOGIT_ROWS = 25
 TEXTS = ["Once upon a time, there was a little", "The cat was sad because",
          "Tom had a red ball. He",
          "One day, a boy named Tim went to the park. He saw", "Grandma made a big cake. Lily",
-         "The old bear lived in the forest. He", "Mia and Ben went to the beach."]
-CHATS = ["Who are you?", "What is a cat?", "Hi", "What do you like to do?"]
+         "The old bear lived in the forest. He", "Mia and Ben went to the beach.",
+         "It was raining, and", "A small bird sat on a branch. It", "Sara and her mom went to the shop.",
+         "Ben wanted to build a house for"]
+CHATS = ["Who are you?", "What is a cat?", "Hi", "What do you like to do?", "What is a star?",
+         "Do you like cake?"]
 RUNS = [
     ("steps-none-b8", Settings(16, 8, "steps", steps=8)),
     ("steps-one-token-a-round", Settings(16, 16, "steps", steps=16)),
@@ -39,7 +42,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--margin", type=float, default=5e-5,
+    parser.add_argument("--margin", type=float, default=2e-5,
                         help="a run that comes closer to a tie than this is no golden run")
     return parser.parse_args()
 
@@ -101,6 +104,7 @@ def write_logits(path: Path, writer: Writer, prompts: list[list[int]]) -> None:
         stored[f"hidden_{k}"] = hidden.contiguous()
         stored[f"logits_{k}"] = writer.model.head(hidden[-LOGIT_ROWS:]).contiguous()
     save_file(stored, path)
+    path.chmod(0o644)
 
 
 def main() -> None:

@@ -53,6 +53,17 @@ def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tenso
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+def attention(q, k, v, attend) -> torch.Tensor:
+    """Attention under the additive mask `attend`, which may be None. On CPUs the plain form: in
+    training it takes half the time of PyTorch's fused one, which there has no bf16 products."""
+    if q.device.type != "cpu":
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=attend)
+    scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
+    if attend is not None:
+        scores = scores + attend.to(scores.dtype)
+    return functional.softmax(scores, dim=-1) @ v
+
+
 class Block(nn.Module):
     def __init__(self, shape: Shape):
         super().__init__()
@@ -75,7 +86,7 @@ class Block(nn.Module):
         q = rotate(self.q_proj(normed).view(split).transpose(1, 2), cos, sin)
         k = rotate(self.k_proj(normed).view(split).transpose(1, 2), cos, sin)
         v = self.v_proj(normed).view(split).transpose(1, 2)
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=attend)
+        mixed = attention(q, k, v, attend)
         x = x + self.attn_out(mixed.transpose(1, 2).reshape(batch, positions, width))
         normed = self.ff_norm(x)
         return x + self.ff_out(functional.silu(self.ff_proj(normed)) * self.up_proj(normed))

@@ -22,8 +22,8 @@ COUNTED_EOS = (8, 16)  # of the EOS behind an answer this many count for the los
 EPSILON = 1e-3
 
 # Share of tokens of every form, and of every source within the plain text.
-FORMS = {"plain": 0.38, "continue": 0.16, "chat": 0.34, "infill": 0.12}
-SOURCES = {"stories": 0.74, "books": 0.08, "dialogues": 0.10, "own": 0.08}
+FORMS = {"plain": 0.46, "continue": 0.16, "chat": 0.27, "infill": 0.11}
+SOURCES = {"stories": 0.64, "books": 0.10, "dialogues": 0.20, "own": 0.06}
 
 
 @dataclass
@@ -200,7 +200,7 @@ def mask_segment(segment: Segment, t: float, draw: numpy.random.Generator):
 class Packer:
     """Fills rows of a fixed shape; keeps a few segments at hand to fill the gaps."""
 
-    def __init__(self, sampler: Sampler, seed: int, at_hand: int = 24):
+    def __init__(self, sampler: Sampler, seed: int, at_hand: int = 48):
         self.sampler = sampler
         self.draw = numpy.random.default_rng(seed)
         self.waiting: list[Segment] = []
@@ -219,6 +219,14 @@ class Packer:
             segment = self.waiting.pop(best)
             row.append(segment)
             room -= len(segment.ids)
+
+    def next(self, rows: int, length: int) -> Batch:
+        """A batch of rows * length positions. Rows half as long, twice as many, where enough is at
+        hand that fits them: attention costs less there, and most texts do."""
+        long = sum(len(segment.ids) > length // 2 for segment in self.waiting)
+        if long > self.at_hand // 3:
+            return self.batch(rows, length)
+        return self.batch(2 * rows, length // 2)
 
     def batch(self, rows: int, length: int) -> Batch:
         packed = [self.fill_row(length) for _ in range(rows)]

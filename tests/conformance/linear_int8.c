@@ -28,9 +28,9 @@ static struct backend *open_with(const char *name, const struct backend_options 
 static struct backend *open_int8(const struct subject *subject, int threads)
 {
     backend_destroy(subject_open(subject, threads)); /* skips what is not there */
-    const struct backend_options options = {subject->dtype, DTYPE_INT8, threads,
-                                            subject->instructions};
-    return open_with(subject->backend, &options);
+    const char *instructions = *subject->instructions ? subject->instructions : NULL;
+    const struct backend_options options = {subject->dtype, DTYPE_INT8, threads, instructions};
+    return counted_backend_create(open_with(subject->backend, &options));
 }
 
 static struct backend *open_int8_reference(enum dtype dtype)
@@ -100,20 +100,12 @@ static void *multiply(struct backend *backend, const struct tensor_source *sourc
     struct guarded input = guarded_create(backend, in, (size_t)(lines * source->columns) * element);
     struct guarded output = guarded_create(backend, NULL, (size_t)(lines * source->rows) * element);
     struct step_rows step = {0};
-    backend->ops->step_begin(backend, &step);
+    begin_step(backend, &step);
     backend->ops->linear(backend, output.data, input.data, weight, lines);
-    cr_assert_eq(backend->ops->step_end(backend, NULL), 0);
+    end_step(backend);
     backend->ops->weight_destroy(backend, weight);
-    free(guarded_take(&input));
+    guarded_drop(&input, in);
     return guarded_take(&output);
-}
-
-static void store_activation(void *activations, size_t index, float value, enum dtype dtype)
-{
-    if (dtype == DTYPE_BFLOAT16)
-        ((uint16_t *)activations)[index] = bfloat16_from_float(value);
-    else
-        ((float *)activations)[index] = value;
 }
 
 SUBJECT_TEST(linear_int8, gives_the_bits_of_the_reference)
@@ -183,9 +175,9 @@ SUBJECT_TEST(linear_int8, what_is_not_finite_makes_its_line_or_row_nan)
     reserve(backend, &limits);
     reserve(reference, &limits);
     struct operands operands = make_operands(&random, &shape, subject->dtype);
-    store_activation(operands.in, 1 * 133 + 0, NAN, subject->dtype);
-    store_activation(operands.in, 4 * 133 + 132, INFINITY, subject->dtype);
-    store_activation(operands.in, 6 * 133 + 77, -INFINITY, subject->dtype);
+    set_activation(operands.in, 1 * 133 + 0, NAN, subject->dtype);
+    set_activation(operands.in, 4 * 133 + 132, INFINITY, subject->dtype);
+    set_activation(operands.in, 6 * 133 + 77, -INFINITY, subject->dtype);
     operands.full[65 * 133 + 132] = NAN;
     operands.full[66 * 133 + 1] = -INFINITY;
     operands.full[66 * 133 + 100] = NAN;
@@ -231,7 +223,7 @@ SUBJECT_TEST(linear_int8, inputs_round_to_nearest_even_and_tiny_lines_are_zeros)
         in[COLUMNS + i] = line[i] * 0x1p-110f;
     }
     for (size_t i = 0; i < 2 * COLUMNS; i++)
-        store_activation(stored, i, in[i], subject->dtype);
+        set_activation(stored, i, in[i], subject->dtype);
     struct tensor_source source = {unit, ones, DTYPE_INT8, COLUMNS, COLUMNS};
     void *out = multiply(backend, &source, NULL, stored, 2);
     for (size_t i = 0; i < COLUMNS; i++) {
@@ -258,7 +250,7 @@ SUBJECT_TEST(linear_int8, deepest_weight_does_not_overflow)
     memset(rows, -128, COLUMNS_LIMIT);
     memset(rows + COLUMNS_LIMIT, 127, COLUMNS_LIMIT);
     for (size_t i = 0; i < COLUMNS_LIMIT; i++)
-        store_activation(in, i, 127, subject->dtype);
+        set_activation(in, i, 127, subject->dtype);
     limits.weight_columns = COLUMNS_LIMIT;
     reserve(backend, &limits);
     struct tensor_source source = {rows, scales, DTYPE_INT8, 2, COLUMNS_LIMIT};
@@ -303,7 +295,7 @@ SUBJECT_TEST(linear_int8, is_near_the_product_that_is_not_quantised)
     for (size_t i = 0; i < 65 * 1000; i++)
         operands.full[i] = random_gaussian(&random);
     for (size_t i = 0; i < 16 * 1000; i++)
-        store_activation(operands.in, i, random_gaussian(&random), subject->dtype);
+        set_activation(operands.in, i, random_gaussian(&random), subject->dtype);
     struct tensor_source source = float_source(&operands);
     void *actual = multiply(backend, &source, NULL, operands.in, 16);
     void *expected = multiply(plain, &source, NULL, operands.in, 16);
@@ -345,9 +337,9 @@ SUBJECT_TEST(linear_int8, embed_reads_rows_of_every_source)
                              .kv_end = zeros,
                              .shadow = shadow,
                              .page_table = zeros};
-    backend->ops->step_begin(backend, &step);
+    begin_step(backend, &step);
     backend->ops->embed(backend, residual.data, table);
-    cr_assert_eq(backend->ops->step_end(backend, NULL), 0);
+    end_step(backend);
     float *embedded = guarded_take(&residual);
     for (int i = 0; i < 5 * 71; i++) {
         int32_t token = tokens[i / 71];
