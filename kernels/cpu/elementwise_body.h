@@ -238,6 +238,61 @@ static int64_t find_greater(const float *row, int64_t begin, int64_t end, float 
     return i;
 }
 
+/*
+ * Quantising is plain loops: compilers turn them into better code than lanes of integers. Compared
+ * as integers, NaN and infinities are the largest magnitudes.
+ */
+static float largest_float32(const void *line, int64_t count)
+{
+    const float *values = line;
+    int32_t most = 0;
+    for (int64_t i = 0; i < count; i++) {
+        int32_t magnitude;
+        memcpy(&magnitude, values + i, sizeof magnitude);
+        magnitude &= 0x7fffffff;
+        most = magnitude > most ? magnitude : most;
+    }
+    float largest;
+    memcpy(&largest, &most, sizeof largest);
+    return largest;
+}
+
+static float largest_bfloat16(const void *line, int64_t count)
+{
+    const uint16_t *values = line;
+    uint16_t most = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint16_t magnitude = values[i] & 0x7fff;
+        most = magnitude > most ? magnitude : most;
+    }
+    return bfloat16_to_float(most);
+}
+
+LANES_INLINE void quantise_row(uint8_t *restrict out, const void *restrict line, int64_t count,
+                               float inverse, enum dtype dtype)
+{
+    /* 1.5 * 2^23: adding it rounds to an integer, which is left in the low bits of the sum. */
+    const float shift = 0x1.8p23f;
+    for (int64_t i = 0; i < count; i++) {
+        float value = dtype == DTYPE_BFLOAT16 ? bfloat16_to_float(((const uint16_t *)line)[i])
+                                              : ((const float *)line)[i];
+        value *= inverse;
+        value += shift;
+        uint32_t bits;
+        memcpy(&bits, &value, sizeof bits);
+        out[i] = (uint8_t)(bits + 128);
+    }
+    for (int64_t i = count; i % 4 != 0; i++)
+        out[i] = 128;
+}
+
+static void dequantise(float *restrict out, const int32_t *restrict sums, float line_scale,
+                       const float *restrict scales)
+{
+    for (int i = 0; i < PANEL_COLUMNS; i++)
+        out[i] = (float)sums[i] * (line_scale * scales[i]);
+}
+
 static void store_float32(void *out, const float *sums, const float *bias, int64_t count)
 {
     store_row(out, sums, bias, count, DTYPE_FLOAT32);
@@ -282,14 +337,26 @@ static void rope_bfloat16(void *head, const float *scale, float epsilon, const f
     rope_head(head, scale, epsilon, cosines, sines, head_dim, rotary_dim, DTYPE_BFLOAT16);
 }
 
+static void quantise_float32(uint8_t *out, const void *line, int64_t count, float inverse)
+{
+    quantise_row(out, line, count, inverse, DTYPE_FLOAT32);
+}
+
+static void quantise_bfloat16(uint8_t *out, const void *line, int64_t count, float inverse)
+{
+    quantise_row(out, line, count, inverse, DTYPE_BFLOAT16);
+}
+
 /* The table that each including file defines under its own name. */
 #define ELEMENTWISE_TABLE                                                                          \
     {                                                                                              \
-        {store_float32, add_rmsnorm_float32, swiglu_float32, rope_float32, softmax_page,           \
+        {store_float32, add_rmsnorm_float32, swiglu_float32,   rope_float32,                       \
+         softmax_page,  largest_float32,     quantise_float32, dequantise,                         \
          row_max,       row_exp_sums,        find_greater},                                        \
         {                                                                                          \
             store_bfloat16, add_rmsnorm_bfloat16, swiglu_bfloat16, rope_bfloat16, softmax_page,    \
-                row_max, row_exp_sums, find_greater                                                \
+                largest_bfloat16, quantise_bfloat16, dequantise, row_max, row_exp_sums,            \
+                find_greater                                                                       \
         }                                                                                          \
     }
 

@@ -108,7 +108,7 @@ bool subject_is_present(const struct subject *subject)
 struct backend *subject_open(const struct subject *subject, int threads)
 {
     const char *instructions = *subject->instructions ? subject->instructions : NULL;
-    struct backend_options options = {subject->dtype, threads, instructions};
+    struct backend_options options = {subject->dtype, subject->dtype, threads, instructions};
     struct backend *backend;
     struct error err = {0};
     opened = tested_backend(subject->backend);
@@ -137,7 +137,7 @@ double subject_limit(enum operation operation, enum dtype dtype)
 
 struct backend *reference_open(enum dtype dtype)
 {
-    struct backend_options options = {dtype, 1, NULL};
+    struct backend_options options = {dtype, dtype, 1, NULL};
     struct backend *backend;
     struct error err = {0};
     cr_assert_eq(backend_create(&backend, "ref", &options, &err), 0, "%s", err.message);
@@ -159,6 +159,7 @@ struct backend_limits plain_limits(int32_t rows, int32_t vocabulary)
         .max_sequences = 1,
         .kv_pages = 1,
         .vocabulary = vocabulary,
+        .weight_columns = 2048,
     };
 }
 

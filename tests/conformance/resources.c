@@ -53,7 +53,7 @@ SUBJECT_TEST(resources, memory_is_known_before_it_is_taken)
     struct weight *plain = make_weight(backend, values, 70, 33, NULL);
     struct weight *with_bias = make_weight(backend, values, 65, 31, bias);
     backend->ops->memory_used(backend, &weights, &kv, &other);
-    backend_reserved_bytes(&kv_expected, &other_expected, subject->backend, &limits,
+    backend_reserved_bytes(&kv_expected, &other_expected, subject->backend, &limits, subject->dtype,
                            subject->dtype);
     record_checked(OPERATION_RESERVE);
     cr_expect_eq(kv, kv_expected);
@@ -103,8 +103,10 @@ SUBJECT_TEST(resources, memory_is_written_and_read_in_parts)
 /* That what was asked for is what runs; a set that this machine lacks is refused by name. */
 SUBJECT_TEST(resources, instructions_are_those_that_were_asked_for)
 {
-    struct backend_options options = {
-        .dtype = subject->dtype, .threads = 3, .instructions = subject->instructions};
+    struct backend_options options = {.dtype = subject->dtype,
+                                      .weight_dtype = subject->dtype,
+                                      .threads = 3,
+                                      .instructions = subject->instructions};
     struct backend *backend;
     struct error err = {0};
     if (!subject_is_present(subject)) {
@@ -143,7 +145,8 @@ SUBJECT_TEST(resources, a_destroyed_backend_leaves_nothing)
     size_t pool = 0, scratch, before = 0;
     limits.attention.head_dim = 64;
     limits.kv_pages = POOL_PAGES; /* half a gigabyte, of which no page is touched */
-    backend_reserved_bytes(&pool, &scratch, subject->backend, &limits, subject->dtype);
+    backend_reserved_bytes(&pool, &scratch, subject->backend, &limits, subject->dtype,
+                           subject->dtype);
     for (int i = 0; i < ROUNDS; i++) {
         struct backend *backend = subject_open(subject, 2);
         reserve(backend, &limits);

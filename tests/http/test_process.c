@@ -109,6 +109,17 @@ Test(process, a_device_that_this_build_lacks_is_exit_3)
     buffer_free(&failed.log);
 }
 
+Test(process, a_dtype_that_the_device_lacks_is_exit_2)
+{
+    struct server_process failed;
+
+    cr_expect_eq(server_process_try(&failed, (const char *const[]){"--dtype", "fp8", NULL}), 2);
+    cr_expect_not_null(
+        strstr(failed.log.data, "dtype \"fp8\": this device has float32, bfloat16 and int8"), "%s",
+        failed.log.data);
+    buffer_free(&failed.log);
+}
+
 static void expect_no_room(const char *const *arguments, const char *first)
 {
     struct server_process failed;
