@@ -55,9 +55,8 @@ int runtime_find_model(char out[PATH_MAX], const struct settings *settings, stru
                      "models/tiny was not found beside the program; name a model with --model DIR");
 }
 
-/* The number format that the setting names, or that "auto" stands for. */
-static int dtype_choose(enum dtype *out, const struct settings *settings, const char *directory,
-                        struct error *err)
+int runtime_choose_dtype(enum dtype *out, const struct settings *settings, const char *directory,
+                         struct error *err)
 {
     if (strcmp(settings->dtype, "float32") == 0 || strcmp(settings->dtype, "bfloat16") == 0) {
         *out = settings->dtype[0] == 'f' ? DTYPE_FLOAT32 : DTYPE_BFLOAT16;
@@ -233,7 +232,7 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
     memset(runtime, 0, sizeof *runtime);
     code = runtime_find_model(runtime->model_directory, settings, err);
     if (code == 0)
-        code = dtype_choose(&options.dtype, settings, runtime->model_directory, err);
+        code = runtime_choose_dtype(&options.dtype, settings, runtime->model_directory, err);
     if (code == 0)
         code = memory_plan(&plan, settings, runtime->model_directory, options.dtype, err);
     if (code == 0)
