@@ -132,7 +132,8 @@ static void describe(const struct bench_kernels *bench)
     gmtime_r(&now, &utc);
     strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
     const char *dtype = dtype_name(bench->options.dtype);
-    bench_say(bench, "%s: %s, %d threads of %s\n", date, dtype, bench->options.threads, cpu);
+    bench_say(bench, "%s: %s, %s, threads %d, %s\n", date, dtype, bench->options.instructions,
+              bench->options.threads, cpu);
     if (bench->document == NULL)
         return;
     json_object_update_new(

@@ -4,11 +4,11 @@
 #include <stdio.h>
 
 #include "common/error.h"
+#include "kernels/cpu/cpu.h"
 #include "server/commands/bench_workload.h"
 
 enum {
-    TILE_ROWS_OF_ATTENTION = 32, /* rows of a sequence that read its K and V together */
-    SLOWEST_S = 3,               /* what would take longer is left out */
+    SLOWEST_S = 3, /* what would take longer is left out */
     CASES_MAX = 5,
 };
 
@@ -221,7 +221,7 @@ static int bench_attention(struct workload *workload, const struct rows_shape *r
                            struct error *err)
 {
     double columns = workload->shape.heads * (double)workload->shape.head_dim;
-    int32_t tiles = (rows->rows + TILE_ROWS_OF_ATTENTION - 1) / TILE_ROWS_OF_ATTENTION;
+    int32_t tiles = (rows->rows + ATTENTION_TILE_ROWS - 1) / ATTENTION_TILE_ROWS;
     struct operation_case what = {
         .operation = "attention",
         .flops = 4.0 * rows->positions * rows->sequences * rows->rows * columns,
