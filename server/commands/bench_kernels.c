@@ -132,14 +132,16 @@ static void describe(const struct bench_kernels *bench)
     gmtime_r(&now, &utc);
     strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
     const char *dtype = dtype_name(bench->options.dtype);
-    bench_say(bench, "%s: %s, %s, threads %d, %s\n", date, dtype, bench->options.instructions,
-              bench->options.threads, cpu);
+    const char *weight_dtype = dtype_name(bench->weight_dtype);
+    bench_say(bench, "%s: weights %s, activations %s, %s, threads %d, %s\n", date, weight_dtype,
+              dtype, bench->options.instructions, bench->options.threads, cpu);
     if (bench->document == NULL)
         return;
-    json_object_update_new(
-        bench->document, json_pack("{s:s, s:s, s:s, s:i, s:s, s:b}", "date", date, "cpu", cpu,
-                                   "instructions", bench->options.instructions, "threads",
-                                   bench->options.threads, "dtype", dtype, "quick", bench->quick));
+    json_object_update_new(bench->document,
+                           json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:b}", "date", date, "cpu",
+                                     cpu, "instructions", bench->options.instructions, "threads",
+                                     bench->options.threads, "weight_dtype", weight_dtype, "dtype",
+                                     dtype, "quick", bench->quick));
 }
 
 static int choose(struct bench_kernels *bench, const struct settings *settings, struct error *err)
@@ -153,7 +155,7 @@ static int choose(struct bench_kernels *bench, const struct settings *settings, 
                          settings->device);
     int code = runtime_find_model(bench->model_directory, settings, err);
     if (code == 0)
-        code = runtime_choose_dtype(&bench->options.dtype, settings, bench->model_directory, err);
+        code = runtime_choose_dtype(&bench->options, settings, bench->model_directory, err);
     if (code == 0)
         code = cpu_instructions_choose(&instructions, settings->instructions, bench->options.dtype,
                                        err);
@@ -161,7 +163,9 @@ static int choose(struct bench_kernels *bench, const struct settings *settings, 
         return code;
     bench->options.instructions = instructions.name;
     bench->options.threads = settings->threads > 0 ? (int)settings->threads : cpu_count();
-    bench->element = bench->weight_element = (double)dtype_size(bench->options.dtype);
+    bench->weight_dtype = bench->options.dtype;
+    bench->weight_element = (double)dtype_size(bench->weight_dtype);
+    bench->element = (double)dtype_size(bench->options.dtype);
     bench->quick = settings->quick;
     return 0;
 }

@@ -19,12 +19,12 @@ struct bench_kernels {
     bool quick;       /* tiny shapes and one sample: whether it works, not how fast it is */
     json_t *document; /* NULL: tables are printed as the figures come */
 
-    /* Bytes of one element of a matrix, and of activations, keys and values. */
-    double weight_element, element;
+    enum dtype weight_dtype;        /* of matrices: what their products are computed in */
+    double weight_element, element; /* bytes of a number of a matrix; of all others */
 
-    /* What bench_peaks found, of all threads together. */
-    double product_rate; /* operations a second of the best product instruction of the dtype */
-    double read_rate;    /* bytes a second out of memory */
+    /* What bench_peaks found, of all threads together: operations a second of the best product
+     * instructions of weight_dtype and of options.dtype, and bytes a second out of memory. */
+    double weight_product_rate, product_rate, read_rate;
 };
 
 /* `denoised bench kernels`; returns the exit status. */

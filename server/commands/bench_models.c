@@ -238,7 +238,7 @@ static int bench_forward(struct forward *forward, int32_t rows)
     if (forward->code != 0)
         return forward->code;
     double flops = timed_backend_figures(backend)->product_flops / (double)forward->count;
-    double peak = 100 * flops / seconds / bench->product_rate;
+    double peak = 100 * flops / seconds / bench->weight_product_rate;
 
     bench_say(bench, "%-26s %5d rows, %d x %-4d %9.3f ms %10.1f GFLOP/s %6.1f %% of the peak\n",
               subject->name, rows, rows / positions, positions, 1e3 * seconds,
@@ -332,7 +332,7 @@ static int report_ticks(const struct subject *subject, struct tick_figures *figu
         return error_set(err, ERROR_INTERNAL, "bench: no tick of %s had all %d sequences",
                          subject->name, subject->sequences);
     double ms = bench_median(figures->ms, ticks), flops = figures->product_flops / figures->seconds;
-    double peak = 100 * flops / bench->product_rate;
+    double peak = 100 * flops / bench->weight_product_rate;
     double products = 100 * figures->product_seconds / figures->seconds;
 
     bench_say(bench,

@@ -59,13 +59,15 @@ struct operation_case {
     const char *operation;
     char shape[48];
     double flops, bytes;
+    bool weighs; /* its products are those of a matrix of weights */
 };
 
 static void report(const struct workload *workload, const struct operation_case *what,
                    double seconds)
 {
     const struct bench_kernels *bench = workload->bench;
-    double compute = what->flops / bench->product_rate, memory = what->bytes / bench->read_rate;
+    double peak = what->weighs ? bench->weight_product_rate : bench->product_rate;
+    double compute = what->flops / peak, memory = what->bytes / bench->read_rate;
     double floor_s = compute > memory ? compute : memory;
     const char *bound = compute > memory ? "products" : "memory";
     int rows = workload->step.rows;
@@ -108,7 +110,7 @@ static int bench_linear(struct workload *workload, const struct plan *plan, int6
                         const char *name, struct error *err)
 {
     const struct bench_kernels *bench = workload->bench;
-    struct operation_case what = {.operation = "linear"};
+    struct operation_case what = {.operation = "linear", .weighs = true};
     bool fits;
     int code = workload_set_weight(workload, &fits, n, k, err);
 
@@ -277,6 +279,7 @@ static int bench_vocabulary(struct workload *workload, const struct plan *plan, 
         measure(workload, &what, run_embed);
     }
     what.operation = "head";
+    what.weighs = true;
     for (int i = 0; i < plan->head.count; i++) {
         int32_t rows = plan->head.rows[i];
         workload_set_rows(workload, &(struct rows_shape){1, rows, rows}, 0);

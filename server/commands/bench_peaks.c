@@ -81,6 +81,8 @@ static void measure_products(struct bench_kernels *bench, struct thread_pool *po
         if (!cpu_peak_find(&peak, bench->options.instructions, dtypes[i]))
             continue;
         double rate = product_rate(bench, pool, &peak);
+        if (dtypes[i] == bench->weight_dtype)
+            bench->weight_product_rate = rate;
         if (dtypes[i] == bench->options.dtype)
             bench->product_rate = rate;
         bench_say(bench, "%-10s %-10.1f %s\n", dtype_name(dtypes[i]), 1e-9 * rate,

@@ -171,7 +171,8 @@ int workload_set_weight(struct workload *workload, bool *fits, int64_t rows, int
     /* The same rows again and again: the packed matrix is as large, its source is not. */
     int count = rows % SOURCES_MAX == 0 ? SOURCES_MAX : 1;
     size_t numbers = (size_t)(rows / count * columns);
-    size_t packed = backend_weight_bytes("cpu", rows, columns, false, backend->dtype);
+    size_t packed =
+        backend_weight_bytes("cpu", rows, columns, false, workload->bench->weight_dtype);
 
     backend->ops->weight_destroy(backend, workload->weight);
     workload->weight = NULL;

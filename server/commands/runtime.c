@@ -55,11 +55,13 @@ int runtime_find_model(char out[PATH_MAX], const struct settings *settings, stru
                      "models/tiny was not found beside the program; name a model with --model DIR");
 }
 
-int runtime_choose_dtype(enum dtype *out, const struct settings *settings, const char *directory,
-                         struct error *err)
+int runtime_choose_dtype(struct backend_options *options, const struct settings *settings,
+                         const char *directory, struct error *err)
 {
+    enum dtype named;
+
     if (strcmp(settings->dtype, "float32") == 0 || strcmp(settings->dtype, "bfloat16") == 0) {
-        *out = settings->dtype[0] == 'f' ? DTYPE_FLOAT32 : DTYPE_BFLOAT16;
+        options->dtype = settings->dtype[0] == 'f' ? DTYPE_FLOAT32 : DTYPE_BFLOAT16;
         return 0;
     }
     if (strcmp(settings->dtype, "auto") != 0)
@@ -67,9 +69,9 @@ int runtime_choose_dtype(enum dtype *out, const struct settings *settings, const
                          "dtype \"%s\": this device has float32 and bfloat16; use one of them or "
                          "auto",
                          settings->dtype);
-    int code = model_checkpoint_dtype(out, directory, err);
+    int code = model_checkpoint_dtype(&named, directory, err);
     if (code == 0)
-        *out = dtype_automatic(*out, backend_prefers_bfloat16(settings->device));
+        options->dtype = dtype_automatic(named, backend_prefers_bfloat16(settings->device));
     return code;
 }
 
@@ -232,7 +234,7 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
     memset(runtime, 0, sizeof *runtime);
     code = runtime_find_model(runtime->model_directory, settings, err);
     if (code == 0)
-        code = runtime_choose_dtype(&options.dtype, settings, runtime->model_directory, err);
+        code = runtime_choose_dtype(&options, settings, runtime->model_directory, err);
     if (code == 0)
         code = memory_plan(&plan, settings, runtime->model_directory, options.dtype, err);
     if (code == 0)

@@ -270,7 +270,8 @@ int timed_backend_create(struct backend **out, struct backend *inner, struct err
         backend_destroy(inner);
         return error_set(err, ERROR_MEMORY, "cannot allocate a backend; free some memory");
     }
-    timed->base = (struct backend){&TIMED_OPS, inner->dtype};
+    timed->base = *inner; /* the dtype */
+    timed->base.ops = &TIMED_OPS;
     timed->inner = inner;
     *out = &timed->base;
     return 0;
