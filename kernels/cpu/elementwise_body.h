@@ -97,6 +97,54 @@ LANES_INLINE void rope_head(void *head, const float *scale, float epsilon, const
     store_row(head, rotated, NULL, head_dim, dtype);
 }
 
+/* Compared as integers, NaN and infinities are the largest magnitudes. */
+LANES_INLINE float largest_of_row(const void *row, int64_t count, enum dtype dtype)
+{
+    int_lanes most = {0};
+    for (int64_t i = 0; i < count; i += LANES) {
+        float_lanes value;
+        lanes_load_some(&value, row, i, count - i, dtype);
+        int_lanes magnitude = (int_lanes)value & 0x7fffffff;
+        int_lanes greater = magnitude > most;
+        most = (magnitude & greater) | (most & ~greater);
+    }
+    int32_t largest = 0;
+    for (int i = 0; i < LANES; i++)
+        largest = most[i] > largest ? most[i] : largest;
+    float magnitude;
+    memcpy(&magnitude, &largest, sizeof magnitude);
+    return magnitude;
+}
+
+LANES_INLINE void quantise_row(uint8_t *out, const void *line, int64_t count, float inverse,
+                               enum dtype dtype)
+{
+    /* 1.5 * 2^23: adding it rounds to an integer, which is left in the low bits of the sum. */
+    const float shift = 0x1.8p23f;
+    for (int64_t i = 0; i < count; i += LANES) {
+        float_lanes value;
+        lanes_load_some(&value, line, i, count - i, dtype);
+        value *= inverse;
+        value += shift;
+        byte_lanes bytes = __builtin_convertvector((bit_lanes)value + 128u, byte_lanes);
+        memcpy(out + i, &bytes, sizeof bytes);
+    }
+    if (inverse == 0) /* NaN * 0 is no 0 */
+        memset(out, 128, (size_t)count);
+}
+
+static void dequantise(float *out, const int32_t *sums, float line_scale, const float *scales)
+{
+    for (int64_t i = 0; i < PANEL_COLUMNS; i += LANES) {
+        int_lanes whole;
+        float_lanes scale;
+        memcpy(&whole, sums + i, sizeof whole);
+        lanes_load(&scale, scales, i, DTYPE_FLOAT32);
+        float_lanes value = __builtin_convertvector(whole, float_lanes) * (scale * line_scale);
+        lanes_store(out, i, &value, DTYPE_FLOAT32);
+    }
+}
+
 static float softmax_page(float *scores, int64_t count, float scale, float *maximum, float *sum)
 {
     const int_lanes first = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -236,14 +284,36 @@ static void rope_bfloat16(void *head, const float *scale, float epsilon, const f
     rope_head(head, scale, epsilon, cosines, sines, head_dim, rotary_dim, DTYPE_BFLOAT16);
 }
 
+static float largest_float32(const void *line, int64_t count)
+{
+    return largest_of_row(line, count, DTYPE_FLOAT32);
+}
+
+static float largest_bfloat16(const void *line, int64_t count)
+{
+    return largest_of_row(line, count, DTYPE_BFLOAT16);
+}
+
+static void quantise_float32(uint8_t *out, const void *line, int64_t count, float inverse)
+{
+    quantise_row(out, line, count, inverse, DTYPE_FLOAT32);
+}
+
+static void quantise_bfloat16(uint8_t *out, const void *line, int64_t count, float inverse)
+{
+    quantise_row(out, line, count, inverse, DTYPE_BFLOAT16);
+}
+
 /* The table that each including file defines under its own name. */
 #define ELEMENTWISE_TABLE                                                                          \
     {                                                                                              \
-        {store_float32, add_rmsnorm_float32, swiglu_float32, rope_float32, softmax_page,           \
+        {store_float32, add_rmsnorm_float32, swiglu_float32,   rope_float32,                       \
+         softmax_page,  largest_float32,     quantise_float32, dequantise,                         \
          row_max,       row_exp_sums,        find_greater},                                        \
         {                                                                                          \
             store_bfloat16, add_rmsnorm_bfloat16, swiglu_bfloat16, rope_bfloat16, softmax_page,    \
-                row_max, row_exp_sums, find_greater                                                \
+                largest_bfloat16, quantise_bfloat16, dequantise, row_max, row_exp_sums,            \
+                find_greater                                                                       \
         }                                                                                          \
     }
 

@@ -21,6 +21,14 @@ typedef void cpu_product(float *sums, const void *const *in, int32_t rows, int64
                          const void *panel);
 
 /*
+ * sums [rows, PANEL_COLUMNS] = offset [PANEL_COLUMNS] + in [rows][4 * groups] x weights [groups,
+ * PANEL_COLUMNS, 4], exactly, modulo 2^32; rows <= TILE_ROWS. in holds q + 128, and the offsets are
+ * -128 * sum of the weights of a column, so that the sums are those of q.
+ */
+typedef void cpu_product_int8(int32_t *sums, const uint8_t *const *in, int32_t rows, int64_t groups,
+                              const int8_t *weights, const int32_t *offset);
+
+/*
  * sums [rows, stride] = sums * correction [rows] + weights [rows, 64] x values [count, stride] over
  * the first `count` positions; stride is a multiple of 16, rows <= TILE_ROWS.
  */
@@ -44,6 +52,16 @@ struct cpu_elementwise {
      */
     float (*softmax_page)(float *scores, int64_t count, float scale, float *maximum, float *sum);
 
+    /* The largest magnitude of a line; NaN or an infinity where it holds one. */
+    float (*largest)(const void *line, int64_t count);
+    /*
+     * out = q + 128 of `count` activations (kernels/quantise.h), then 128 up to a multiple of 16.
+     * Where inverse is 0, q is 0 whatever the line holds.
+     */
+    void (*quantise)(uint8_t *out, const void *line, int64_t count, float inverse);
+    /* out [PANEL_COLUMNS] = sums * (line_scale * scales [PANEL_COLUMNS]) */
+    void (*dequantise)(float *out, const int32_t *sums, float line_scale, const float *scales);
+
     /* Rows of logits, where a NaN counts as -INFINITY. */
     float (*row_max)(const float *row, int64_t count);
     /* *sum = sum of e^t, *weighted = sum of t e^t, t = max(row - maximum, -87) */
@@ -63,6 +81,8 @@ cpu_product cpu_product_float32_avx2, cpu_product_bfloat16_avx2;
 cpu_product cpu_product_float32_avx512, cpu_product_bfloat16_avx512;
 cpu_product cpu_product_bfloat16_avx512bf16;
 
+cpu_product_int8 cpu_product_int8_scalar, cpu_product_int8_avx2, cpu_product_int8_avx512vnni;
+
 cpu_accumulate cpu_accumulate_float32_scalar, cpu_accumulate_bfloat16_scalar;
 cpu_accumulate cpu_accumulate_float32_avx2, cpu_accumulate_bfloat16_avx2;
 cpu_accumulate cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512;
@@ -71,8 +91,10 @@ cpu_accumulate cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512;
 struct cpu_instructions {
     const char *name;
     cpu_product *product;
+    cpu_product_int8 *product_int8;
     cpu_accumulate *accumulate;
     const struct cpu_elementwise *elementwise;
+    const struct cpu_elementwise *elementwise_float32; /* whatever the dtype of activations */
 };
 
 /*

@@ -16,6 +16,7 @@ enum { LANES = 16 };
 typedef float float_lanes __attribute__((vector_size(64)));
 typedef int32_t int_lanes __attribute__((vector_size(64)));
 typedef uint32_t bit_lanes __attribute__((vector_size(64)));
+typedef uint8_t byte_lanes __attribute__((vector_size(16)));
 typedef uint16_t half_lanes __attribute__((vector_size(32)));
 
 #define LANES_INLINE static inline __attribute__((always_inline, unused))

@@ -35,10 +35,14 @@ static bool cpu_has(const char *instructions)
     return true;
 }
 
-struct backend *subject_open(const struct subject *subject, int threads)
+static struct backend *open_with(const struct subject *subject, enum dtype weight_dtype,
+                                 int threads)
 {
     const char *only = getenv("DENOISED_CONFORMANCE");
-    struct backend_options options = {subject->dtype, threads, subject->instructions};
+    struct backend_options options = {.dtype = subject->dtype,
+                                      .weight_dtype = weight_dtype,
+                                      .threads = threads,
+                                      .instructions = subject->instructions};
     struct backend *backend;
     struct error err = {0};
     if (only != NULL && strcmp(only, subject->instructions) != 0 &&
@@ -50,13 +54,33 @@ struct backend *subject_open(const struct subject *subject, int threads)
     return backend;
 }
 
-struct backend *reference_open(enum dtype dtype)
+struct backend *subject_open(const struct subject *subject, int threads)
 {
-    struct backend_options options = {dtype, 1, NULL};
+    return open_with(subject, subject->dtype, threads);
+}
+
+struct backend *subject_open_int8(const struct subject *subject, int threads)
+{
+    return open_with(subject, DTYPE_INT8, threads);
+}
+
+static struct backend *open_reference(enum dtype dtype, enum dtype weight_dtype)
+{
+    struct backend_options options = {.dtype = dtype, .weight_dtype = weight_dtype, .threads = 1};
     struct backend *backend;
     struct error err = {0};
     cr_assert_eq(backend_create(&backend, "ref", &options, &err), 0, "%s", err.message);
     return backend;
+}
+
+struct backend *reference_open(enum dtype dtype)
+{
+    return open_reference(dtype, dtype);
+}
+
+struct backend *reference_open_int8(enum dtype dtype)
+{
+    return open_reference(dtype, DTYPE_INT8);
 }
 
 struct backend_limits plain_limits(int32_t rows, int32_t vocabulary)
@@ -74,6 +98,7 @@ struct backend_limits plain_limits(int32_t rows, int32_t vocabulary)
         .max_sequences = 1,
         .kv_pages = 1,
         .vocabulary = vocabulary,
+        .weight_columns = 2048,
     };
 }
 

@@ -35,7 +35,9 @@ struct criterion_test_params subject_parameters(void);
 
 /* The subject's backend; skips the test where this machine lacks it. */
 struct backend *subject_open(const struct subject *subject, int threads);
+struct backend *subject_open_int8(const struct subject *subject, int threads); /* int8 weights */
 struct backend *reference_open(enum dtype dtype);
+struct backend *reference_open_int8(enum dtype dtype);
 
 /* Limits for tests that need no KV cache to speak of. */
 struct backend_limits plain_limits(int32_t rows, int32_t vocabulary);

@@ -48,7 +48,7 @@ SUBJECT_TEST(resources, memory_is_known_before_it_is_taken)
     struct weight *plain = make_weight(backend, values, 70, 33, NULL);
     struct weight *with_bias = make_weight(backend, values, 65, 31, bias);
     backend->ops->memory_used(backend, &weights, &kv, &other);
-    backend_reserved_bytes(&kv_expected, &other_expected, subject->backend, &limits,
+    backend_reserved_bytes(&kv_expected, &other_expected, subject->backend, &limits, subject->dtype,
                            subject->dtype);
     cr_expect_eq(kv, kv_expected);
     cr_expect_eq(other, other_expected);

@@ -58,7 +58,7 @@ Test(dtype, automatic_follows_the_checkpoint_as_far_as_the_hardware_goes)
 
 Test(backends, are_chosen_by_name)
 {
-    const struct backend_options options = {DTYPE_FLOAT32, 1, NULL};
+    const struct backend_options options = {.threads = 1};
     const char *names[][2] = {{"auto", "cpu"}, {"cpu", "cpu"}, {"ref", "ref"}};
     for (int i = 0; i < 3; i++) {
         struct backend *backend;
@@ -72,7 +72,7 @@ Test(backends, are_chosen_by_name)
 
 Test(backends, messages_list_what_there_is)
 {
-    struct backend_options options = {DTYPE_FLOAT32, 1, NULL};
+    struct backend_options options = {.threads = 1};
     struct backend *backend;
     struct error err = {0};
     cr_assert_eq(backend_create(&backend, "tpu", &options, &err), ERROR_NO_DEVICE);
@@ -81,7 +81,10 @@ Test(backends, messages_list_what_there_is)
     options.dtype = DTYPE_INT8;
     cr_assert_eq(backend_create(&backend, "cpu", &options, &err), ERROR_INVALID);
     cr_assert_not_null(strstr(err.message, "int8"));
-    options = (struct backend_options){DTYPE_FLOAT32, 1, "neon"};
+    options = (struct backend_options){.dtype = DTYPE_BFLOAT16, .weight_dtype = DTYPE_FLOAT32};
+    cr_assert_eq(backend_create(&backend, "cpu", &options, &err), ERROR_INVALID);
+    cr_assert_not_null(strstr(err.message, "bfloat16 with weights in float32"));
+    options = (struct backend_options){.threads = 1, .instructions = "neon"};
     cr_assert_eq(backend_create(&backend, "cpu", &options, &err), ERROR_INVALID);
     cr_assert_not_null(strstr(err.message, "\"neon\""));
     cr_assert_not_null(strstr(err.message, "scalar"));
