@@ -163,7 +163,7 @@ static int choose(struct bench_kernels *bench, const struct settings *settings, 
         return code;
     bench->options.instructions = instructions.name;
     bench->options.threads = settings->threads > 0 ? (int)settings->threads : cpu_count();
-    bench->weight_dtype = bench->options.dtype;
+    bench->weight_dtype = bench->options.weight_dtype;
     bench->weight_element = (double)dtype_size(bench->weight_dtype);
     bench->element = (double)dtype_size(bench->options.dtype);
     bench->quick = settings->quick;

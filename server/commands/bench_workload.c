@@ -118,6 +118,7 @@ static struct backend_limits limits_of(const struct workload *workload)
         .max_sequences = workload->kv_pages,
         .kv_pages = workload->kv_pages,
         .vocabulary = shape->vocabulary,
+        .weight_columns = shape->width > shape->ffn_width ? shape->width : shape->ffn_width,
     };
 }
 

@@ -59,9 +59,10 @@ static double peak_rate(const json_t *document, const char *key)
     return 0;
 }
 
-Test(bench, kernels_lists_every_operation_beside_its_floor)
+/* Every operation is there, each beside the right floor. */
+static void expect_floors(const json_t *document)
 {
-    json_t *document = QUICK("--threads", "1"), *kernel;
+    const json_t *kernel;
     double peak = peak_rate(document, "dtype"), weights = peak_rate(document, "weight_dtype");
     double read = 1e9 * number(json_object_get(document, "memory"), "read_gb_per_s");
     int seen[OPERATION_COUNT] = {0};
@@ -88,6 +89,22 @@ Test(bench, kernels_lists_every_operation_beside_its_floor)
     for (int k = 0; k < OPERATION_COUNT; k++)
         cr_expect_gt(seen[k], 0, "%s is missing", OPERATIONS[k]);
     cr_expect_null(json_object_get(document, "left_out"));
+}
+
+Test(bench, kernels_lists_every_operation_beside_its_floor)
+{
+    json_t *document = QUICK("--threads", "1");
+
+    expect_floors(document);
+    json_decref(document);
+}
+
+Test(bench, int8_products_have_a_peak_of_their_own)
+{
+    json_t *document = QUICK("--threads", "1", "--dtype", "int8");
+
+    cr_expect_str_eq(text(document, "weight_dtype"), "int8");
+    expect_floors(document);
     json_decref(document);
 }
 
