@@ -55,9 +55,8 @@ int runtime_find_model(char out[PATH_MAX], const struct settings *settings, stru
                      "models/tiny was not found beside the program; name a model with --model DIR");
 }
 
-/* The number formats that the setting names, or that "auto" stands for. */
-static int dtype_choose(struct backend_options *options, const struct settings *settings,
-                        const char *directory, struct error *err)
+int runtime_choose_dtype(struct backend_options *options, const struct settings *settings,
+                         const char *directory, struct error *err)
 {
     enum dtype named;
     int code = 0;
@@ -244,7 +243,7 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
     memset(runtime, 0, sizeof *runtime);
     code = runtime_find_model(runtime->model_directory, settings, err);
     if (code == 0)
-        code = dtype_choose(&options, settings, runtime->model_directory, err);
+        code = runtime_choose_dtype(&options, settings, runtime->model_directory, err);
     if (code == 0)
         code = memory_plan(&plan, settings, runtime->model_directory, &options, err);
     if (code == 0)

@@ -101,7 +101,13 @@ const struct setting SETTINGS_TABLE[] = {
     SWITCH(chat, COMMAND_GENERATE, true, "send the text as a chat message, through the template"),
     {"seed", KIND_INTEGER, FIELD(seed), NULL, 0, (1LL << 53) - 1, NULL, COMMAND_GENERATE, true,
      "with a temperature: the same seed gives the same text; default: a new one every time"},
-    SWITCH(quick, COMMAND_BENCH, true, "only the figures that take seconds"),
+    SWITCH(
+        quick, COMMAND_BENCH, true,
+        "only the figures that take seconds; with kernels: tiny shapes, which show that it works "
+        "and not how fast it is"),
+    SWITCH(json, COMMAND_BENCH, true, "with kernels: one JSON document instead of tables"),
+    {"instructions", KIND_CHOICE, FIELD(instructions), NULL, 0, 0, "scalar|avx2|avx512|avx512bf16",
+     COMMAND_BENCH, true, "with kernels: the instruction set; default: the best of this CPU"},
     SWITCH(help, ALL_COMMANDS, true, "this text"),
 };
 const int settings_table_size = sizeof SETTINGS_TABLE / sizeof *SETTINGS_TABLE;
