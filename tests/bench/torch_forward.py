@@ -102,7 +102,8 @@ def main() -> None:
     dtype = getattr(torch, document["dtype"])
     print(
         f"PyTorch {torch.__version__}, oneDNN {torch.backends.mkldnn.is_available()}, {document['dtype']}, "
-        f"{document['threads']} threads of {document['cpu']}; ours: {document['instructions']}, {document['date']}"
+        f"{document['threads']} threads of {document['cpu']}; ours: weights {document['weight_dtype']}, "
+        f"{document['instructions']}, {document['date']}"
     )
     print(f"{'model':28} {'rows':>5} {'sequences':>9} {'PyTorch ms':>11} {'denoised ms':>11} {'ratio':>6}")
     models: dict[str, Model] = {}
