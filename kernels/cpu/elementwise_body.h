@@ -98,27 +98,12 @@ LANES_INLINE void rope_head(void *head, const float *scale, float epsilon, const
 }
 
 #if defined __AVX512F__
-/* value = 2^value, relative error below 2e-7; below -126 it is 2^-126, NaN stays NaN. */
-LANES_INLINE void exp2_wide(__m512 *value)
-{
-    __m512 x = _mm512_max_ps(_mm512_set1_ps(-126.0f), *value); /* the second one where it is NaN */
-    __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 r = _mm512_sub_ps(x, whole);
-    __m512 p = _mm512_set1_ps(0x1.5bba14p-10f);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.3cea88p-7f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.c6b752p-5f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.ebf9bcp-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(0x1.62e42ap-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
-    *value = _mm512_scalef_ps(p, whole);
-}
-
 /* Half the time of the form below: softmax is a third of attention at head_dim 64. */
 static float softmax_page(float *scores, int64_t count, float scale, float *maximum, float *sum)
 {
     enum { VECTORS = PANEL_COLUMNS / LANES };
     __m512 value[VECTORS], most = _mm512_set1_ps(*maximum);
-    __m512 factor = _mm512_set1_ps(scale * 0x1.715476p0f); /* log2(e) */
+    __m512 factor = _mm512_set1_ps(scale);
     uint64_t inside = count < PANEL_COLUMNS ? (1ull << count) - 1 : ~0ull;
     for (int i = 0; i < VECTORS; i++) {
         value[i] = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), (__mmask16)(inside >> 16 * i),
@@ -130,13 +115,13 @@ static float softmax_page(float *scores, int64_t count, float scale, float *maxi
     __m512 total = _mm512_setzero_ps();
     for (int i = 0; i < VECTORS; i++) {
         value[i] = _mm512_mul_ps(_mm512_sub_ps(value[i], most), factor);
-        exp2_wide(&value[i]);
+        lanes_exp((float_lanes *)&value[i]);
         value[i] = _mm512_maskz_mov_ps((__mmask16)(inside >> 16 * i), value[i]);
         total = _mm512_add_ps(total, value[i]);
         _mm512_storeu_ps(scores + LANES * i, value[i]);
     }
     __m512 correction = _mm512_mul_ps(_mm512_set1_ps(*maximum - largest), factor);
-    exp2_wide(&correction);
+    lanes_exp((float_lanes *)&correction);
     *maximum = largest;
     *sum = *sum * _mm512_cvtss_f32(correction) + _mm512_reduce_add_ps(total);
     return _mm512_cvtss_f32(correction);
