@@ -27,6 +27,10 @@ CFLAGS_fuzz := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-rec
 ifeq ($(FLAVOR),fuzz)
 CC := clang
 endif
+# Only tests are C++: the kernels of kernels/cuda on the emulation of tests/simt.
+CXX := $(if $(findstring clang,$(CC)),clang++,g++)
+CXXFLAGS = -std=c++17 -g -pthread -ffp-contract=off $(filter-out %-prototypes,$(WARNINGS)) \
+	$(CFLAGS_$(FLAVOR))
 CFLAGS = -std=c11 -g -pthread $(WARNINGS) $(CFLAGS_$(FLAVOR))
 LDFLAGS = -pthread $(filter -fsanitize%,$(CFLAGS_$(FLAVOR)))
 LDLIBS = $(PACKAGE_LIBS) -lm
@@ -99,15 +103,19 @@ $(BUILD)/version: FORCE
 
 # Before the first file is compiled: what is missing, instead of a compiler's error.
 $(BUILD)/tools: Makefile
-	@command -v $(CC) pkg-config >/dev/null && pkg-config --exists $(PACKAGES) || \
-		{ echo "make: $(CC), pkg-config or one of $(PACKAGES) is missing: run deploy/install-deps.sh" >&2; exit 1; }
+	@command -v $(CC) $(CXX) pkg-config >/dev/null && pkg-config --exists $(PACKAGES) || \
+		{ echo "make: $(CC), $(CXX), pkg-config or one of $(PACKAGES) is missing: run deploy/install-deps.sh" >&2; exit 1; }
 	$(Q)mkdir -p $(@D) && touch $@
 
 $(BUILD)/%.o: %.c Makefile | $(BUILD)/tools
 	@echo "  cc     $<"
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-ALL_C = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
+$(BUILD)/%.o: %.cpp Makefile | $(BUILD)/tools
+	@echo "  c++    $<"
+	$(Q)mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c -o $@ $<
+
+ALL_C = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cpp')
 lint:
 	@deploy/install-deps.sh lint
 	@tests/lint.sh

@@ -3,9 +3,10 @@
 set -u
 mkdir -p build
 mapfile -t files < <(git ls-files -co --exclude-standard '*.c' '*.h')
+mapfile -t kernels < <(git ls-files -co --exclude-standard '*.cu' '*.cpp')
 findings=0
 
-clang-format --dry-run -Werror "${files[@]}" || findings=1
+clang-format --dry-run -Werror "${files[@]}" "${kernels[@]}" || findings=1
 
 # Arrows point down only: a file includes headers of its own folder and of folders below.
 order=(common kernels server/model server/engine server/api server/http)

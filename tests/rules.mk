@@ -35,6 +35,13 @@ $(BUILD)/tests/suite-$(subst /,-,$(1)): $(call objects,$(wildcard tests/$(1)/*.c
 endef
 $(foreach suite,conformance golden http unit/openapi,$(eval $(call suite_rules,$(suite))))
 
+# The emulation that the CUDA kernels are tested on.
+EMULATION := $(patsubst %,$(BUILD)/tests/simt/%.o,fiber simt_host warp_operations)
+TESTS += $(BUILD)/tests/suite-emulation
+$(BUILD)/tests/suite-emulation: $(BUILD)/tests/simt/test_emulation.o $(EMULATION)
+	@echo "  link   $@"
+	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(TEST_LIBS)
+
 # Thread tests are plain programs, one a file: Criterion does not work under ThreadSanitizer.
 THREAD_TESTS := $(patsubst tests/thread/%.c,$(BUILD)/tests/thread/%,$(wildcard tests/thread/*.c))
 $(BUILD)/tests/thread/%: $(BUILD)/tests/thread/%.o $(SUPPORT) $(call below,$(UP_TO_http))
