@@ -3,7 +3,9 @@
  * simt_device.h, where all PTX lives; compiled by the host's compiler, the same kernels run on the
  * emulation of tests/simt, which checks the rules stated here.
  *
- * A kernel is a function of one struct of arguments, passed by value:
+ * A kernel is a function of one struct of arguments, passed by value. SIMT_KERNEL(threads) or
+ * SIMT_KERNEL(threads, blocks) gives the threads of a block, and how many blocks shall fit on a
+ * multiprocessor:
  *
  *     SIMT_KERNEL(128) void copy_kernel(const struct copy_arguments arguments) { ... }
  *     const struct simt_grid grid = {blocks, 1, 128, 0};

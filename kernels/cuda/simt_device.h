@@ -4,9 +4,9 @@
 
 #include <cuda_runtime.h>
 
-#define SIMT_DEVICE          static __device__ __forceinline__
-#define SIMT_KERNEL(threads) static __global__ __launch_bounds__(threads)
-#define SIMT_UNROLL          _Pragma("unroll")
+#define SIMT_DEVICE      static __device__ __forceinline__
+#define SIMT_KERNEL(...) static __global__ __launch_bounds__(__VA_ARGS__)
+#define SIMT_UNROLL      _Pragma("unroll")
 
 extern __shared__ __align__(128) char simt_shared_memory[];
 

@@ -177,8 +177,10 @@ static void compare_case(const struct subject *subject, const struct attention_c
 SUBJECT_TEST(attention, agrees_with_the_reference)
 {
     struct random random = {21};
-    for (int i = 0; i < CASE_COUNT; i++)
-        compare_case(subject, &CASES[i], &random);
+    for (int i = 0; i < CASE_COUNT; i++) {
+        if (CASES[i].head_dim <= subject_head_dim_max(subject))
+            compare_case(subject, &CASES[i], &random);
+    }
 }
 
 SUBJECT_TEST(attention, row_does_not_depend_on_batch_or_threads)

@@ -11,11 +11,17 @@ enum { GUARD_BYTES = 256, GUARD_VALUE = 0xa5 };
 struct criterion_test_params subject_parameters(void)
 {
     static struct subject subjects[] = {
+#ifdef CONFORMANCE_SIMT
+        {"simt", "ascending", DTYPE_BFLOAT16},
+        {"simt", "descending", DTYPE_BFLOAT16},
+        {"simt", "seeded", DTYPE_BFLOAT16},
+#else
         {"cpu", "scalar", DTYPE_FLOAT32},      {"cpu", "scalar", DTYPE_BFLOAT16},
         {"cpu", "avx2", DTYPE_FLOAT32},        {"cpu", "avx2", DTYPE_BFLOAT16},
         {"cpu", "avx512", DTYPE_FLOAT32},      {"cpu", "avx512", DTYPE_BFLOAT16},
         {"cpu", "avx512bf16", DTYPE_BFLOAT16}, {"ref", "", DTYPE_FLOAT32},
         {"ref", "", DTYPE_BFLOAT16},
+#endif
     };
     return cr_make_param_array(struct subject, subjects, sizeof subjects / sizeof subjects[0]);
 }
@@ -48,6 +54,11 @@ struct backend *subject_open(const struct subject *subject, int threads)
         cr_skip_test("this CPU lacks %s", subject->instructions);
     cr_assert_eq(backend_create(&backend, subject->backend, &options, &err), 0, "%s", err.message);
     return backend;
+}
+
+int32_t subject_head_dim_max(const struct subject *subject)
+{
+    return strcmp(subject->backend, "simt") == 0 ? 128 : 256;
 }
 
 struct backend *reference_open(enum dtype dtype)

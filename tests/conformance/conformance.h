@@ -36,6 +36,8 @@ struct criterion_test_params subject_parameters(void);
 /* The subject's backend; skips the test where this machine lacks it. */
 struct backend *subject_open(const struct subject *subject, int threads);
 struct backend *reference_open(enum dtype dtype);
+/* The largest head_dim that the subject has kernels for. */
+int32_t subject_head_dim_max(const struct subject *subject);
 
 /* Limits for tests that need no KV cache to speak of. */
 struct backend_limits plain_limits(int32_t rows, int32_t vocabulary);

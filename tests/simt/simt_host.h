@@ -15,8 +15,8 @@
 #include <math.h>
 #include <string.h>
 
-#define SIMT_DEVICE          static inline
-#define SIMT_KERNEL(threads) static
+#define SIMT_DEVICE      static inline
+#define SIMT_KERNEL(...) static
 #define SIMT_UNROLL
 
 /* Where in the kernel an operation stands. */
