@@ -54,9 +54,10 @@ $(BUILD)/simt/%.o: %.c Makefile
 	@echo "  simt   $<"
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 TESTS += $(BUILD)/tests/suite-simt
-$(BUILD)/tests/suite-simt: $(SIMT_OBJECTS) $(SIMT_KERNELS) $(EMULATION) \
+$(BUILD)/tests/suite-simt: $(SIMT_OBJECTS) $(SIMT_KERNELS) \
+		$(filter-out %/fiber.o,$(EMULATION)) \
 		$(filter-out %/conformance.o,$(call objects,$(wildcard tests/conformance/*.c))) \
-		$(call objects,tests/simt/device_host.c tests/simt/ref_operations.c) \
+		$(call objects,$(wildcard tests/simt/*.c)) \
 		$(call below,$(UP_TO_kernels))
 	@echo "  link   $@"
 	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(TEST_LIBS)

@@ -279,23 +279,42 @@ static bool open_barrier()
     return true;
 }
 
-/* Runs every thread that can run once; returns how many could. */
-static uint32_t run_ready(const uint32_t *order)
+static void run_one(uint32_t index)
+{
+    struct thread *thread = &threads[index];
+    launch.thread = index;
+    if (!fiber_run(thread->fiber))
+        return;
+    thread->state = LEFT;
+    if (!thread->copies.empty())
+        simt_fail("return", {launch.name, 0}, "an asynchronous copy was never waited for");
+}
+
+/* Runs each of `count` threads that can run once; returns how many could. */
+static uint32_t run_ready(const uint32_t *order, uint32_t count)
 {
     uint32_t ran = 0;
-    for (uint32_t i = 0; i < launch.grid.threads; i++) {
-        struct thread *thread = &threads[order[i]];
-        if (thread->state != READY)
+    for (uint32_t i = 0; i < count; i++) {
+        if (threads[order[i]].state != READY)
             continue;
+        run_one(order[i]);
         ran++;
-        launch.thread = order[i];
-        if (!fiber_run(thread->fiber))
-            continue;
-        thread->state = LEFT;
-        if (!thread->copies.empty())
-            simt_fail("return", {launch.name, 0}, "an asynchronous copy was never waited for");
     }
     return ran;
+}
+
+/*
+ * Until every thread waits at a barrier or has left. A warp goes as far as it can before the next
+ * one starts, so that what it should have waited for is not there; in the seeded order the warps
+ * move side by side.
+ */
+static void run_to_barrier(const uint32_t *order)
+{
+    uint32_t together = the_order == SIMT_SEEDED ? launch.grid.threads : (uint32_t)SIMT_WARP;
+    for (uint32_t first = 0; first < launch.grid.threads; first += together) {
+        while (run_ready(order + first, together) > 0) {
+        }
+    }
 }
 
 static void run_block()
@@ -311,11 +330,11 @@ static void run_block()
         fiber_give(threads[i].fiber, run_thread, nullptr);
     }
     while (left < launch.grid.threads) {
-        uint32_t ran = run_ready(order);
+        run_to_barrier(order);
         left = 0;
         for (uint32_t i = 0; i < launch.grid.threads; i++)
             left += threads[i].state == LEFT;
-        if (ran > 0 || left == launch.grid.threads || open_barrier())
+        if (left == launch.grid.threads || open_barrier())
             continue;
         for (uint32_t i = 0; i < launch.grid.threads; i++) {
             if (threads[i].state != LEFT)

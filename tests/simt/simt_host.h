@@ -5,9 +5,9 @@
  * before the next one starts, in one of three orders. A rule that is broken ends the program with a
  * line that names kernel, block, thread and operation.
  *
- * It does not show: what the device's memory model allows beyond that (two threads that race within
- * one stretch between barriers and happen to come out right in every order), bank conflicts, and
- * any time.
+ * It does not show: that a warp operation other than warp_barrier orders no memory on the device
+ * (here all that lanes wrote before it is seen behind it), races that come out right in every one
+ * of the orders, the rest of the device's memory model, bank conflicts, and any time.
  */
 #ifndef TESTS_SIMT_SIMT_HOST_H
 #define TESTS_SIMT_SIMT_HOST_H
