@@ -44,7 +44,9 @@ $(BUILD)/tests/suite-emulation: $(BUILD)/tests/simt/test_emulation.o $(EMULATION
 
 # The conformance suite once more, on the kernels of kernels/cuda and their emulation. What differs
 # from the plain suite is compiled into simt/.
-SIMT_KERNELS := $(patsubst %.cu,$(BUILD)/simt/%.o,$(wildcard kernels/cuda/*.cu))
+ONLY_ON_DEVICE := kernels/cuda/device.cu kernels/cuda/linear_cublaslt.cu
+SIMT_KERNELS := $(patsubst %.cu,$(BUILD)/simt/%.o,\
+	$(filter-out $(ONLY_ON_DEVICE),$(wildcard kernels/cuda/*.cu)))
 SIMT_OBJECTS := $(patsubst %.c,$(BUILD)/simt/%.o,kernels/backends.c tests/conformance/conformance.c)
 $(SIMT_OBJECTS): CPPFLAGS += -DCUDA_BACKEND='"simt"' -DCONFORMANCE_SIMT
 $(BUILD)/simt/%.o: %.cu Makefile

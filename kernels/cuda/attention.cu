@@ -84,7 +84,8 @@ SIMT_DEVICE void fetch_page(const struct attention_arguments &arguments,
     const uint16_t *keys = arguments.keys + index * KV_PAGE_POSITIONS * DIM;
     const uint16_t *values = arguments.values + index * KV_PAGE_POSITIONS * DIM;
     uint16_t *to_keys = shared_keys<DIM>(page), *to_values = shared_values<DIM>(page);
-    SIMT_UNROLL
+    /* Unrolled, its addresses would push other values into local memory. */
+    SIMT_NO_UNROLL
     for (int i = 0; i < KV_PAGE_POSITIONS * PARTS / ATTENTION_THREADS; i++) {
         int32_t part = (int32_t)simt_thread() + i * ATTENTION_THREADS;
         int32_t position = part / PARTS, column = part % PARTS * 8;
@@ -314,7 +315,8 @@ SIMT_KERNEL(ATTENTION_THREADS)
 void attention(const struct attention_arguments arguments)
 {
     for (uint32_t i = simt_block_x(); i < (uint32_t)arguments.counts->items; i += simt_grid_x()) {
-        attend_item<DIM>(arguments, arguments.items[i]);
+        const struct attention_item item = arguments.items[i];
+        attend_item<DIM>(arguments, item);
         simt_barrier(); /* before the next item's pages come */
     }
 }

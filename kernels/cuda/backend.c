@@ -66,7 +66,7 @@ void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_
     struct reserved_sizes sizes = reserved_sizes(limits);
     (void)dtype;
     *kv_pool = memory_block_product(2, sizes.pages);
-    *scratch = memory_block_sum(sizes.rope_table + sizes.tables,
+    *scratch = memory_block_sum(sizes.rope_table + sizes.tables + cuda_linear_bytes(),
                                 memory_block_sum(sizes.part_sums, sizes.part_norms));
 }
 
@@ -150,6 +150,7 @@ static int cuda_reserve(struct backend *backend, const struct backend_limits *li
     const struct reserved_sizes sizes = reserved_sizes(limits);
     size_t *kv = &cuda->kv_bytes, *other = &cuda->other_bytes;
     cuda->padded_head_dim = padded_head_dim(&limits->attention);
+    cuda->other_bytes += cuda_linear_bytes();
     if ((status = reserve_memory(&cuda->keys, kv, sizes.pages, "KV cache", err)) != 0 ||
         (status = reserve_memory(&cuda->values, kv, sizes.pages, "KV cache", err)) != 0 ||
         (status = reserve_memory(&cuda->rope_table, other, sizes.rope_table, "RoPE table", err)) !=

@@ -95,10 +95,15 @@ void cuda_swiglu(struct backend *backend, void *out, const void *gate_up, int32_
 void cuda_gather(struct backend *backend, void *out, const void *in, int32_t columns);
 
 /* linear_cublaslt.cu on the device, tests/simt/ref_operations.c in the emulation. */
+size_t cuda_linear_bytes(void); /* that open takes; counted when memory is reserved */
 int cuda_linear_open(struct cuda_backend *cuda, struct error *err);
 void cuda_linear_close(struct cuda_backend *cuda);
 void cuda_linear(struct backend *backend, void *out, const void *in, const struct weight *weight,
                  int32_t lines);
+
+/* out [lines, rows] = sums [lines, rows] + bias [rows]: layers.cu */
+void cuda_add_bias(struct cuda_backend *cuda, uint16_t *out, const float *sums, const float *bias,
+                   int32_t lines, int64_t rows);
 
 /* So far in the emulation alone: tests/simt/ref_operations.c. */
 int cuda_head_reserve(struct cuda_backend *cuda, struct error *err);

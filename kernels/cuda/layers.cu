@@ -1,6 +1,7 @@
 /*
- * The operations on rows that are bound by memory: embed, add_rmsnorm, swiglu, gather. One block a
- * row, 16 bytes a thread and step where the width is a multiple of 8, else one element.
+ * The operations on rows that are bound by memory: embed, add_rmsnorm, swiglu, gather, and the bias
+ * of linear. One block a row, 16 bytes a thread and step where the width is a multiple of 8, else
+ * one element.
  */
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/vectors.h"
@@ -188,4 +189,39 @@ extern "C" void cuda_gather(struct backend *backend, void *out, const void *in, 
         simt_launch(&cuda->queue, gather<8>, grid, arguments);
     else
         simt_launch(&cuda->queue, gather<1>, grid, arguments);
+}
+
+struct bias_arguments {
+    uint16_t *out;     /* [lines, rows] */
+    const float *sums; /* [lines, rows] */
+    const float *bias; /* [rows] */
+    int64_t rows;
+};
+
+template <int WIDTH> SIMT_KERNEL(NORM_THREADS) void add_bias(const struct bias_arguments arguments)
+{
+    int64_t line = simt_block_x(), rows = arguments.rows;
+    int64_t i = ((int64_t)simt_block_y() * NORM_THREADS + simt_thread()) * WIDTH;
+    if (i >= rows)
+        return;
+    float sums[WIDTH], bias[WIDTH];
+    load_floats(sums, arguments.sums + line * rows + i);
+    load_floats(bias, arguments.bias + i);
+    SIMT_UNROLL
+    for (int j = 0; j < WIDTH; j++)
+        sums[j] += bias[j];
+    store_bfloat16(arguments.out + line * rows + i, sums);
+}
+
+extern "C" void cuda_add_bias(struct cuda_backend *cuda, uint16_t *out, const float *sums,
+                              const float *bias, int32_t lines, int64_t rows)
+{
+    const struct bias_arguments arguments = {out, sums, bias, rows};
+    int64_t block = NORM_THREADS * (rows % 8 == 0 ? 8 : 1);
+    const struct simt_grid grid = {(uint32_t)lines, (uint32_t)((rows + block - 1) / block),
+                                   NORM_THREADS, 0};
+    if (rows % 8 == 0)
+        simt_launch(&cuda->queue, add_bias<8>, grid, arguments);
+    else
+        simt_launch(&cuda->queue, add_bias<1>, grid, arguments);
 }

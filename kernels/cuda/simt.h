@@ -11,6 +11,8 @@
  *     const struct simt_grid grid = {blocks, 1, 128, 0};
  *     simt_launch(queue, copy_kernel, grid, arguments);
  *
+ * SIMT_DEVICE marks functions of kernels; SIMT_UNROLL and SIMT_NO_UNROLL stand before loops.
+ *
  * The wrappers, T being float, int32_t or uint32_t:
  *
  *     uint32_t simt_thread()          of the block; lane simt_lane() of warp simt_warp()

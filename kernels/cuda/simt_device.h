@@ -7,6 +7,7 @@
 #define SIMT_DEVICE      static __device__ __forceinline__
 #define SIMT_KERNEL(...) static __global__ __launch_bounds__(__VA_ARGS__)
 #define SIMT_UNROLL      _Pragma("unroll")
+#define SIMT_NO_UNROLL   _Pragma("unroll 1")
 
 extern __shared__ __align__(128) char simt_shared_memory[];
 

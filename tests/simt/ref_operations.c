@@ -19,24 +19,52 @@ void cuda_linear_close(struct cuda_backend *cuda)
     (void)cuda;
 }
 
-/* The weight as ref has it; the caller frees values. */
-static struct ref_weight widen(const struct cuda_weight *weight)
+size_t cuda_linear_bytes(void)
 {
-    struct ref_weight wide = {weight->rows, weight->columns, NULL, weight->bias};
-    size_t count = (size_t)(weight->rows * weight->columns);
-    wide.values = malloc(count * sizeof *wide.values);
-    if (wide.values == NULL)
+    return 0;
+}
+
+static float *allocate_floats(int64_t count)
+{
+    float *floats = malloc((size_t)count * sizeof *floats + 1);
+    if (floats == NULL)
         abort();
-    for (size_t i = 0; i < count; i++)
-        wide.values[i] = bfloat16_to_float(weight->values[i]);
+    return floats;
+}
+
+/* The caller frees it. */
+static float *widen(const uint16_t *values, int64_t count)
+{
+    float *wide = allocate_floats(count);
+    for (int64_t i = 0; i < count; i++)
+        wide[i] = bfloat16_to_float(values[i]);
     return wide;
 }
 
-void cuda_linear(struct backend *backend, void *out, const void *in, const struct weight *weight,
+/* The weight as ref has it, without its bias; the caller frees values. */
+static struct ref_weight widen_weight(const struct cuda_weight *weight)
+{
+    return (struct ref_weight){weight->rows, weight->columns,
+                               widen(weight->values, weight->rows * weight->columns), NULL};
+}
+
+/* As on a device: where there is a bias, a kernel adds it to float32 sums. */
+void cuda_linear(struct backend *backend, void *out, const void *in, const struct weight *opaque,
                  int32_t lines)
 {
-    struct ref_weight wide = widen((const struct cuda_weight *)weight);
-    ref_linear(backend, out, in, (const struct weight *)&wide, lines);
+    const struct cuda_weight *weight = (const struct cuda_weight *)opaque;
+    struct ref_weight wide = widen_weight(weight);
+    if (weight->bias == NULL) {
+        ref_linear(backend, out, in, (const struct weight *)&wide, lines);
+    } else {
+        struct backend floats = {.dtype = DTYPE_FLOAT32};
+        float *sums = allocate_floats(lines * weight->rows);
+        float *wide_in = widen(in, lines * weight->columns);
+        ref_linear(&floats, sums, wide_in, (const struct weight *)&wide, lines);
+        cuda_add_bias(cuda_self(backend), out, sums, weight->bias, lines, weight->rows);
+        free(sums);
+        free(wide_in);
+    }
     free(wide.values);
 }
 
@@ -66,7 +94,8 @@ void cuda_head_close(struct cuda_backend *cuda)
 void cuda_head(struct backend *backend, struct head_result *result, const void *gathered,
                const struct weight *weight, const struct head_batch *batch)
 {
-    struct ref_weight wide = widen((const struct cuda_weight *)weight);
+    struct ref_weight wide = widen_weight((const struct cuda_weight *)weight);
+    wide.bias = ((const struct cuda_weight *)weight)->bias;
     ref_head(cuda_self(backend)->head, result, gathered, (const struct weight *)&wide, batch);
     free(wide.values);
 }

@@ -18,6 +18,7 @@
 #define SIMT_DEVICE      static inline
 #define SIMT_KERNEL(...) static
 #define SIMT_UNROLL
+#define SIMT_NO_UNROLL
 
 /* Where in the kernel an operation stands. */
 struct simt_site {
