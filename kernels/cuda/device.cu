@@ -46,7 +46,7 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
 {
     cudaStream_t stream;
     *queue = {};
-    if (instructions != NULL)
+    if (instructions != NULL && *instructions != 0)
         return error_set(err, ERROR_INVALID,
                          "instructions \"%s\": device cuda has no choice of them; leave it out",
                          instructions);

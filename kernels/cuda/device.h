@@ -23,7 +23,7 @@ struct device_facts {
 
 /*
  * Opens the device and the queue of its operations. `instructions` is struct backend_options': NULL
- * on a device. ERROR_NO_DEVICE where there is none, ERROR_INVALID for other instructions.
+ * or empty on a device. ERROR_NO_DEVICE where there is none, ERROR_INVALID for other instructions.
  */
 int device_open(struct simt_queue *queue, struct device_facts *facts, const char *instructions,
                 struct error *err);
