@@ -104,8 +104,8 @@ $(BUILD)/version: FORCE
 
 # Before the first file is compiled: what is missing, instead of a compiler's error.
 $(BUILD)/tools: Makefile
-	@command -v $(CC) $(CXX) pkg-config >/dev/null && pkg-config --exists $(PACKAGES) || \
-		{ echo "make: $(CC), $(CXX), pkg-config or one of $(PACKAGES) is missing: run deploy/install-deps.sh" >&2; exit 1; }
+	@command -v $(CC) pkg-config >/dev/null && pkg-config --exists $(PACKAGES) || \
+		{ echo "make: $(CC), pkg-config or one of $(PACKAGES) is missing: run deploy/install-deps.sh" >&2; exit 1; }
 	$(Q)mkdir -p $(@D) && touch $@
 
 $(BUILD)/%.o: %.c Makefile | $(BUILD)/tools

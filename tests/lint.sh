@@ -19,6 +19,13 @@ for ((i = 0; i < ${#order[@]}; i++)); do
     done
 done
 
+# Kernels use what simt.h names; device.cu and linear_cublaslt.cu are no kernels.
+if grep -nE 'asm|<<<|cooperative|(thread|block)Idx|__(sync|shfl|ballot|shared|global|device)|cuda_runtime' \
+    $(git ls-files 'kernels/cuda/*.cu' kernels/cuda/vectors.h | grep -vE '/(device|linear_cublaslt)\.cu$'); then
+    echo "lint: a kernel must use the wrappers of kernels/cuda/simt.h"
+    findings=1
+fi
+
 flags="-std=c11 -D_GNU_SOURCE -DDENOISED_VERSION=__FILE__ -I. $(pkg-config --cflags libmicrohttpd jansson libpcre2-8 libutf8proc)"
 printf '%s\n' "${files[@]}" | grep -E '^(common|kernels|server)/.*\.c$' | grep -vE '_avx' |
     xargs -P "$(nproc)" -n 1 sh -c "clang-tidy --quiet \"\$@\" -- $flags 2>&1" tidy >build/tidy.log ||

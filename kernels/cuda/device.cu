@@ -73,6 +73,9 @@ int device_memory_create(void **out, size_t size, const char *what, struct error
     cudaError_t status = cudaMalloc(out, size > 0 ? size : 1);
     if (status == cudaSuccess)
         status = cudaMemset(*out, 0, size);
+    /* The queue does not wait for the default stream, where this runs. */
+    if (status == cudaSuccess)
+        status = cudaDeviceSynchronize();
     if (status == cudaSuccess)
         return 0;
     cudaFree(*out);

@@ -102,11 +102,11 @@ static cublasStatus_t plan_create(struct plan *plan, cublasLtHandle_t handle, ui
     return status;
 }
 
-/* The library's errors are not the runtime's: they end up as one that says what was going on. */
+/* The library's errors are not the runtime's: they end up as the nearest of those. */
 static void note_status(struct cuda_backend *cuda, cublasStatus_t status)
 {
     if (status != CUBLAS_STATUS_SUCCESS && cuda->queue.fault == 0)
-        cuda->queue.fault = (int)cudaErrorExternalDevice;
+        cuda->queue.fault = (int)cudaErrorNotSupported;
 }
 
 /* NULL, with the fault noted, where the library has no algorithm. */
