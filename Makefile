@@ -2,6 +2,7 @@
 # make run        install what is missing, build, serve models/tiny on 127.0.0.1:8080
 # make test       install what is missing, build, run every test
 # make lint       formatting, compiler warnings as errors, clang-tidy
+# make ptx-check  compiles the CUDA kernels, where there is nvcc, and looks at what they need
 # FLAVOR=release|asan|tsan|fuzz  CC=...  V=1 shows the commands; FLAVOR=fuzz test searches for inputs
 FLAVOR ?= release
 ifeq ($(filter release asan tsan fuzz,$(FLAVOR)),)
@@ -27,6 +28,10 @@ CFLAGS_fuzz := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-rec
 ifeq ($(FLAVOR),fuzz)
 CC := clang
 endif
+# Only tests are C++: the kernels of kernels/cuda on the emulation of tests/simt.
+CXX := $(if $(findstring clang,$(CC)),clang++,g++)
+CXXFLAGS = -std=c++17 -g -pthread -ffp-contract=off $(filter-out %-prototypes,$(WARNINGS)) \
+	$(CFLAGS_$(FLAVOR))
 CFLAGS = -std=c11 -g -pthread $(WARNINGS) $(CFLAGS_$(FLAVOR))
 LDFLAGS = -pthread $(filter -fsanitize%,$(CFLAGS_$(FLAVOR)))
 LDLIBS = $(PACKAGE_LIBS) -lm
@@ -36,7 +41,7 @@ LDLIBS = $(PACKAGE_LIBS) -lm
 LAYERS := common settings kernels model engine api http
 DIR_common := common
 DIR_settings := server/settings
-DIR_kernels := kernels kernels/ref kernels/cpu
+DIR_kernels := kernels kernels/ref kernels/cpu kernels/cuda
 DIR_model := server/model
 DIR_engine := server/engine
 DIR_api := server/api
@@ -52,7 +57,7 @@ UP_TO_engine := engine model kernels common
 UP_TO_api := api engine model kernels common
 UP_TO_http := http api engine model kernels common
 
-.PHONY: all run test lint format clean deps bench tests train-smoke FORCE
+.PHONY: all run test ptx-check lint format clean deps bench tests train-smoke FORCE
 all: $(BUILD)/denoised
 
 run: deps
@@ -108,7 +113,27 @@ $(BUILD)/%.o: %.c Makefile | $(BUILD)/tools
 	@echo "  cc     $<"
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-ALL_C = $(shell git ls-files -co --exclude-standard '*.c' '*.h')
+$(BUILD)/%.o: %.cpp Makefile | $(BUILD)/tools
+	@echo "  c++    $<"
+	$(Q)mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c -o $@ $<
+
+# CUDA: machine code for compute capability 8.0 and 9.0, and PTX that newer devices compile for
+# themselves. Only these objects need nvcc. Beside each lies what the assembler said of it.
+NVCC := $(shell command -v nvcc 2>/dev/null)
+CUDA_TARGETS := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a \
+	-gencode arch=compute_90,code=compute_90
+NVCC_FLAGS := -std=c++17 -O3 -Werror all-warnings -Xptxas -v \
+	-Xcompiler=-Wall,-Wextra,-Wshadow,-Werror
+CUDA_OBJECTS := $(patsubst %.cu,build/gpu/%.o,$(wildcard kernels/cuda/*.cu))
+build/gpu/%.o: %.cu Makefile
+	@echo "  nvcc   $<"
+	$(Q)mkdir -p $(@D) && $(NVCC) -I. -D_GNU_SOURCE $(NVCC_FLAGS) $(CUDA_TARGETS) -MMD -MP -c -o $@ $< \
+		>$@.ptxas 2>&1 || { grep -v '^ptxas info\|bytes stack frame' $@.ptxas; exit 1; }
+
+ptx-check: $(if $(NVCC),$(CUDA_OBJECTS))
+	@tests/ptx_check.sh $(if $(NVCC),$(CUDA_OBJECTS:=.ptxas))
+
+ALL_C = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cpp')
 lint:
 	@deploy/install-deps.sh lint
 	@tests/lint.sh
@@ -123,4 +148,4 @@ format:
 clean:
 	rm -rf build
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD) build/gpu -name '*.d' 2>/dev/null)

@@ -5,7 +5,7 @@
 #   deploy/install-deps.sh fuzz      also clang with libFuzzer
 set -eu
 
-packages=(gcc libc6-dev make pkg-config
+packages=(gcc g++ libc6-dev make pkg-config
           libmicrohttpd-dev libjansson-dev libpcre2-dev libutf8proc-dev
           libcriterion-dev libcurl4-openssl-dev curl xz-utils)
 case ${1:-} in

@@ -2,6 +2,9 @@
 #include "common/error.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
+#ifdef CUDA_BACKEND
+#include "kernels/cuda/cuda.h"
+#endif
 #include "kernels/ref/ref.h"
 
 struct backend_entry {
@@ -22,6 +25,10 @@ static bool never(void)
 static const struct backend_entry BACKENDS[] = {
     {"cpu", cpu_backend_create, cpu_prefers_bfloat16, cpu_reserved_bytes, cpu_weight_bytes},
     {"ref", ref_backend_create, never, ref_reserved_bytes, ref_weight_bytes},
+#ifdef CUDA_BACKEND /* the name that it goes by: "simt" on the emulation of tests/simt */
+    {CUDA_BACKEND, cuda_backend_create, cuda_prefers_bfloat16, cuda_reserved_bytes,
+     cuda_weight_bytes},
+#endif
 };
 
 static const struct backend_entry *find_backend(const char *name)

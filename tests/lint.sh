@@ -3,9 +3,10 @@
 set -u
 mkdir -p build
 mapfile -t files < <(git ls-files -co --exclude-standard '*.c' '*.h')
+mapfile -t kernels < <(git ls-files -co --exclude-standard '*.cu' '*.cpp')
 findings=0
 
-clang-format --dry-run -Werror "${files[@]}" || findings=1
+clang-format --dry-run -Werror "${files[@]}" "${kernels[@]}" || findings=1
 
 # Arrows point down only: a file includes headers of its own folder and of folders below.
 order=(common kernels server/model server/engine server/api server/http)
@@ -17,6 +18,13 @@ for ((i = 0; i < ${#order[@]}; i++)); do
         fi
     done
 done
+
+# Kernels use what simt.h names; device.cu and linear_cublaslt.cu are no kernels.
+if grep -nE 'asm|<<<|cooperative|(thread|block)Idx|__(sync|shfl|ballot|shared|global|device)|cuda_runtime' \
+    $(git ls-files 'kernels/cuda/*.cu' kernels/cuda/vectors.h | grep -vE '/(device|linear_cublaslt)\.cu$'); then
+    echo "lint: a kernel must use the wrappers of kernels/cuda/simt.h"
+    findings=1
+fi
 
 flags="-std=c11 -D_GNU_SOURCE -DDENOISED_VERSION=__FILE__ -I. $(pkg-config --cflags libmicrohttpd jansson libpcre2-8 libutf8proc)"
 printf '%s\n' "${files[@]}" | grep -E '^(common|kernels|server)/.*\.c$' | grep -vE '_avx' |

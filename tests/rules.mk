@@ -35,6 +35,35 @@ $(BUILD)/tests/suite-$(subst /,-,$(1)): $(call objects,$(wildcard tests/$(1)/*.c
 endef
 $(foreach suite,conformance golden http unit/openapi,$(eval $(call suite_rules,$(suite))))
 
+# The emulation that the CUDA kernels are tested on.
+EMULATION := $(patsubst %,$(BUILD)/tests/simt/%.o,fiber simt_host warp_operations)
+TESTS += $(BUILD)/tests/suite-emulation
+$(BUILD)/tests/suite-emulation: $(BUILD)/tests/simt/test_emulation.o $(EMULATION)
+	@echo "  link   $@"
+	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(TEST_LIBS)
+
+# The conformance suite once more, on the kernels of kernels/cuda and their emulation. What differs
+# from the plain suite is compiled into simt/.
+ONLY_ON_DEVICE := kernels/cuda/device.cu kernels/cuda/linear_cublaslt.cu
+SIMT_KERNELS := $(patsubst %.cu,$(BUILD)/simt/%.o,\
+	$(filter-out $(ONLY_ON_DEVICE),$(wildcard kernels/cuda/*.cu)))
+SIMT_OBJECTS := $(patsubst %.c,$(BUILD)/simt/%.o,kernels/backends.c tests/conformance/conformance.c)
+$(SIMT_OBJECTS): CPPFLAGS += -DCUDA_BACKEND='"simt"' -DCONFORMANCE_SIMT
+$(BUILD)/simt/%.o: %.cu Makefile
+	@echo "  simt   $<"
+	$(Q)mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -fno-strict-aliasing -MMD -MP -x c++ -c -o $@ $<
+$(BUILD)/simt/%.o: %.c Makefile
+	@echo "  simt   $<"
+	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+TESTS += $(BUILD)/tests/suite-simt
+$(BUILD)/tests/suite-simt: $(SIMT_OBJECTS) $(SIMT_KERNELS) \
+		$(filter-out %/fiber.o,$(EMULATION)) \
+		$(filter-out %/conformance.o,$(call objects,$(wildcard tests/conformance/*.c))) \
+		$(call objects,$(wildcard tests/simt/*.c)) \
+		$(call below,$(UP_TO_kernels))
+	@echo "  link   $@"
+	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(TEST_LIBS)
+
 # Thread tests are plain programs, one a file: Criterion does not work under ThreadSanitizer.
 THREAD_TESTS := $(patsubst tests/thread/%.c,$(BUILD)/tests/thread/%,$(wildcard tests/thread/*.c))
 $(BUILD)/tests/thread/%: $(BUILD)/tests/thread/%.o $(SUPPORT) $(call below,$(UP_TO_http))

@@ -12,11 +12,19 @@ enum { GUARD_BYTES = 256, GUARD_VALUE = 0xa5 };
 const int THREADS[THREAD_COUNTS] = {2, 3, 5};
 
 static const struct subject SUBJECTS[] = {
+#ifdef CONFORMANCE_SIMT /* the kernels of kernels/cuda on the emulation: the orders of its threads \
+                         */
+    {"simt", "ascending", DTYPE_BFLOAT16},
+    {"simt", "descending", DTYPE_BFLOAT16},
+    {"simt", "seeded", DTYPE_BFLOAT16},
+#else
     {"cpu", "scalar", DTYPE_FLOAT32},     {"cpu", "scalar", DTYPE_BFLOAT16},
     {"cpu", "avx2", DTYPE_FLOAT32},       {"cpu", "avx2", DTYPE_BFLOAT16},
     {"cpu", "avx512", DTYPE_FLOAT32},     {"cpu", "avx512", DTYPE_BFLOAT16},
     {"cpu", "avx512bf16", DTYPE_FLOAT32}, {"cpu", "avx512bf16", DTYPE_BFLOAT16},
     {"ref", "", DTYPE_FLOAT32},           {"ref", "", DTYPE_BFLOAT16},
+    {"cuda", "", DTYPE_BFLOAT16},
+#endif
 };
 enum { SUBJECT_COUNT = sizeof SUBJECTS / sizeof SUBJECTS[0] };
 
@@ -41,9 +49,16 @@ static const struct tested_backend {
     bool (*has)(const char *instructions);
     bool batch_invariant; /* it states that a row's bits depend on that row alone */
     double slack;         /* times the limits of operations.c */
+    int32_t head_dim_max;
+    bool int8_weights;
+    bool head_is_of_ref; /* and sorts every row */
 } BACKENDS[] = {
-    {"cpu", cpu_has, true, 1},
-    {"ref", cpu_has, true, 1},
+    {"cpu", cpu_has, true, 1, 256, true, false},
+    {"ref", cpu_has, true, 1, 256, true, true},
+    {"simt", cpu_has, true, 1, 128, false, true},
+    /* cuBLASLt takes another algorithm, and so another order of sums, for other numbers of lines.
+     */
+    {"cuda", NULL, false, 1, 128, false, false},
 };
 
 static const struct tested_backend *tested_backend(const char *name)
@@ -123,6 +138,22 @@ struct backend *subject_open(const struct subject *subject, int threads)
             record_subject(i);
     }
     return counted_backend_create(backend);
+}
+
+int32_t subject_head_dim_max(const struct subject *subject)
+{
+    return tested_backend(subject->backend)->head_dim_max;
+}
+
+void subject_need_int8(const struct subject *subject)
+{
+    if (!tested_backend(subject->backend)->int8_weights)
+        cr_skip_test("backend %s takes no int8 weights", subject->backend);
+}
+
+bool subject_head_is_of_ref(const struct subject *subject)
+{
+    return tested_backend(subject->backend)->head_is_of_ref;
 }
 
 bool subject_is_batch_invariant(void)

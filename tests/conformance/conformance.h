@@ -45,6 +45,12 @@ struct backend *subject_open(const struct subject *subject, int threads);
 struct backend *reference_open(enum dtype dtype);
 /* By the machine itself, not by what the backend says of it. */
 bool subject_is_present(const struct subject *subject);
+/* The largest head_dim that it has kernels for. */
+int32_t subject_head_dim_max(const struct subject *subject);
+/* Skips the test where it takes no int8 weights. */
+void subject_need_int8(const struct subject *subject);
+/* Its head is ref's, which sorts: a few rows of a large vocabulary take long enough. */
+bool subject_head_is_of_ref(const struct subject *subject);
 
 /* The members of struct backend_ops in their order. */
 enum operation {

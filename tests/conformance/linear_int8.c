@@ -27,6 +27,7 @@ static struct backend *open_with(const char *name, const struct backend_options 
 /* As subject_open, with int8 weights. */
 static struct backend *open_int8(const struct subject *subject, int threads)
 {
+    subject_need_int8(subject);
     backend_destroy(subject_open(subject, threads)); /* skips what is not there */
     const char *instructions = *subject->instructions ? subject->instructions : NULL;
     const struct backend_options options = {subject->dtype, DTYPE_INT8, threads, instructions};

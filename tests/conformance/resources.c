@@ -166,7 +166,7 @@ SUBJECT_TEST(resources, sizes_that_overflow_are_refused)
     void *memory;
     limits.attention.layers = 1 << 16;
     limits.attention.heads = limits.attention.kv_heads = 1 << 16;
-    limits.attention.head_dim = 256;
+    limits.attention.head_dim = 128;
     limits.kv_pages = INT32_MAX;
     cr_assert_eq(backend->ops->reserve(backend, &limits, &err), ERROR_MEMORY);
     cr_assert_not_null(strstr(err.message, "KV cache"), "%s", err.message);

@@ -1,0 +1,427 @@
+/*
+ * Attention over paged keys and values: online softmax with matrix instructions, as
+ * FlashAttention-2 (Dao 2023) lays it out. A block takes items of the step's work list: up to 64
+ * lines, 16 for each of its four warps, a line being one row with one query head. Query heads that
+ * share a kv head are lines of the same tile, so a page of K and V is read once for all of them.
+ * While a page is worked on, the next one is copied into the other half of shared memory.
+ *
+ * A line's result depends on its own kv_end alone: pages and chunks begin at fixed positions, and
+ * the matrix instructions treat each line the same wherever it stands in a tile.
+ */
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/simt.h"
+
+enum {
+    ATTENTION_THREADS = 128,
+    WARP_LINES = 16,                    /* rows of a matrix instruction */
+    PAGE_TILES = KV_PAGE_POSITIONS / 8, /* its columns are positions of a page */
+    RESIDENT_BLOCKS = 2,                /* on a multiprocessor, at least: 255 registers a thread */
+    LAUNCHED_BLOCKS = 4, /* for each multiprocessor, at most: they take one item after the other */
+    MERGE_HEADS = ATTENTION_THREADS / SIMT_WARP,
+};
+
+struct attention_arguments {
+    const struct step_counts *counts;
+    const struct attention_item *items;
+    const int32_t *row_order, *part_first, *part_count, *position, *shadow, *line, *page_table;
+    const uint16_t *qkv;           /* [rows, heads + 2 kv_heads, head_dim] */
+    const uint16_t *keys, *values; /* pages of this layer */
+    uint16_t *out;                 /* [rows, heads, head_dim] */
+    float *part_sums, *part_norms; /* struct cuda_backend */
+    int32_t pages_per_line, heads, kv_heads, head_dim;
+    float scale; /* of scores, so that a power of 2 takes the place of one of e */
+};
+
+/* Elements from line to line in shared memory: an odd number of 16 bytes spreads over the banks. */
+template <int DIM> struct page_layout {
+    static const int STRIDE = DIM + 8;
+    static const int ELEMENTS = KV_PAGE_POSITIONS * STRIDE;
+    static const size_t SHARED = 4 * ELEMENTS * sizeof(uint16_t); /* K and V, twice */
+};
+
+template <int DIM> SIMT_DEVICE uint16_t *shared_keys(int32_t page)
+{
+    return (uint16_t *)simt_shared() + page % 2 * 2 * page_layout<DIM>::ELEMENTS;
+}
+
+template <int DIM> SIMT_DEVICE uint16_t *shared_values(int32_t page)
+{
+    return shared_keys<DIM>(page) + page_layout<DIM>::ELEMENTS;
+}
+
+SIMT_DEVICE int32_t smaller(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+
+/* What a warp keeps of its lines; a lane has two of them, lane / 4 and that + 8. */
+template <int DIM> struct warp_lines {
+    uint32_t query[DIM / 16][4];
+    float sums[DIM / 8][4];
+    float largest[2], total[2]; /* total: of the columns that this lane has seen */
+};
+
+/* Row and query head of line `line` of the tile. */
+struct line_place {
+    int32_t row, head;
+};
+SIMT_DEVICE struct line_place place_of(const struct attention_arguments &arguments,
+                                       const struct attention_item &item, int32_t line)
+{
+    int32_t group = arguments.heads / arguments.kv_heads;
+    return {arguments.row_order[item.first + line / item.group_count],
+            item.kv_head * group + item.group_first + line % item.group_count};
+}
+
+/* Starts to copy a page of the item's positions; those behind its end become zeros. */
+template <int DIM>
+SIMT_DEVICE void fetch_page(const struct attention_arguments &arguments,
+                            const struct attention_item &item, const int32_t *pages, int32_t page)
+{
+    const int PARTS = DIM / 8; /* of 16 bytes */
+    int32_t begin = item.kv_begin + page * KV_PAGE_POSITIONS;
+    int64_t index = (int64_t)pages[begin / KV_PAGE_POSITIONS] * arguments.kv_heads + item.kv_head;
+    const uint16_t *keys = arguments.keys + index * KV_PAGE_POSITIONS * DIM;
+    const uint16_t *values = arguments.values + index * KV_PAGE_POSITIONS * DIM;
+    uint16_t *to_keys = shared_keys<DIM>(page), *to_values = shared_values<DIM>(page);
+    /* Unrolled, its addresses would push other values into local memory. */
+    SIMT_NO_UNROLL
+    for (int i = 0; i < KV_PAGE_POSITIONS * PARTS / ATTENTION_THREADS; i++) {
+        int32_t part = (int32_t)simt_thread() + i * ATTENTION_THREADS;
+        int32_t position = part / PARTS, column = part % PARTS * 8;
+        bool valid = begin + position < item.kv_end;
+        int32_t to = position * page_layout<DIM>::STRIDE + column;
+        simt_copy_async(to_keys + to, keys + position * DIM + column, valid);
+        simt_copy_async(to_values + to, values + position * DIM + column, valid);
+    }
+    simt_copy_commit();
+}
+
+/* The warp's queries, by way of the memory that is not in use before page 1. */
+template <int DIM>
+SIMT_DEVICE void load_queries(struct warp_lines<DIM> &lines,
+                              const struct attention_arguments &arguments,
+                              const struct attention_item &item)
+{
+    const int STRIDE = page_layout<DIM>::STRIDE;
+    int32_t count = item.rows * item.group_count, first = (int32_t)simt_warp() * WARP_LINES;
+    uint16_t *shared = shared_keys<DIM>(1) + first * STRIDE;
+    for (int32_t i = 0; i < WARP_LINES; i++) {
+        const struct line_place place =
+            place_of(arguments, item, first + i < count ? first + i : 0);
+        const uint32_t *from =
+            (const uint32_t *)(arguments.qkv +
+                               ((int64_t)place.row * (arguments.heads + 2 * arguments.kv_heads) +
+                                place.head) *
+                                   arguments.head_dim);
+        for (int32_t pair = (int32_t)simt_lane(); pair < DIM / 2; pair += SIMT_WARP) {
+            bool used = first + i < count && pair * 2 < arguments.head_dim;
+            ((uint32_t *)(shared + i * STRIDE))[pair] = used ? from[pair] : 0;
+        }
+    }
+    simt_warp_barrier(SIMT_ALL);
+    const uint16_t *row = shared + simt_lane() % 16 * STRIDE + simt_lane() / 16 * 8;
+    SIMT_UNROLL
+    for (int depth = 0; depth < DIM / 16; depth++)
+        simt_load_matrices(lines.query[depth], row + depth * 16);
+}
+
+/* A shadow row's own K and V take the place of the cached ones at its position. */
+template <int DIM>
+SIMT_DEVICE void shadow_page(const struct attention_arguments &arguments,
+                             const struct attention_item &item, int32_t row, int32_t page)
+{
+    int32_t index = arguments.position[row] - item.kv_begin - page * KV_PAGE_POSITIONS;
+    int32_t end =
+        smaller(KV_PAGE_POSITIONS, item.kv_end - item.kv_begin - page * KV_PAGE_POSITIONS);
+    if (index < 0 || index >= end)
+        return;
+    const uint16_t *key =
+        arguments.qkv + ((int64_t)row * (arguments.heads + 2 * arguments.kv_heads) +
+                         arguments.heads + item.kv_head) *
+                            arguments.head_dim;
+    const uint16_t *value = key + (int64_t)arguments.kv_heads * arguments.head_dim;
+    for (int32_t i = (int32_t)simt_thread(); i < arguments.head_dim; i += ATTENTION_THREADS) {
+        shared_keys<DIM>(page)[index * page_layout<DIM>::STRIDE + i] = key[i];
+        shared_values<DIM>(page)[index * page_layout<DIM>::STRIDE + i] = value[i];
+    }
+    simt_barrier();
+}
+
+/* scores = queries K^T of one page. */
+template <int DIM>
+SIMT_DEVICE void multiply_keys(float (&scores)[PAGE_TILES][4], const struct warp_lines<DIM> &lines,
+                               int32_t page)
+{
+    const int STRIDE = page_layout<DIM>::STRIDE;
+    uint32_t lane = simt_lane(), keys[4];
+    const uint16_t *row =
+        shared_keys<DIM>(page) + (lane / 16 * 8 + lane % 8) * STRIDE + lane / 8 % 2 * 8;
+    SIMT_UNROLL
+    for (int depth = 0; depth < DIM / 16; depth++) {
+        SIMT_UNROLL
+        for (int tile = 0; tile < PAGE_TILES; tile += 2) {
+            simt_load_matrices(keys, row + tile * 8 * STRIDE + depth * 16);
+            simt_multiply(scores[tile], lines.query[depth], keys[0], keys[1]);
+            simt_multiply(scores[tile + 1], lines.query[depth], keys[2], keys[3]);
+        }
+    }
+}
+
+/*
+ * Turns scores of the first `count` positions into weights, and scales down what was summed before
+ * where a larger score has come. i = 0, 1 is the lane's line.
+ */
+template <int DIM>
+SIMT_DEVICE void weigh_scores(float (&scores)[PAGE_TILES][4], struct warp_lines<DIM> &lines,
+                              int32_t count, float scale, int i)
+{
+    float largest = lines.largest[i];
+    SIMT_UNROLL
+    for (int tile = 0; tile < PAGE_TILES; tile++) {
+        SIMT_UNROLL
+        for (int j = 2 * i; j < 2 * i + 2; j++) {
+            int32_t position = tile * 8 + (int32_t)simt_lane() % 4 * 2 + j % 2;
+            scores[tile][j] = position < count ? scores[tile][j] * scale : -INFINITY;
+            largest = fmaxf(largest, scores[tile][j]);
+        }
+    }
+    largest = fmaxf(largest, simt_shuffle_xor(SIMT_ALL, largest, 1));
+    largest = fmaxf(largest, simt_shuffle_xor(SIMT_ALL, largest, 2));
+    /* Where all scores are -infinity so far, every weight is 0, and not the NaN of inf - inf. */
+    float base = largest == -INFINITY ? 0.0f : largest;
+    float correction = simt_exp2(lines.largest[i] - base), total = 0;
+    SIMT_UNROLL
+    for (int tile = 0; tile < PAGE_TILES; tile++) {
+        SIMT_UNROLL
+        for (int j = 2 * i; j < 2 * i + 2; j++) {
+            scores[tile][j] = simt_exp2(scores[tile][j] - base);
+            total += scores[tile][j];
+        }
+    }
+    SIMT_UNROLL
+    for (int tile = 0; tile < DIM / 8; tile++) {
+        lines.sums[tile][2 * i] *= correction;
+        lines.sums[tile][2 * i + 1] *= correction;
+    }
+    lines.total[i] = lines.total[i] * correction + total;
+    lines.largest[i] = largest;
+}
+
+/* sums += weights V of one page. */
+template <int DIM>
+SIMT_DEVICE void add_values(struct warp_lines<DIM> &lines, const float (&weights)[PAGE_TILES][4],
+                            int32_t page)
+{
+    const int STRIDE = page_layout<DIM>::STRIDE;
+    uint32_t lane = simt_lane(), values[4];
+    const uint16_t *row = shared_values<DIM>(page) + lane % 16 * STRIDE + lane / 16 * 8;
+    SIMT_UNROLL
+    for (int depth = 0; depth < PAGE_TILES / 2; depth++) {
+        const float(&low)[4] = weights[2 * depth], (&high)[4] = weights[2 * depth + 1];
+        const uint32_t packed[4] = {simt_pack(low[0], low[1]), simt_pack(low[2], low[3]),
+                                    simt_pack(high[0], high[1]), simt_pack(high[2], high[3])};
+        SIMT_UNROLL
+        for (int tile = 0; tile < DIM / 8; tile += 2) {
+            simt_load_matrices_transposed(values, row + depth * 16 * STRIDE + tile * 8);
+            simt_multiply(lines.sums[tile], packed, values[0], values[1]);
+            simt_multiply(lines.sums[tile + 1], packed, values[2], values[3]);
+        }
+    }
+}
+
+/* The lane's part of one line: into out, or into the parts that are merged later. */
+template <int DIM>
+SIMT_DEVICE void store_line(const struct attention_arguments &arguments,
+                            const struct attention_item &item, const struct warp_lines<DIM> &lines,
+                            int i)
+{
+    float total = lines.total[i];
+    total += simt_shuffle_xor(SIMT_ALL, total, 1);
+    total += simt_shuffle_xor(SIMT_ALL, total, 2);
+    int32_t line = (int32_t)(simt_warp() * WARP_LINES + simt_lane() / 4) + 8 * i;
+    if (line >= item.rows * item.group_count)
+        return;
+    const struct line_place place = place_of(arguments, item, line);
+    int32_t column = (int32_t)simt_lane() % 4 * 2;
+    if (item.chunk < 0) {
+        /* A dead row, which sees nothing, is 0. */
+        float inverse = item.kv_end > 0 ? 1.0f / total : 0.0f;
+        uint16_t *out = arguments.out +
+                        ((int64_t)place.row * arguments.heads + place.head) * arguments.head_dim;
+        SIMT_UNROLL
+        for (int tile = 0; tile < DIM / 8; tile++) {
+            if (tile * 8 + column < arguments.head_dim)
+                *(uint32_t *)(out + tile * 8 + column) = simt_pack(
+                    lines.sums[tile][2 * i] * inverse, lines.sums[tile][2 * i + 1] * inverse);
+        }
+        return;
+    }
+    int64_t part =
+        (int64_t)(arguments.part_first[place.row] + item.chunk) * arguments.heads + place.head;
+    SIMT_UNROLL
+    for (int tile = 0; tile < DIM / 8; tile++) {
+        float *to = arguments.part_sums + part * DIM + tile * 8 + column;
+        to[0] = lines.sums[tile][2 * i];
+        to[1] = lines.sums[tile][2 * i + 1];
+    }
+    if (column == 0) {
+        arguments.part_norms[part * 2] = lines.largest[i];
+        arguments.part_norms[part * 2 + 1] = total;
+    }
+}
+
+template <int DIM>
+SIMT_DEVICE void attend_item(const struct attention_arguments &arguments,
+                             const struct attention_item &item)
+{
+    struct warp_lines<DIM> lines = {
+    };
+    int32_t row = arguments.row_order[item.first];
+    const int32_t *pages =
+        arguments.page_table + (int64_t)arguments.line[row] * arguments.pages_per_line;
+    int32_t positions = item.kv_end - item.kv_begin;
+    int32_t count = (positions + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS;
+    bool works = (int32_t)simt_warp() * WARP_LINES < item.rows * item.group_count;
+    lines.largest[0] = lines.largest[1] = -INFINITY;
+    if (count > 0)
+        fetch_page<DIM>(arguments, item, pages, 0);
+    load_queries(lines, arguments, item);
+    for (int32_t page = 0; page < count; page++) {
+        simt_copy_wait<0>();
+        /* The page is there, and everyone has done with the memory of the next one. */
+        simt_barrier();
+        if (page + 1 < count)
+            fetch_page<DIM>(arguments, item, pages, page + 1);
+        if (arguments.shadow[row] != 0)
+            shadow_page<DIM>(arguments, item, row, page);
+        if (!works)
+            continue;
+        float scores[PAGE_TILES][4] = {};
+        int32_t seen = positions - page * KV_PAGE_POSITIONS;
+        multiply_keys(scores, lines, page);
+        weigh_scores(scores, lines, seen, arguments.scale, 0);
+        weigh_scores(scores, lines, seen, arguments.scale, 1);
+        add_values(lines, scores, page);
+    }
+    if (works) {
+        store_line(arguments, item, lines, 0);
+        store_line(arguments, item, lines, 1);
+    }
+}
+
+template <int DIM>
+SIMT_KERNEL(ATTENTION_THREADS)
+void attention(const struct attention_arguments arguments)
+{
+    for (uint32_t i = simt_block_x(); i < (uint32_t)arguments.counts->items; i += simt_grid_x()) {
+        const struct attention_item item = arguments.items[i];
+        attend_item<DIM>(arguments, item);
+        simt_barrier(); /* before the next item's pages come */
+    }
+}
+
+/* One warp for each row and head that has parts. */
+SIMT_KERNEL(ATTENTION_THREADS) void merge_parts(const struct attention_arguments arguments)
+{
+    int32_t row = (int32_t)simt_block_x();
+    int32_t head = (int32_t)(simt_block_y() * MERGE_HEADS + simt_warp());
+    if (row >= arguments.counts->rows || head >= arguments.heads || arguments.part_first[row] < 0)
+        return;
+    int32_t count = arguments.part_count[row], padded = (arguments.head_dim + 15) / 16 * 16;
+    int64_t first = (int64_t)arguments.part_first[row] * arguments.heads + head;
+    float weights[CHUNKS_MAX], largest = -INFINITY, total = 0;
+    for (int32_t i = 0; i < count; i++)
+        largest = fmaxf(largest, arguments.part_norms[(first + (int64_t)i * arguments.heads) * 2]);
+    float base = largest == -INFINITY ? 0.0f : largest;
+    SIMT_UNROLL
+    for (int i = 0; i < CHUNKS_MAX; i++) {
+        int64_t part = first + (int64_t)smaller(i, count - 1) * arguments.heads;
+        weights[i] = i < count ? simt_exp2(arguments.part_norms[part * 2] - base) : 0.0f;
+        total += i < count ? arguments.part_norms[part * 2 + 1] * weights[i] : 0.0f;
+    }
+    uint16_t *out = arguments.out + ((int64_t)row * arguments.heads + head) * arguments.head_dim;
+    for (int32_t i = (int32_t)simt_lane() * 2; i < arguments.head_dim; i += SIMT_WARP * 2) {
+        float sums[2] = {};
+        SIMT_UNROLL
+        for (int j = 0; j < CHUNKS_MAX; j++) {
+            if (j >= count)
+                continue;
+            const float *part =
+                arguments.part_sums + (first + (int64_t)j * arguments.heads) * padded + i;
+            sums[0] += part[0] * weights[j];
+            sums[1] += part[1] * weights[j];
+        }
+        *(uint32_t *)(out + i) = simt_pack(sums[0] / total, sums[1] / total);
+    }
+}
+
+template <int DIM>
+static void launch_attention(struct cuda_backend *cuda, const struct attention_arguments &arguments)
+{
+    int64_t items = work_list_room_for(&cuda->limits, cuda->row_bucket).items;
+    int64_t blocks = (int64_t)cuda->facts.multiprocessors * LAUNCHED_BLOCKS;
+    const struct simt_grid grid = {(uint32_t)(items < blocks ? items : blocks), 1,
+                                   ATTENTION_THREADS, page_layout<DIM>::SHARED};
+    simt_launch(&cuda->queue, attention<DIM>, grid, arguments);
+}
+
+/* Tuned for 64, 96 and 128; every other head_dim is filled up to one of these with zeros. */
+static void launch_padded(struct cuda_backend *cuda, const struct attention_arguments &arguments)
+{
+    switch (cuda->padded_head_dim) {
+    case 16:
+        return launch_attention<16>(cuda, arguments);
+    case 32:
+        return launch_attention<32>(cuda, arguments);
+    case 48:
+        return launch_attention<48>(cuda, arguments);
+    case 64:
+        return launch_attention<64>(cuda, arguments);
+    case 80:
+        return launch_attention<80>(cuda, arguments);
+    case 96:
+        return launch_attention<96>(cuda, arguments);
+    case 112:
+        return launch_attention<112>(cuda, arguments);
+    default:
+        return launch_attention<128>(cuda, arguments);
+    }
+}
+
+extern "C" void cuda_attention(struct backend *backend, void *out, const void *qkv, int32_t layer)
+{
+    const float log2_e = 1.44269504f;
+    struct cuda_backend *cuda = cuda_self(backend);
+    const struct attention_shape *shape = &cuda->limits.attention;
+    int64_t layer_elements = (int64_t)cuda->limits.kv_pages * shape->kv_heads * KV_PAGE_POSITIONS *
+                             cuda->padded_head_dim;
+    struct attention_arguments arguments = {};
+    arguments.counts = cuda->tables.counts;
+    arguments.items = cuda->tables.items;
+    arguments.row_order = cuda->tables.row_order;
+    arguments.part_first = cuda->tables.part_first;
+    arguments.part_count = cuda->tables.part_count;
+    arguments.position = cuda->tables.position;
+    arguments.shadow = cuda->tables.shadow;
+    arguments.line = cuda->tables.line;
+    arguments.page_table = cuda->tables.page_table;
+    arguments.qkv = (const uint16_t *)qkv;
+    arguments.keys = cuda->keys + layer * layer_elements;
+    arguments.values = cuda->values + layer * layer_elements;
+    arguments.out = (uint16_t *)out;
+    arguments.part_sums = cuda->part_sums;
+    arguments.part_norms = cuda->part_norms;
+    arguments.pages_per_line = cuda->tables.pages_per_line;
+    arguments.heads = shape->heads;
+    arguments.kv_heads = shape->kv_heads;
+    arguments.head_dim = shape->head_dim;
+    arguments.scale = log2_e / sqrtf((float)shape->head_dim);
+    launch_padded(cuda, arguments);
+    if (work_list_room_for(&cuda->limits, 1).parts == 0)
+        return;
+    const struct simt_grid grid = {(uint32_t)cuda->row_bucket,
+                                   ((uint32_t)shape->heads + MERGE_HEADS - 1) / MERGE_HEADS,
+                                   ATTENTION_THREADS, 0};
+    simt_launch(&cuda->queue, merge_parts, grid, arguments);
+}

@@ -1,0 +1,97 @@
+/*
+ * Everything the kernels use that is not plain C++, under one name each. The device's side is
+ * simt_device.h, where all PTX lives; compiled by the host's compiler, the same kernels run on the
+ * emulation of tests/simt, which checks the rules stated here.
+ *
+ * A kernel is a function of one struct of arguments, passed by value. SIMT_KERNEL(threads) or
+ * SIMT_KERNEL(threads, blocks) gives the threads of a block, and how many blocks shall fit on a
+ * multiprocessor:
+ *
+ *     SIMT_KERNEL(128) void copy_kernel(const struct copy_arguments arguments) { ... }
+ *     const struct simt_grid grid = {blocks, 1, 128, 0};
+ *     simt_launch(queue, copy_kernel, grid, arguments);
+ *
+ * SIMT_DEVICE marks functions of kernels; SIMT_UNROLL and SIMT_NO_UNROLL stand before loops.
+ *
+ * The wrappers, T being float, int32_t or uint32_t:
+ *
+ *     uint32_t simt_thread()          of the block; lane simt_lane() of warp simt_warp()
+ *     uint32_t simt_block_x(), _y()   of the grid simt_grid_x()
+ *     char *simt_shared()             the block's shared memory, aligned to 128, undefined at first
+ *     void simt_barrier()             every thread of the block arrives at the same one
+ *     void simt_warp_barrier(mask)    this and what follows: every lane of the mask arrives
+ *     T simt_shuffle(mask, T, source), simt_shuffle_xor(mask, T, lanes)
+ *     uint32_t simt_ballot(mask, bool), bool simt_any(mask, bool)
+ *     uint32_t simt_atomic_add(uint32_t *, uint32_t), simt_atomic_max   return the old value
+ *     void simt_copy_async(shared, global, bool valid)  16 bytes, aligned; zeros where not valid
+ *     void simt_copy_commit(), simt_copy_wait<N>()      data is there when all but the newest N
+ *                                     groups were waited for, and for others behind a barrier
+ *     void simt_load_matrices(uint32_t (&out)[4], row), simt_load_matrices_transposed
+ *                                     ldmatrix .x4 of 16-bit elements from shared memory
+ *     void simt_multiply(float (&sum)[4], const uint32_t (&a)[4], b0, b1)
+ *                                     mma m16n8k16, bfloat16, sums in float32
+ *     float simt_exp2(float)          relative error below 2^-22, results below 2^-126 may be 0
+ *     uint32_t simt_pack(low, high)   two floats as bfloat16, to nearest even
+ */
+#ifndef KERNELS_CUDA_SIMT_H
+#define KERNELS_CUDA_SIMT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "kernels/cuda/queue.h"
+
+enum { SIMT_WARP = 32 };
+static const uint32_t SIMT_ALL = 0xffffffffu; /* the mask of a whole warp */
+
+/* Blocks of a launch, threads of a block, bytes of shared memory of a block. */
+struct simt_grid {
+    uint32_t x, y, threads;
+    size_t shared;
+};
+
+#ifdef __CUDACC__
+#include "kernels/cuda/simt_device.h"
+#else
+#include "tests/simt/simt_host.h"
+#endif
+
+SIMT_DEVICE uint32_t simt_lane()
+{
+    return simt_thread() % SIMT_WARP;
+}
+
+SIMT_DEVICE uint32_t simt_warp()
+{
+    return simt_thread() / SIMT_WARP;
+}
+
+SIMT_DEVICE float simt_bfloat16_low(uint32_t pair)
+{
+    return simt_float_of_bits(pair << 16);
+}
+
+SIMT_DEVICE float simt_bfloat16_high(uint32_t pair)
+{
+    return simt_float_of_bits(pair & 0xffff0000u);
+}
+
+SIMT_DEVICE float simt_bfloat16(uint16_t bits)
+{
+    return simt_float_of_bits((uint32_t)bits << 16);
+}
+
+SIMT_DEVICE uint16_t simt_to_bfloat16(float value)
+{
+    return (uint16_t)simt_pack(value, 0.0f);
+}
+
+/* Sum over the warp, the same in every lane, in an order that depends on nothing. */
+SIMT_DEVICE float simt_warp_sum(float value)
+{
+    for (uint32_t lanes = SIMT_WARP / 2; lanes > 0; lanes /= 2)
+        value += simt_shuffle_xor(SIMT_ALL, value, lanes);
+    return value;
+}
+
+#endif

@@ -1,0 +1,146 @@
+/*
+ * simt.h in the emulation: the threads of a block are fibers, blocks run one after the other. What
+ * a kernel must not rely on goes wrong here on purpose: shared memory starts as NaN, the target of
+ * an asynchronous copy is NaN until the copy is waited for, and a thread runs as far as it can
+ * before the next one starts, in one of three orders. A rule that is broken ends the program with a
+ * line that names kernel, block, thread and operation.
+ *
+ * It does not show: that a warp operation other than warp_barrier orders no memory on the device
+ * (here all that lanes wrote before it is seen behind it), races that come out right in every one
+ * of the orders, the rest of the device's memory model, bank conflicts, and any time.
+ */
+#ifndef TESTS_SIMT_SIMT_HOST_H
+#define TESTS_SIMT_SIMT_HOST_H
+
+#include <math.h>
+#include <string.h>
+
+#define SIMT_DEVICE      static inline
+#define SIMT_KERNEL(...) static
+#define SIMT_UNROLL
+#define SIMT_NO_UNROLL
+
+/* Where in the kernel an operation stands. */
+struct simt_site {
+    const char *file;
+    int line;
+};
+#define SIMT_HERE                                                                                  \
+    {                                                                                              \
+        __builtin_FILE(), __builtin_LINE()                                                         \
+    }
+
+uint32_t simt_thread();
+uint32_t simt_block_x();
+uint32_t simt_block_y();
+uint32_t simt_grid_x();
+char *simt_shared();
+void simt_barrier(struct simt_site site = SIMT_HERE);
+void simt_warp_barrier(uint32_t mask, struct simt_site site = SIMT_HERE);
+uint32_t simt_shuffle_bits(uint32_t mask, uint32_t value, uint32_t source, struct simt_site site);
+uint32_t simt_ballot(uint32_t mask, bool vote, struct simt_site site = SIMT_HERE);
+void simt_copy_async(void *shared, const void *global, bool valid,
+                     struct simt_site site = SIMT_HERE);
+void simt_copy_commit();
+void simt_copy_wait_newest(uint32_t newest);
+void simt_load_matrices(uint32_t (&out)[4], const void *row, struct simt_site site = SIMT_HERE);
+void simt_load_matrices_transposed(uint32_t (&out)[4], const void *row,
+                                   struct simt_site site = SIMT_HERE);
+void simt_multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                   struct simt_site site = SIMT_HERE);
+uint32_t simt_pack(float low, float high);
+
+template <class T> static inline uint32_t simt_bits(T value)
+{
+    uint32_t bits;
+    static_assert(sizeof value == sizeof bits, "shuffles move 32 bits");
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+template <class T> static inline T simt_of_bits(uint32_t bits)
+{
+    T value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+template <class T>
+static inline T simt_shuffle(uint32_t mask, T value, uint32_t source,
+                             struct simt_site site = SIMT_HERE)
+{
+    return simt_of_bits<T>(simt_shuffle_bits(mask, simt_bits(value), source, site));
+}
+
+template <class T>
+static inline T simt_shuffle_xor(uint32_t mask, T value, uint32_t lanes,
+                                 struct simt_site site = SIMT_HERE)
+{
+    uint32_t source = (simt_thread() % SIMT_WARP) ^ lanes;
+    return simt_of_bits<T>(simt_shuffle_bits(mask, simt_bits(value), source, site));
+}
+
+static inline bool simt_any(uint32_t mask, bool vote, struct simt_site site = SIMT_HERE)
+{
+    return simt_ballot(mask, vote, site) != 0;
+}
+
+/* Nothing runs between two of these. */
+static inline uint32_t simt_atomic_add(uint32_t *to, uint32_t value)
+{
+    uint32_t old = *to;
+    *to += value;
+    return old;
+}
+
+static inline uint32_t simt_atomic_max(uint32_t *to, uint32_t value)
+{
+    uint32_t old = *to;
+    *to = old > value ? old : value;
+    return old;
+}
+
+template <int N> static inline void simt_copy_wait()
+{
+    simt_copy_wait_newest(N);
+}
+
+static inline float simt_float_of_bits(uint32_t bits)
+{
+    return simt_of_bits<float>(bits);
+}
+
+static inline float simt_exp2(float x)
+{
+    return exp2f(x);
+}
+
+void simt_run(const char *name, const struct simt_grid *grid, void (*run)(const void *context),
+              const void *context);
+
+/* A kernel with its arguments, of a type that the emulation does not know. */
+template <class A> struct simt_call {
+    void (*kernel)(A);
+    const A *arguments;
+
+    static void run(const void *context)
+    {
+        const struct simt_call *call = (const struct simt_call *)context;
+        call->kernel(*call->arguments);
+    }
+};
+
+template <class A>
+static inline void simt_launch_kernel(const char *name, void (*kernel)(A),
+                                      const struct simt_grid &grid, const A &arguments)
+{
+    const struct simt_call<A> call = {
+        kernel, &arguments
+    };
+    simt_run(name, &grid, simt_call<A>::run, &call);
+}
+
+#define simt_launch(queue, kernel, grid, arguments)                                                \
+    ((void)(queue), simt_launch_kernel(#kernel, kernel, grid, arguments))
+
+#endif
