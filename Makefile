@@ -94,6 +94,7 @@ include tests/rules.mk
 $(BUILD)/%_avx2.o: CFLAGS += -mavx2 -mfma
 $(BUILD)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma
 $(BUILD)/%_avx512bf16.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma
+$(BUILD)/%_avx512vnni.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma
 # The loops of the kernels are optimised in every flavor: a sanitizer checks them as they ship.
 $(BUILD)/kernels/%.o: CFLAGS += -O3
 $(BUILD)/server/main.o $(BUILD)/server/commands/runtime.o: CPPFLAGS += -DDENOISED_VERSION='"$(VERSION)"'

@@ -34,8 +34,15 @@ enum {
 /* ---- what is fixed at start ------------------------------------------------------------------ */
 
 struct backend_options {
-    enum dtype dtype; /* of weights, activations and KV: DTYPE_FLOAT32 or DTYPE_BFLOAT16 */
-    int threads;      /* CPU backends: 0 takes the CPUs this process may use */
+    enum dtype dtype; /* of activations and KV: DTYPE_FLOAT32 or DTYPE_BFLOAT16 */
+    /*
+     * Of the matrices of weight_create: the same, or DTYPE_INT8. Then each is held as int8 with one
+     * scale a row (an int8 source as it is, others quantised), and products quantise each of their
+     * input lines and sum in integers: kernels/quantise.h has the exact definition, and ref and
+     * every instruction set of cpu give the same bits.
+     */
+    enum dtype weight_dtype;
+    int threads; /* CPU backends: 0 takes the CPUs this process may use */
     /* cpu: NULL the best there is, or "scalar", "avx2", "avx512", "avx512bf16" */
     const char *instructions;
 };
@@ -58,6 +65,11 @@ struct backend_limits {
     int32_t max_sequences; /* lines of the page table */
     int32_t kv_pages;      /* pages of the pool; page ids are [0, kv_pages) */
     int32_t vocabulary;    /* columns of the head */
+    /*
+     * Most columns of a weight that linear and head take: input lines are quantised in scratch of
+     * this width. Needed where weights are int8; else 0 is fine.
+     */
+    int32_t weight_columns;
 };
 
 /* A matrix in host memory as it lies in a checkpoint; read during weight_create only. */
@@ -69,7 +81,7 @@ struct tensor_source {
 };
 
 struct backend; /* one device with its memory; each implementation embeds it first */
-struct weight;  /* a matrix packed in the backend's own layout and dtype */
+struct weight;  /* a matrix packed in the backend's own layout, in weight_dtype */
 
 /* ---- one step -------------------------------------------------------------------------------- */
 
@@ -183,7 +195,8 @@ struct backend_ops {
 
     /*
      * Packs the rows of `count` sources, one after the other, as one matrix [sum of rows, columns];
-     * bias is NULL or float32 [sum of rows].
+     * bias is NULL or float32 [sum of rows]. ERROR_INVALID where int8 has more columns than
+     * QUANTISE_COLUMNS_MAX.
      */
     int (*weight_create)(struct backend *backend, struct weight **out,
                          const struct tensor_source *sources, int count, const float *bias,
@@ -244,7 +257,7 @@ struct backend_ops {
 
 struct backend {
     const struct backend_ops *ops;
-    enum dtype dtype;
+    enum dtype dtype, weight_dtype;
 };
 
 /*
@@ -265,9 +278,10 @@ bool backend_prefers_bfloat16(const char *name);
  * takes for these limits, and one weight. SIZE_MAX where a size overflows, 0 for an unknown name.
  */
 void backend_reserved_bytes(size_t *kv_pool, size_t *scratch, const char *name,
-                            const struct backend_limits *limits, enum dtype dtype);
+                            const struct backend_limits *limits, enum dtype dtype,
+                            enum dtype weight_dtype);
 size_t backend_weight_bytes(const char *name, int64_t rows, int64_t columns, bool bias,
-                            enum dtype dtype);
+                            enum dtype weight_dtype);
 
 /* Bytes of K and V for one position over all layers. */
 size_t backend_kv_bytes(const struct attention_shape *shape, enum dtype dtype);

@@ -12,8 +12,8 @@ struct backend_entry {
     int (*create)(struct backend **out, const struct backend_options *options, struct error *err);
     bool (*prefers_bfloat16)(void);
     void (*reserved_bytes)(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
-                           enum dtype dtype);
-    size_t (*weight_bytes)(int64_t rows, int64_t columns, bool bias, enum dtype dtype);
+                           enum dtype dtype, enum dtype weight_dtype);
+    size_t (*weight_bytes)(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype);
 };
 
 static bool never(void)
@@ -55,6 +55,12 @@ int backend_create(struct backend **out, const char *name, const struct backend_
         return error_set(err, ERROR_INVALID,
                          "backend %s cannot compute in %s; use float32 or bfloat16", entry->name,
                          dtype_name(options->dtype));
+    if (options->weight_dtype != options->dtype && options->weight_dtype != DTYPE_INT8)
+        return error_set(err, ERROR_INVALID,
+                         "backend %s cannot compute in %s with weights in %s; use the same for "
+                         "both, or int8 weights",
+                         entry->name, dtype_name(options->dtype),
+                         dtype_name(options->weight_dtype));
     return entry->create(out, options, err);
 }
 
@@ -71,19 +77,20 @@ bool backend_prefers_bfloat16(const char *name)
 }
 
 void backend_reserved_bytes(size_t *kv_pool, size_t *scratch, const char *name,
-                            const struct backend_limits *limits, enum dtype dtype)
+                            const struct backend_limits *limits, enum dtype dtype,
+                            enum dtype weight_dtype)
 {
     const struct backend_entry *entry = find_backend(name);
     *kv_pool = *scratch = 0;
     if (entry != NULL)
-        entry->reserved_bytes(kv_pool, scratch, limits, dtype);
+        entry->reserved_bytes(kv_pool, scratch, limits, dtype, weight_dtype);
 }
 
 size_t backend_weight_bytes(const char *name, int64_t rows, int64_t columns, bool bias,
-                            enum dtype dtype)
+                            enum dtype weight_dtype)
 {
     const struct backend_entry *entry = find_backend(name);
-    return entry == NULL ? 0 : entry->weight_bytes(rows, columns, bias, dtype);
+    return entry == NULL ? 0 : entry->weight_bytes(rows, columns, bias, weight_dtype);
 }
 
 size_t backend_kv_bytes(const struct attention_shape *shape, enum dtype dtype)

@@ -50,7 +50,10 @@ float float16_to_float(uint16_t bits)
     return value;
 }
 
-enum dtype dtype_automatic(enum dtype checkpoint, bool bfloat16_in_hardware)
+void dtype_automatic(enum dtype *activations, enum dtype *weights, enum dtype checkpoint,
+                     bool bfloat16_in_hardware)
 {
-    return checkpoint != DTYPE_FLOAT32 && bfloat16_in_hardware ? DTYPE_BFLOAT16 : DTYPE_FLOAT32;
+    bool half = checkpoint != DTYPE_FLOAT32 && bfloat16_in_hardware;
+    *activations = half ? DTYPE_BFLOAT16 : DTYPE_FLOAT32;
+    *weights = checkpoint == DTYPE_INT8 ? DTYPE_INT8 : *activations;
 }

@@ -34,8 +34,10 @@ float float16_to_float(uint16_t bits);
 
 /*
  * What dtype "auto" computes in: that of a checkpoint's weights as far as the device has it in
- * hardware, else float32, which holds every value of the others.
+ * hardware, else float32, which holds every value of the others. int8 is that of the weights; the
+ * activations with it are bfloat16 or float32 by the same rule.
  */
-enum dtype dtype_automatic(enum dtype checkpoint, bool bfloat16_in_hardware);
+void dtype_automatic(enum dtype *activations, enum dtype *weights, enum dtype checkpoint,
+                     bool bfloat16_in_hardware);
 
 #endif

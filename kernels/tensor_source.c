@@ -1,6 +1,7 @@
 #include "kernels/tensor_source.h"
 
 #include "common/error.h"
+#include "kernels/quantise.h"
 
 /* A checkpoint promises no alignment. */
 static inline uint16_t load_bits(const char *data, int64_t index)
@@ -50,7 +51,7 @@ void tensor_source_read(float *out, const struct tensor_source *source, int64_t 
 }
 
 int tensor_source_check(int64_t *rows, int64_t *columns, const struct tensor_source *sources,
-                        int count, struct error *err)
+                        int count, enum dtype weight_dtype, struct error *err)
 {
     *rows = 0;
     *columns = count > 0 ? sources[0].columns : 0;
@@ -77,6 +78,11 @@ int tensor_source_check(int64_t *rows, int64_t *columns, const struct tensor_sou
                              source->data == NULL ? "data" : "int8 scales");
         *rows += source->rows;
     }
+    if (weight_dtype == DTYPE_INT8 && *columns > QUANTISE_COLUMNS_MAX)
+        return error_set(err, ERROR_INVALID,
+                         "a weight has %lld columns; sums over more than %d do not fit into int8 "
+                         "products: use dtype bfloat16 or float32",
+                         (long long)*columns, (int)QUANTISE_COLUMNS_MAX);
     return 0;
 }
 
@@ -88,7 +94,8 @@ static int check_range(const char *name, int64_t value, int64_t min, int64_t max
                      (long long)value, (long long)min, (long long)max);
 }
 
-int backend_limits_check(const struct backend_limits *limits, struct error *err)
+int backend_limits_check(const struct backend_limits *limits, enum dtype weight_dtype,
+                         struct error *err)
 {
     const struct attention_shape *shape = &limits->attention;
     const struct {
@@ -117,5 +124,9 @@ int backend_limits_check(const struct backend_limits *limits, struct error *err)
     if (shape->head_dim % 2 != 0 || shape->rotary_dim % 2 != 0)
         return error_set(err, ERROR_INVALID, "head_dim (%d) and rotary_dim (%d) must be even",
                          (int)shape->head_dim, (int)shape->rotary_dim);
-    return check_range("rotary_dim", shape->rotary_dim, 0, shape->head_dim, err);
+    int status = check_range("rotary_dim", shape->rotary_dim, 0, shape->head_dim, err);
+    if (status == 0 && weight_dtype == DTYPE_INT8)
+        status =
+            check_range("weight_columns", limits->weight_columns, 1, QUANTISE_COLUMNS_MAX, err);
+    return status;
 }

@@ -9,13 +9,14 @@ void tensor_source_read(float *out, const struct tensor_source *source, int64_t 
                         int64_t count);
 
 /*
- * Checks that the sources can be packed one after the other and gives the size of the whole.
- * ERROR_INVALID names the source.
+ * Checks that the sources can be packed one after the other as a weight of weight_dtype and gives
+ * the size of the whole. ERROR_INVALID names the source.
  */
 int tensor_source_check(int64_t *rows, int64_t *columns, const struct tensor_source *sources,
-                        int count, struct error *err);
+                        int count, enum dtype weight_dtype, struct error *err);
 
 /* ERROR_INVALID names the limit that is out of range. */
-int backend_limits_check(const struct backend_limits *limits, struct error *err);
+int backend_limits_check(const struct backend_limits *limits, enum dtype weight_dtype,
+                         struct error *err);
 
 #endif

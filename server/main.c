@@ -19,7 +19,9 @@ static const struct {
     {"generate", "\"TEXT\"",
      "continue a text, or with --chat answer it; the draft refines in place", COMMAND_GENERATE,
      command_generate, 1, 1},
-    {"bench", "", "measure this program on this machine", COMMAND_BENCH, command_bench, 0, 0},
+    {"bench", "[kernels]",
+     "measure this program on this machine; kernels: each beside the CPU's peaks", COMMAND_BENCH,
+     command_bench, 0, 1},
     {"inspect", "DIR", "show a model directory: config, tensors, sizes, memory needed",
      COMMAND_INSPECT, command_inspect, 0, 1},
 };
@@ -29,7 +31,7 @@ static void print_usage(FILE *out)
 {
     fprintf(out, "denoised %s: an HTTP server for diffusion language models\n\n", DENOISED_VERSION);
     for (int i = 0; i < COMMAND_COUNT; i++)
-        fprintf(out, "  denoised %-9s %-7s %s\n", COMMANDS[i].name, COMMANDS[i].arguments,
+        fprintf(out, "  denoised %-9s %-9s %s\n", COMMANDS[i].name, COMMANDS[i].arguments,
                 COMMANDS[i].help);
     fprintf(
         out,

@@ -43,7 +43,7 @@ $(BUILD)/tests/suite-emulation: $(BUILD)/tests/simt/test_emulation.o $(EMULATION
 	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(TEST_LIBS)
 
 # The conformance suite once more, on the kernels of kernels/cuda and their emulation. What differs
-# from the plain suite is compiled into simt/.
+# from the plain suite is compiled into simt/; int8 weights have no kernels there.
 ONLY_ON_DEVICE := kernels/cuda/device.cu kernels/cuda/linear_cublaslt.cu
 SIMT_KERNELS := $(patsubst %.cu,$(BUILD)/simt/%.o,\
 	$(filter-out $(ONLY_ON_DEVICE),$(wildcard kernels/cuda/*.cu)))
@@ -58,7 +58,7 @@ $(BUILD)/simt/%.o: %.c Makefile
 TESTS += $(BUILD)/tests/suite-simt
 $(BUILD)/tests/suite-simt: $(SIMT_OBJECTS) $(SIMT_KERNELS) \
 		$(filter-out %/fiber.o,$(EMULATION)) \
-		$(filter-out %/conformance.o,$(call objects,$(wildcard tests/conformance/*.c))) \
+		$(filter-out %/conformance.o %/linear_int8.o,$(call objects,$(wildcard tests/conformance/*.c))) \
 		$(call objects,$(wildcard tests/simt/*.c)) \
 		$(call below,$(UP_TO_kernels))
 	@echo "  link   $@"

@@ -60,16 +60,17 @@ static void store_position(const struct cpu_backend *cpu, char *key_to, char *va
                            const char *key, const char *value, int64_t column)
 {
     int64_t head_dim = cpu->limits.attention.head_dim;
-    size_t element = dtype_size(cpu->base.dtype);
-    if (cpu->base.dtype == DTYPE_BFLOAT16) {
-        for (int64_t i = 0; i < head_dim; i += 2)
-            memcpy(key_to + (size_t)(i / 2 * PANEL_COLUMNS + column) * 4, key + 2 * i, 4);
-    } else {
+    if (cpu->base.dtype == DTYPE_FLOAT32) {
         for (int64_t i = 0; i < head_dim; i++)
             memcpy(key_to + (size_t)(i * PANEL_COLUMNS + column) * 4, key + 4 * i, 4);
+        memcpy(value_to + (size_t)(column * cpu->value_stride) * 4, value, (size_t)head_dim * 4);
+        return;
     }
-    memcpy(value_to + (size_t)(column * cpu->value_stride) * element, value,
-           (size_t)head_dim * element);
+    for (int64_t i = 0; i < head_dim; i += 2)
+        memcpy(key_to + (size_t)(i / 2 * PANEL_COLUMNS + column) * 4, key + 2 * i, 4);
+    char *pair = value_to + (size_t)(column / 2 * cpu->value_stride) * 4 + column % 2 * 2;
+    for (int64_t i = 0; i < head_dim; i++)
+        memcpy(pair + 4 * i, value + 2 * i, 2);
 }
 
 struct rope_job {

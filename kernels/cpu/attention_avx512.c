@@ -3,15 +3,16 @@
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* Sixteen values from element `index` on. */
-ALWAYS_INLINE __m512 load_values(const void *values, int64_t index, enum dtype dtype)
+/* Sixteen values of a position from `column` on; of a bfloat16 pair the low or the high half. */
+ALWAYS_INLINE __m512 load_values(const void *values, int64_t position, int64_t stride,
+                                 int64_t column, enum dtype dtype)
 {
-    if (dtype == DTYPE_BFLOAT16)
-        return _mm512_castsi512_ps(
-            _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(
-                                  (const __m256i *)((const uint16_t *)values + index))),
-                              16));
-    return _mm512_loadu_ps((const float *)values + index);
+    if (dtype == DTYPE_FLOAT32)
+        return _mm512_loadu_ps((const float *)values + position * stride + column);
+    const uint16_t *pairs = (const uint16_t *)values + 2 * (position / 2 * stride + column);
+    __m128i shift = _mm_cvtsi32_si128(position % 2 == 0 ? 16 : 0);
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_sll_epi32(_mm512_loadu_si512(pairs), shift),
+                                                _mm512_set1_epi32((int)0xffff0000u)));
 }
 
 /* `vectors` groups of 16 columns from column `first` on; rows and vectors are known constants. */
@@ -31,7 +32,7 @@ ALWAYS_INLINE void accumulate_columns(float *sums, int64_t stride, const float *
     for (int64_t position = 0; position < count; position++) {
 #pragma GCC unroll 4
         for (int i = 0; i < vectors; i++)
-            value[i] = load_values(values, position * stride + first + 16 * i, dtype);
+            value[i] = load_values(values, position, stride, first + 16 * i, dtype);
 #pragma GCC unroll 6
         for (int row = 0; row < rows; row++) {
             __m512 weight = _mm512_set1_ps(weights[row * PANEL_COLUMNS + position]);

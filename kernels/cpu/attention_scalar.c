@@ -27,10 +27,11 @@ void cpu_accumulate_bfloat16_scalar(float *sums, int64_t stride, const float *co
         for (int64_t i = 0; i < stride; i++)
             line[i] *= correction[row];
         for (int64_t position = 0; position < count; position++) {
-            const uint16_t *value = (const uint16_t *)values + position * stride;
+            const uint16_t *value =
+                (const uint16_t *)values + position / 2 * 2 * stride + position % 2;
             float weight = weights[row * PANEL_COLUMNS + position];
             for (int64_t i = 0; i < stride; i++)
-                line[i] += weight * bfloat16_to_float(value[i]);
+                line[i] += weight * bfloat16_to_float(value[2 * i]);
         }
     }
 }

@@ -23,6 +23,8 @@ static void cpu_destroy(struct backend *backend)
     memory_block_destroy(cpu->tiles);
     memory_block_destroy(cpu->in_lines);
     memory_block_destroy(cpu->out_lines);
+    memory_block_destroy(cpu->quantised);
+    memory_block_destroy(cpu->quantised_scales);
     memory_block_destroy(cpu->head_scratch);
     memory_block_destroy(cpu->slots);
     thread_pool_free(cpu->pool);
@@ -33,6 +35,7 @@ static void cpu_destroy(struct backend *backend)
 struct reserved_sizes {
     size_t keys, values; /* the KV pool */
     size_t rope_table, tiles, lines, head_scratch, slots;
+    size_t quantised, quantised_scales; /* 0 where weights are not int8 */
 };
 
 static size_t key_page_bytes(const struct attention_shape *shape, enum dtype dtype)
@@ -59,37 +62,50 @@ static size_t head_scratch_lines(const struct backend_limits *limits)
     return lines < HEAD_LINES_MIN ? HEAD_LINES_MIN : lines;
 }
 
-static struct reserved_sizes reserved_sizes(const struct backend_limits *limits, enum dtype dtype)
+/* Whole cache lines, so that threads write lines of their own. */
+static size_t quantised_stride(const struct backend_limits *limits)
+{
+    return ((size_t)limits->weight_columns + 63) / 64 * 64;
+}
+
+static struct reserved_sizes reserved_sizes(const struct backend_limits *limits, enum dtype dtype,
+                                            enum dtype weight_dtype)
 {
     const struct attention_shape *shape = &limits->attention;
     size_t rows = (size_t)limits->max_rows, head_rows = (size_t)limits->max_head_rows;
     size_t pages = memory_block_product((size_t)shape->layers * (size_t)shape->kv_heads,
                                         (size_t)limits->kv_pages);
+    size_t lines = rows > 2 * head_rows ? rows : 2 * head_rows;
+    size_t quantised_lines = weight_dtype == DTYPE_INT8 ? lines : 0;
     return (struct reserved_sizes){
         .keys = memory_block_product(pages, key_page_bytes(shape, dtype)),
         .values = memory_block_product(pages, value_page_bytes(shape, dtype)),
         .rope_table = (size_t)limits->max_positions * (size_t)shape->rotary_dim * sizeof(float),
         .tiles = rows * sizeof(struct attention_tile),
-        .lines = (rows > 2 * head_rows ? rows : 2 * head_rows) * sizeof(void *),
+        .lines = lines * sizeof(void *),
         .head_scratch = memory_block_product(head_scratch_lines(limits),
                                              (size_t)limits->vocabulary * sizeof(float)),
         .slots = head_rows * sizeof(struct head_slot),
+        .quantised = memory_block_product(quantised_lines, quantised_stride(limits)),
+        .quantised_scales = quantised_lines * sizeof(float),
     };
 }
 
 void cpu_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
-                        enum dtype dtype)
+                        enum dtype dtype, enum dtype weight_dtype)
 {
-    struct reserved_sizes sizes = reserved_sizes(limits, dtype);
+    struct reserved_sizes sizes = reserved_sizes(limits, dtype, weight_dtype);
     *kv_pool = memory_block_sum(sizes.keys, sizes.values);
     *scratch = memory_block_sum(sizes.head_scratch,
                                 sizes.rope_table + sizes.tiles + 2 * sizes.lines + sizes.slots);
+    *scratch =
+        memory_block_sum(*scratch, memory_block_sum(sizes.quantised, sizes.quantised_scales));
 }
 
-size_t cpu_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype dtype)
+size_t cpu_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype)
 {
     size_t panels = ((size_t)rows + PANEL_COLUMNS - 1) / PANEL_COLUMNS;
-    size_t matrix = memory_block_product(panels, cpu_panel_bytes(columns, dtype));
+    size_t matrix = memory_block_product(panels, cpu_panel_bytes(columns, weight_dtype));
     return memory_block_sum(matrix, bias ? panels * PANEL_COLUMNS * sizeof(float) : 0);
 }
 
@@ -140,18 +156,38 @@ static int reserve_tables(struct cpu_backend *cpu, const struct reserved_sizes *
     return status;
 }
 
+static int reserve_quantised(struct cpu_backend *cpu, const struct reserved_sizes *sizes,
+                             struct error *err)
+{
+    void *lines = NULL, *scales = NULL;
+    if (cpu->base.weight_dtype != DTYPE_INT8)
+        return 0;
+    int status =
+        reserve_block(&lines, &cpu->other_bytes, sizes->quantised, "quantised inputs", err);
+    if (status == 0)
+        status = reserve_block(&scales, &cpu->other_bytes, sizes->quantised_scales,
+                               "quantised inputs", err);
+    cpu->quantised = lines;
+    cpu->quantised_scales = scales;
+    cpu->quantised_stride = (int64_t)quantised_stride(&cpu->limits);
+    return status;
+}
+
 static int cpu_reserve(struct backend *backend, const struct backend_limits *limits,
                        struct error *err)
 {
     struct cpu_backend *cpu = cpu_self(backend);
-    int status = backend_limits_check(limits, err);
+    int status = backend_limits_check(limits, backend->weight_dtype, err);
     if (status != 0)
         return status;
     cpu->limits = *limits;
-    const struct reserved_sizes sizes = reserved_sizes(limits, backend->dtype);
+    const struct reserved_sizes sizes =
+        reserved_sizes(limits, backend->dtype, backend->weight_dtype);
     status = reserve_pages(cpu, &sizes, err);
     if (status == 0)
         status = reserve_tables(cpu, &sizes, err);
+    if (status == 0)
+        status = reserve_quantised(cpu, &sizes, err);
     if (status == 0)
         status = cpu_rope_reserve(cpu, err);
     return status;
@@ -273,9 +309,11 @@ int cpu_backend_create(struct backend **out, const struct backend_options *optio
     }
     cpu->base.ops = &CPU_OPS;
     cpu->base.dtype = options->dtype;
+    cpu->base.weight_dtype = options->weight_dtype;
     cpu->instructions = instructions;
     int threads = thread_pool_threads(cpu->pool);
-    snprintf(cpu->description, sizeof cpu->description, "cpu, %s, %s, %d %s",
+    snprintf(cpu->description, sizeof cpu->description, "cpu, %s%s, %s, %d %s",
+             options->weight_dtype == DTYPE_INT8 ? "int8 weights, " : "",
              dtype_name(options->dtype), instructions.name, threads,
              threads == 1 ? "thread" : "threads");
     *out = &cpu->base;

@@ -7,12 +7,14 @@
  *
  * panel   PANEL_COLUMNS output columns of a matrix over its whole depth. float32: [depth, 64].
  *         bfloat16: [(depth + 1) / 2, 64, 2], two neighbours of the depth side by side, as the
- *         dot-product instructions want them. Missing columns and an odd depth are filled with 0.
+ *         dot-product instructions want them. int8: struct int8_panel, four neighbours of the depth
+ *         side by side. Missing columns and depth are filled with 0.
  * weight  [panels] panels; panel i holds the matrix's rows 64 i .. 64 i + 63.
  * K page  of one layer and kv head: a panel whose columns are the page's 64 positions and whose
  *         depth is head_dim. Scores of a page are one product.
- * V page  of one layer and kv head: [64, value_stride], one position after the other; value_stride
- *         is head_dim rounded up to 16 elements.
+ * V page  of one layer and kv head. float32: [64, value_stride], one position after the other;
+ *         bfloat16: [32, value_stride, 2], two neighbouring positions side by side. value_stride is
+ *         head_dim rounded up to 16 elements.
  */
 #ifndef KERNELS_CPU_CPU_H
 #define KERNELS_CPU_CPU_H
@@ -23,6 +25,15 @@
 struct thread_pool;
 
 enum { ATTENTION_TILE_ROWS = 32 };
+
+enum { INT8_GROUP = 4 /* neighbours of the depth that lie side by side */ };
+
+/* A panel of int8. */
+struct int8_panel {
+    float scale[PANEL_COLUMNS];
+    int32_t offset[PANEL_COLUMNS]; /* -128 * sum of the column: the inputs come with 128 added */
+    int8_t weights[];              /* [(depth + 3) / 4, 64, 4] */
+};
 
 /* Neighbouring rows of one sequence with equal kv_end; K and V are read once for all of them. */
 struct attention_tile {
@@ -55,6 +66,10 @@ struct cpu_backend {
     int32_t tile_count;
     const void **in_lines; /* [max(max_rows, 2 * max_head_rows)] */
     void **out_lines;      /* the same */
+    /* Where weights are int8: the input lines of a product, q + 128, and their scales. */
+    uint8_t *quantised;      /* [the same, quantised_stride] */
+    float *quantised_scales; /* [the same] */
+    int64_t quantised_stride;
 
     float *head_scratch; /* [head_scratch_lines, vocabulary] */
     int64_t head_scratch_lines;
@@ -77,8 +92,8 @@ bool cpu_prefers_bfloat16(void);
 
 /* Behind backend_reserved_bytes and backend_weight_bytes. */
 void cpu_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
-                        enum dtype dtype);
-size_t cpu_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype dtype);
+                        enum dtype dtype, enum dtype weight_dtype);
+size_t cpu_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype);
 
 static inline struct cpu_backend *cpu_self(struct backend *backend)
 {
@@ -107,6 +122,21 @@ void cpu_weight_destroy(struct backend *backend, struct weight *weight);
  */
 void cpu_linear_lines(struct cpu_backend *cpu, const struct cpu_weight *weight, int64_t lines,
                       enum dtype out_dtype);
+
+/* The panel of int8 weights: columns [0, count) from row `first` of the sources on. */
+void cpu_int8_pack_panel(struct int8_panel *panel, const struct cpu_instructions *instructions,
+                         const struct tensor_source *sources, int64_t first, int64_t count);
+
+/* Quantises cpu->in_lines [lines] of `columns` activations, over the threads. */
+void cpu_int8_quantise_lines(struct cpu_backend *cpu, int64_t lines, int64_t columns);
+
+/* sums [rows, PANEL_COLUMNS] = the product of quantised lines from `line` on with a panel. */
+void cpu_int8_multiply(float *sums, const struct cpu_backend *cpu, int64_t line, int64_t rows,
+                       int64_t columns, const struct int8_panel *panel);
+
+/* out [columns] = one column of a panel: a row of the weight. */
+void cpu_int8_read_column(float *out, const struct int8_panel *panel, int64_t column,
+                          int64_t columns);
 
 /* The work list of attention for cpu->step. */
 void cpu_attention_plan(struct cpu_backend *cpu);

@@ -15,14 +15,23 @@ enum {
 };
 _Static_assert((int)PANEL_COLUMNS == (int)KV_PAGE_POSITIONS, "the keys of a page are one panel");
 
+/*
+ * sums [rows, PANEL_COLUMNS] = offset [PANEL_COLUMNS] + in [rows][4 * groups] x weights [groups,
+ * PANEL_COLUMNS, 4], exactly, modulo 2^32; rows <= TILE_ROWS. in holds q + 128, and the offsets are
+ * -128 * sum of the weights of a column, so that the sums are those of q.
+ */
+typedef void cpu_product_int8(int32_t *sums, const uint8_t *const *in, int32_t rows, int64_t groups,
+                              const int8_t *weights, const int32_t *offset);
+
 /* sums [rows, PANEL_COLUMNS] = in [rows][depth] x panel [depth, PANEL_COLUMNS]; rows <= TILE_ROWS
  */
 typedef void cpu_product(float *sums, const void *const *in, int32_t rows, int64_t depth,
                          const void *panel);
 
 /*
- * sums [rows, stride] = sums * correction [rows] + weights [rows, 64] x values [count, stride] over
- * the first `count` positions; stride is a multiple of 16, rows <= TILE_ROWS.
+ * sums [rows, stride] = sums * correction [rows] + weights [rows, 64] x a page of values over the
+ * first `count` positions; stride is a multiple of 16, rows <= TILE_ROWS, weights behind `count`
+ * are 0.
  */
 typedef void cpu_accumulate(float *sums, int64_t stride, const float *correction,
                             const float *weights, int32_t rows, int64_t count, const void *values);
@@ -38,11 +47,21 @@ struct cpu_elementwise {
     void (*rope)(void *head, const float *scale, float epsilon, const float *cosines,
                  const float *sines, int64_t head_dim, int64_t rotary_dim);
     /*
-     * One page of online softmax: scores [64] become exp(scale * score - maximum) for the first
-     * `count`, 0 behind them; *maximum and *sum are brought up to date. Returns the factor for
-     * everything summed before.
+     * One page of online softmax: scores [64] become exp(scale * score - largest) for the first
+     * `count`, 0 behind them; *maximum (in this function's own unit, -INFINITY at first) and *sum
+     * are brought up to date. Returns the factor for everything summed before.
      */
     float (*softmax_page)(float *scores, int64_t count, float scale, float *maximum, float *sum);
+
+    /* The largest magnitude of a line; NaN or an infinity where it holds one. */
+    float (*largest)(const void *line, int64_t count);
+    /*
+     * out = q + 128 of `count` activations (kernels/quantise.h), then 128 up to a multiple of 4.
+     * Any q comes of NaN and infinities: their scale is NaN.
+     */
+    void (*quantise)(uint8_t *out, const void *line, int64_t count, float inverse);
+    /* out [PANEL_COLUMNS] = sums * (line_scale * scales [PANEL_COLUMNS]) */
+    void (*dequantise)(float *out, const int32_t *sums, float line_scale, const float *scales);
 
     /* Rows of logits, where a NaN counts as -INFINITY. */
     float (*row_max)(const float *row, int64_t count);
@@ -63,16 +82,21 @@ cpu_product cpu_product_float32_avx2, cpu_product_bfloat16_avx2;
 cpu_product cpu_product_float32_avx512, cpu_product_bfloat16_avx512;
 cpu_product cpu_product_bfloat16_avx512bf16;
 
+cpu_product_int8 cpu_product_int8_scalar, cpu_product_int8_avx2, cpu_product_int8_avx512vnni;
+
 cpu_accumulate cpu_accumulate_float32_scalar, cpu_accumulate_bfloat16_scalar;
 cpu_accumulate cpu_accumulate_float32_avx2, cpu_accumulate_bfloat16_avx2;
 cpu_accumulate cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512;
+cpu_accumulate cpu_accumulate_bfloat16_avx512bf16;
 
 /* What a backend of one dtype runs. */
 struct cpu_instructions {
     const char *name;
     cpu_product *product;
+    cpu_product_int8 *product_int8;
     cpu_accumulate *accumulate;
     const struct cpu_elementwise *elementwise;
+    const struct cpu_elementwise *elementwise_float32; /* whatever the dtype of activations */
 };
 
 /*

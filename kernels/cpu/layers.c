@@ -21,11 +21,13 @@ static void embed_range(void *context, int64_t begin, int64_t end)
     int64_t columns = job->table->columns;
     for (int64_t row = begin; row < end; row++) {
         int64_t token = job->cpu->step.token[row];
-        const char *panel =
+        const void *panel =
             job->table->panels + (size_t)(token / PANEL_COLUMNS) * job->table->panel_bytes;
         int64_t column = token % PANEL_COLUMNS;
         float *out = job->residual + row * columns;
-        if (job->cpu->base.dtype == DTYPE_BFLOAT16) {
+        if (job->cpu->base.weight_dtype == DTYPE_INT8) {
+            cpu_int8_read_column(out, panel, column, columns);
+        } else if (job->cpu->base.dtype == DTYPE_BFLOAT16) {
             for (int64_t k = 0; k < columns; k++)
                 out[k] = bfloat16_to_float(
                     ((const uint16_t *)panel)[(k / 2 * PANEL_COLUMNS + column) * 2 + k % 2]);

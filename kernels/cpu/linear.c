@@ -15,6 +15,9 @@ enum {
 
 size_t cpu_panel_bytes(int64_t depth, enum dtype dtype)
 {
+    if (dtype == DTYPE_INT8)
+        return sizeof(struct int8_panel) +
+               (size_t)(depth + INT8_GROUP - 1) / INT8_GROUP * INT8_GROUP * PANEL_COLUMNS;
     size_t rows = dtype == DTYPE_BFLOAT16 ? (size_t)(depth + 1) / 2 * 2 : (size_t)depth;
     return memory_block_product(rows * PANEL_COLUMNS, dtype_size(dtype));
 }
@@ -22,7 +25,7 @@ size_t cpu_panel_bytes(int64_t depth, enum dtype dtype)
 struct pack_job {
     const struct cpu_weight *weight;
     const struct tensor_source *sources;
-    enum dtype dtype;
+    const struct cpu_backend *cpu;
 };
 
 /* The source that holds row `row` of the weight; *row becomes its row there. */
@@ -33,6 +36,16 @@ static const struct tensor_source *find_source(const struct tensor_source *sourc
         sources++;
     }
     return sources;
+}
+
+static void pack_int8_panel(void *context, int64_t part)
+{
+    const struct pack_job *job = context;
+    const struct cpu_weight *weight = job->weight;
+    void *panel = weight->panels + (size_t)part * weight->panel_bytes;
+    int64_t first = part * PANEL_COLUMNS, left = weight->rows - first;
+    cpu_int8_pack_panel(panel, &job->cpu->instructions, job->sources, first,
+                        left < PANEL_COLUMNS ? left : PANEL_COLUMNS);
 }
 
 static void pack_panel(void *context, int64_t part)
@@ -50,7 +63,7 @@ static void pack_panel(void *context, int64_t part)
             int64_t row = first + column;
             const struct tensor_source *source = find_source(job->sources, &row);
             tensor_source_read(values, source, row, depth, count);
-            if (job->dtype == DTYPE_BFLOAT16) {
+            if (job->cpu->base.dtype == DTYPE_BFLOAT16) {
                 for (int64_t k = 0; k < count; k++)
                     ((uint16_t *)panel)[(((depth + k) / 2) * PANEL_COLUMNS + column) * 2 + k % 2] =
                         bfloat16_from_float(values[k]);
@@ -69,7 +82,7 @@ int cpu_weight_create(struct backend *backend, struct weight **out,
     struct cpu_backend *cpu = cpu_self(backend);
     int64_t rows, columns;
     *out = NULL;
-    int status = tensor_source_check(&rows, &columns, sources, count, err);
+    int status = tensor_source_check(&rows, &columns, sources, count, backend->weight_dtype, err);
     if (status != 0)
         return status;
     struct cpu_weight *weight = calloc(1, sizeof *weight);
@@ -78,7 +91,7 @@ int cpu_weight_create(struct backend *backend, struct weight **out,
     int64_t panels = (rows + PANEL_COLUMNS - 1) / PANEL_COLUMNS;
     weight->rows = rows;
     weight->columns = columns;
-    weight->panel_bytes = cpu_panel_bytes(columns, backend->dtype);
+    weight->panel_bytes = cpu_panel_bytes(columns, backend->weight_dtype);
     void *block = NULL, *bias_block = NULL;
     status = memory_block_create(&block, memory_block_product((size_t)panels, weight->panel_bytes),
                                  "weight", err);
@@ -94,8 +107,9 @@ int cpu_weight_create(struct backend *backend, struct weight **out,
     }
     if (bias != NULL)
         memcpy(weight->bias, bias, (size_t)rows * sizeof *bias);
-    struct pack_job job = {weight, sources, backend->dtype};
-    thread_pool_run(cpu->pool, pack_panel, &job, panels);
+    struct pack_job job = {weight, sources, cpu};
+    thread_pool_run(cpu->pool, backend->weight_dtype == DTYPE_INT8 ? pack_int8_panel : pack_panel,
+                    &job, panels);
     *out = (struct weight *)weight;
     return 0;
 }
@@ -134,19 +148,20 @@ static void multiply_tile(const struct linear_job *job, int64_t panel, int64_t l
     int64_t column = panel * PANEL_COLUMNS;
     int64_t count = weight->rows - column < PANEL_COLUMNS ? weight->rows - column : PANEL_COLUMNS;
     const float *bias = weight->bias != NULL ? weight->bias + column : NULL;
+    const void *weights = weight->panels + (size_t)panel * weight->panel_bytes;
+    const struct cpu_elementwise *elementwise = job->out_dtype == cpu->base.dtype
+                                                    ? cpu->instructions.elementwise
+                                                    : cpu->instructions.elementwise_float32;
 
-    cpu->instructions.product(sums, cpu->in_lines + line, (int32_t)rows, weight->columns,
-                              weight->panels + (size_t)panel * weight->panel_bytes);
+    if (cpu->base.weight_dtype == DTYPE_INT8)
+        cpu_int8_multiply(sums, cpu, line, rows, weight->columns, weights);
+    else
+        cpu->instructions.product(sums, cpu->in_lines + line, (int32_t)rows, weight->columns,
+                                  weights);
     for (int64_t row = 0; row < rows; row++) {
         char *out =
             (char *)cpu->out_lines[line + row] + (size_t)column * dtype_size(job->out_dtype);
-        const float *from = sums + row * PANEL_COLUMNS;
-        if (job->out_dtype == cpu->base.dtype) {
-            cpu->instructions.elementwise->store(out, from, bias, count);
-        } else {
-            for (int64_t i = 0; i < count; i++)
-                ((float *)out)[i] = bias != NULL ? from[i] + bias[i] : from[i];
-        }
+        elementwise->store(out, sums + row * PANEL_COLUMNS, bias, count);
     }
 }
 
@@ -178,6 +193,9 @@ void cpu_linear_lines(struct cpu_backend *cpu, const struct cpu_weight *weight, 
     struct linear_job job = {cpu, weight, lines, out_dtype, panels, 1};
     if (lines <= 0)
         return;
+    assert(cpu->base.weight_dtype != DTYPE_INT8 || weight->columns <= cpu->limits.weight_columns);
+    if (cpu->base.weight_dtype == DTYPE_INT8)
+        cpu_int8_quantise_lines(cpu, lines, weight->columns);
     if (threads > 1 && panels * panel_work > SMALL_PRODUCT) {
         int64_t wanted = 4 * threads; /* parts, so that uneven ones balance */
         job.panels_per_part = PART_PRODUCT / panel_work + 1;

@@ -124,3 +124,99 @@ void cpu_product_bfloat16_avx2(float *sums, const void *const *in, int32_t rows,
                  DTYPE_BFLOAT16);
     }
 }
+
+enum {
+    INT8_COLUMNS = 8,    /* two vectors of pair sums a row */
+    WIDENED_GROUPS = 64, /* so many groups of the input rows are widened to int16 at once: 3 KB */
+    GROUP_BYTES = 4 * PANEL_COLUMNS,
+};
+
+typedef int32_t int_sums __attribute__((vector_size(32)));
+
+/* The pair sums of four columns each become the sums of eight columns. */
+ALWAYS_INLINE __m256i add_pairs(__m256i low, __m256i high)
+{
+    return _mm256_permute4x64_epi64(_mm256_hadd_epi32(low, high), _MM_SHUFFLE(3, 1, 2, 0));
+}
+
+/*
+ * sums += in x eight columns of the weights, for a number of rows that the compiler knows. The
+ * inputs are int16 here, and vpmaddwd adds two products of int16 without saturation.
+ */
+ALWAYS_INLINE void multiply_int8(int32_t *sums, int16_t (*in)[4 * WIDENED_GROUPS], const int rows,
+                                 int64_t groups, const int8_t *weights)
+{
+    int_sums sum[TILE_ROWS][2];
+    __m256i weight[2];
+#pragma GCC unroll 6
+    for (int row = 0; row < rows; row++)
+        sum[row][0] = sum[row][1] = (int_sums){0};
+    for (int64_t group = 0; group < groups; group++, weights += GROUP_BYTES) {
+        weight[0] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)weights));
+        weight[1] = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(weights + 16)));
+#pragma GCC unroll 6
+        for (int row = 0; row < rows; row++) {
+            int64_t four;
+            memcpy(&four, in[row] + 4 * group, sizeof four);
+            __m256i value = _mm256_set1_epi64x(four);
+            sum[row][0] += (int_sums)_mm256_madd_epi16(value, weight[0]);
+            sum[row][1] += (int_sums)_mm256_madd_epi16(value, weight[1]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int row = 0; row < rows; row++) {
+        __m256i *to = (__m256i *)(sums + row * PANEL_COLUMNS);
+        _mm256_storeu_si256(
+            to, _mm256_add_epi32(_mm256_loadu_si256(to),
+                                 add_pairs((__m256i)sum[row][0], (__m256i)sum[row][1])));
+    }
+}
+
+/* q of q + 128 */
+static void widen_int8(int16_t *out, const uint8_t *in, int64_t count)
+{
+    for (int64_t k = 0; k < count; k++)
+        out[k] = (int16_t)(in[k] - 128);
+}
+
+static void multiply_int8_rows(int32_t *sums, int16_t (*in)[4 * WIDENED_GROUPS], int32_t rows,
+                               int64_t groups, const int8_t *weights)
+{
+    switch (rows) {
+    case 1:
+        multiply_int8(sums, in, 1, groups, weights);
+        break;
+    case 2:
+        multiply_int8(sums, in, 2, groups, weights);
+        break;
+    case 3:
+        multiply_int8(sums, in, 3, groups, weights);
+        break;
+    case 4:
+        multiply_int8(sums, in, 4, groups, weights);
+        break;
+    case 5:
+        multiply_int8(sums, in, 5, groups, weights);
+        break;
+    default: /* all six at once are one register too many */
+        multiply_int8(sums, in, TILE_ROWS / 2, groups, weights);
+        multiply_int8(sums + TILE_ROWS / 2 * PANEL_COLUMNS, in + TILE_ROWS / 2, TILE_ROWS / 2,
+                      groups, weights);
+    }
+}
+
+void cpu_product_int8_avx2(int32_t *sums, const uint8_t *const *in, int32_t rows, int64_t groups,
+                           const int8_t *weights, const int32_t *offset)
+{
+    int16_t widened[TILE_ROWS][4 * WIDENED_GROUPS] __attribute__((aligned(64)));
+    (void)offset; /* the inputs are brought back to q instead */
+    memset(sums, 0, (size_t)rows * PANEL_COLUMNS * sizeof *sums);
+    for (int64_t begin = 0; begin < groups; begin += WIDENED_GROUPS) {
+        int64_t count = groups - begin < WIDENED_GROUPS ? groups - begin : WIDENED_GROUPS;
+        for (int32_t row = 0; row < rows; row++)
+            widen_int8(widened[row], in[row] + 4 * begin, 4 * count);
+        for (int column = 0; column < PANEL_COLUMNS; column += INT8_COLUMNS)
+            multiply_int8_rows(sums + column, widened, rows, count,
+                               weights + begin * GROUP_BYTES + 4 * column);
+    }
+}

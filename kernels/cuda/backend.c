@@ -61,10 +61,11 @@ static struct reserved_sizes reserved_sizes(const struct backend_limits *limits)
 }
 
 void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
-                         enum dtype dtype)
+                         enum dtype dtype, enum dtype weight_dtype)
 {
     struct reserved_sizes sizes = reserved_sizes(limits);
-    (void)dtype;
+    (void)dtype; /* both are bfloat16 */
+    (void)weight_dtype;
     *kv_pool = memory_block_product(2, sizes.pages);
     *scratch = memory_block_sum(sizes.rope_table + sizes.tables + cuda_linear_bytes(),
                                 memory_block_sum(sizes.part_sums, sizes.part_norms));
@@ -141,7 +142,7 @@ static int cuda_reserve(struct backend *backend, const struct backend_limits *li
                         struct error *err)
 {
     struct cuda_backend *cuda = cuda_self(backend);
-    int status = backend_limits_check(limits, err);
+    int status = backend_limits_check(limits, backend->weight_dtype, err);
     if (status != 0)
         return status;
     cuda->limits = *limits;
@@ -274,6 +275,18 @@ bool cuda_prefers_bfloat16(void)
     return true;
 }
 
+static int check_dtypes(const struct cuda_backend *cuda, struct error *err)
+{
+    enum dtype dtype = cuda->base.dtype, weights = cuda->base.weight_dtype;
+    if (dtype == DTYPE_BFLOAT16 && weights == DTYPE_BFLOAT16)
+        return 0;
+    return error_set(err, ERROR_INVALID,
+                     "device %s computes in bfloat16, not in %s%s: set dtype to bfloat16, or use "
+                     "device cpu",
+                     cuda->facts.backend, dtype_name(weights == DTYPE_INT8 ? weights : dtype),
+                     weights == DTYPE_INT8 ? " weights" : "");
+}
+
 int cuda_backend_create(struct backend **out, const struct backend_options *options,
                         struct error *err)
 {
@@ -289,12 +302,9 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
     cuda->ops.name = cuda->facts.backend;
     cuda->base.ops = &cuda->ops;
     cuda->base.dtype = options->dtype;
-    if (options->dtype != DTYPE_BFLOAT16)
-        status = error_set(err, ERROR_INVALID,
-                           "device %s computes in bfloat16, not in %s: set dtype to bfloat16, or "
-                           "use device cpu",
-                           cuda->facts.backend, dtype_name(options->dtype));
-    else
+    cuda->base.weight_dtype = options->weight_dtype;
+    status = check_dtypes(cuda, err);
+    if (status == 0)
         status = cuda_linear_open(cuda, err);
     if (status != 0) {
         cuda_destroy(&cuda->base);

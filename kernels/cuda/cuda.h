@@ -75,8 +75,8 @@ bool cuda_prefers_bfloat16(void);
 
 /* Behind backend_reserved_bytes and backend_weight_bytes. */
 void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
-                         enum dtype dtype);
-size_t cuda_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype dtype);
+                         enum dtype dtype, enum dtype weight_dtype);
+size_t cuda_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype);
 
 /* weights.c */
 int cuda_weight_create(struct backend *backend, struct weight **out,

@@ -15,9 +15,9 @@ static size_t matrix_bytes(int64_t rows, int64_t columns)
                                 sizeof(uint16_t));
 }
 
-size_t cuda_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype dtype)
+size_t cuda_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype)
 {
-    (void)dtype;
+    (void)weight_dtype; /* bfloat16 */
     return memory_block_sum(matrix_bytes(rows, columns), bias ? (size_t)rows * sizeof(float) : 0);
 }
 
@@ -26,8 +26,8 @@ void cuda_weight_destroy(struct backend *backend, struct weight *opaque)
     struct cuda_weight *weight = (struct cuda_weight *)opaque;
     if (weight == NULL)
         return;
-    cuda_self(backend)->weight_bytes -=
-        cuda_weight_bytes(weight->rows, weight->columns, weight->bias != NULL, backend->dtype);
+    cuda_self(backend)->weight_bytes -= cuda_weight_bytes(
+        weight->rows, weight->columns, weight->bias != NULL, backend->weight_dtype);
     device_memory_destroy(weight->values);
     device_memory_destroy(weight->bias);
     free(weight);
@@ -92,7 +92,7 @@ static int reserve_weight(struct cuda_backend *cuda, struct cuda_weight *weight,
     weight->values = values;
     weight->bias = bias;
     cuda->weight_bytes +=
-        cuda_weight_bytes(weight->rows, weight->columns, biased, cuda->base.dtype);
+        cuda_weight_bytes(weight->rows, weight->columns, biased, cuda->base.weight_dtype);
     return 0;
 }
 
@@ -104,7 +104,7 @@ int cuda_weight_create(struct backend *backend, struct weight **out,
     struct piece piece = {0};
     int64_t rows, columns;
     *out = NULL;
-    int status = tensor_source_check(&rows, &columns, sources, count, err);
+    int status = tensor_source_check(&rows, &columns, sources, count, backend->weight_dtype, err);
     if (status != 0)
         return status;
     struct cuda_weight *weight = calloc(1, sizeof *weight);

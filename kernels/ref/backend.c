@@ -11,8 +11,11 @@ static struct ref_backend *self(struct backend *backend)
 
 static const char *ref_description(const struct backend *backend)
 {
-    return backend->dtype == DTYPE_BFLOAT16 ? "ref, bfloat16, plain C, 1 thread"
-                                            : "ref, float32, plain C, 1 thread";
+    bool half = backend->dtype == DTYPE_BFLOAT16;
+    if (backend->weight_dtype == DTYPE_INT8)
+        return half ? "ref, int8 weights, bfloat16, plain C, 1 thread"
+                    : "ref, int8 weights, float32, plain C, 1 thread";
+    return half ? "ref, bfloat16, plain C, 1 thread" : "ref, float32, plain C, 1 thread";
 }
 
 static void ref_destroy(struct backend *backend)
@@ -24,6 +27,7 @@ static void ref_destroy(struct backend *backend)
     memory_block_destroy(ref->raw);
     memory_block_destroy(ref->adjusted);
     memory_block_destroy(ref->order);
+    memory_block_destroy(ref->line);
     free(ref);
 }
 
@@ -38,20 +42,21 @@ static size_t cache_bytes(const struct backend_limits *limits)
 }
 
 void ref_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
-                        enum dtype dtype)
+                        enum dtype dtype, enum dtype weight_dtype)
 {
     (void)dtype; /* values are rounded to it, but kept as float32 */
     size_t positions = (size_t)limits->max_positions, vocabulary = (size_t)limits->vocabulary;
     *kv_pool = memory_block_product(2, cache_bytes(limits));
-    *scratch = positions * sizeof(double) + vocabulary * (2 * sizeof(double) + sizeof(int32_t));
+    *scratch = positions * sizeof(double) + vocabulary * (2 * sizeof(double) + sizeof(int32_t)) +
+               (weight_dtype == DTYPE_INT8 ? (size_t)limits->weight_columns : 0);
 }
 
-size_t ref_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype dtype)
+size_t ref_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype)
 {
-    (void)dtype;
-    size_t matrix =
-        memory_block_product(memory_block_product((size_t)rows, (size_t)columns), sizeof(float));
-    return memory_block_sum(matrix, bias ? (size_t)rows * sizeof(float) : 0);
+    bool small = weight_dtype == DTYPE_INT8;
+    size_t matrix = memory_block_product(memory_block_product((size_t)rows, (size_t)columns),
+                                         small ? sizeof(int8_t) : sizeof(float));
+    return memory_block_sum(matrix, (size_t)rows * (size_t)(small + bias) * sizeof(float));
 }
 
 static int reserve_block(void *out, size_t *used, size_t size, const char *what, struct error *err)
@@ -69,7 +74,7 @@ static int ref_reserve(struct backend *backend, const struct backend_limits *lim
                        struct error *err)
 {
     struct ref_backend *ref = self(backend);
-    int status = backend_limits_check(limits, err);
+    int status = backend_limits_check(limits, backend->weight_dtype, err);
     if (status != 0)
         return status;
     ref->limits = *limits;
@@ -86,6 +91,9 @@ static int ref_reserve(struct backend *backend, const struct backend_limits *lim
         (status = reserve_block(&ref->adjusted, other, vocabulary * 8, "logits", err)) != 0 ||
         (status = reserve_block(&ref->order, other, vocabulary * 4, "token order", err)) != 0)
         return status;
+    if (backend->weight_dtype == DTYPE_INT8)
+        return reserve_block(&ref->line, other, (size_t)limits->weight_columns, "quantised input",
+                             err);
     return 0;
 }
 
@@ -122,8 +130,11 @@ static void ref_weight_destroy(struct backend *backend, struct weight *opaque)
     if (weight == NULL)
         return;
     self(backend)->weight_bytes -=
-        memory_block_size(weight->values) + memory_block_size(weight->bias);
+        memory_block_size(weight->values) + memory_block_size(weight->small) +
+        memory_block_size(weight->scales) + memory_block_size(weight->bias);
     memory_block_destroy(weight->values);
+    memory_block_destroy(weight->small);
+    memory_block_destroy(weight->scales);
     memory_block_destroy(weight->bias);
     free(weight);
 }
@@ -141,6 +152,54 @@ static void fill_values(struct ref_weight *weight, const struct tensor_source *s
     }
 }
 
+/* An int8 source keeps its bytes and scales. A row is read as float32 into `values` [columns]. */
+static void fill_small(struct ref_weight *weight, const struct tensor_source *sources, int count,
+                       float *values)
+{
+    int64_t columns = weight->columns, at = 0;
+    for (int i = 0; i < count; i++) {
+        for (int64_t row = 0; row < sources[i].rows; row++, at++) {
+            int8_t *line = weight->small + at * columns;
+            if (sources[i].dtype == DTYPE_INT8) {
+                memcpy(line, (const int8_t *)sources[i].data + row * columns, (size_t)columns);
+                weight->scales[at] = sources[i].scales[row];
+            } else {
+                tensor_source_read(values, &sources[i], row, 0, columns);
+                weight->scales[at] = ref_quantise(line, values, 0, columns, DTYPE_FLOAT32);
+            }
+        }
+    }
+}
+
+static int create_small(struct ref_backend *ref, struct ref_weight *weight,
+                        const struct tensor_source *sources, int count, struct error *err)
+{
+    size_t rows = (size_t)weight->rows, columns = (size_t)weight->columns;
+    void *values = NULL;
+    int status = reserve_block(&weight->small, &ref->weight_bytes,
+                               memory_block_product(rows, columns), "weight", err);
+    if (status == 0)
+        status = reserve_block(&weight->scales, &ref->weight_bytes, rows * sizeof *weight->scales,
+                               "weight", err);
+    if (status == 0)
+        status = memory_block_create(&values, columns * sizeof(float), "weight", err);
+    if (status == 0)
+        fill_small(weight, sources, count, values);
+    memory_block_destroy(values);
+    return status;
+}
+
+static int create_values(struct ref_backend *ref, struct ref_weight *weight,
+                         const struct tensor_source *sources, int count, struct error *err)
+{
+    size_t elements = memory_block_product((size_t)weight->rows, (size_t)weight->columns);
+    int status = reserve_block(&weight->values, &ref->weight_bytes,
+                               memory_block_product(elements, 4), "weight", err);
+    if (status == 0)
+        fill_values(weight, sources, count, ref->base.dtype);
+    return status;
+}
+
 static int ref_weight_create(struct backend *backend, struct weight **out,
                              const struct tensor_source *sources, int count, const float *bias,
                              struct error *err)
@@ -148,7 +207,7 @@ static int ref_weight_create(struct backend *backend, struct weight **out,
     struct ref_backend *ref = self(backend);
     int64_t rows, columns;
     *out = NULL;
-    int status = tensor_source_check(&rows, &columns, sources, count, err);
+    int status = tensor_source_check(&rows, &columns, sources, count, backend->weight_dtype, err);
     if (status != 0)
         return status;
     struct ref_weight *weight = calloc(1, sizeof *weight);
@@ -156,16 +215,14 @@ static int ref_weight_create(struct backend *backend, struct weight **out,
         return error_set(err, ERROR_MEMORY, "cannot allocate a weight; free some memory");
     weight->rows = rows;
     weight->columns = columns;
-    size_t elements = memory_block_product((size_t)rows, (size_t)columns);
-    status = reserve_block(&weight->values, &ref->weight_bytes, memory_block_product(elements, 4),
-                           "weight", err);
+    status = backend->weight_dtype == DTYPE_INT8 ? create_small(ref, weight, sources, count, err)
+                                                 : create_values(ref, weight, sources, count, err);
     if (status == 0 && bias != NULL)
         status = reserve_block(&weight->bias, &ref->weight_bytes, (size_t)rows * 4, "bias", err);
     if (status != 0) {
         ref_weight_destroy(backend, (struct weight *)weight);
         return status;
     }
-    fill_values(weight, sources, count, backend->dtype);
     if (bias != NULL)
         memcpy(weight->bias, bias, (size_t)rows * sizeof *bias);
     *out = (struct weight *)weight;
@@ -226,6 +283,7 @@ int ref_backend_create(struct backend **out, const struct backend_options *optio
         return error_set(err, ERROR_MEMORY, "cannot allocate the ref backend; free some memory");
     ref->base.ops = &REF_OPS;
     ref->base.dtype = options->dtype;
+    ref->base.weight_dtype = options->weight_dtype;
     *out = &ref->base;
     return 0;
 }

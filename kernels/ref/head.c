@@ -19,16 +19,31 @@ static double logit_of(const void *gathered, int64_t line, const struct ref_weig
     return sum;
 }
 
-/* (1) Guidance. */
+/* logits [vocabulary] of one line */
+static void make_logits(double *logits, struct ref_backend *ref, const void *gathered, int64_t line,
+                        const struct ref_weight *weight)
+{
+    float scale = 0;
+    if (weight->small != NULL)
+        scale = ref_quantise(ref->line, gathered, line * weight->columns, weight->columns,
+                             ref->base.dtype);
+    for (int64_t token = 0; token < weight->rows; token++)
+        logits[token] = weight->small != NULL
+                            ? ref_product_int8(ref, weight, token, scale)
+                            : logit_of(gathered, line, weight, token, ref->base.dtype);
+}
+
+/* (1) Guidance. The partner's logits stand where the adjusted row will be. */
 static void make_raw_row(struct ref_backend *ref, const void *gathered,
                          const struct ref_weight *weight, const struct head_row *row)
 {
+    make_logits(ref->raw, ref, gathered, row->hidden, weight);
+    if (row->partner >= 0)
+        make_logits(ref->adjusted, ref, gathered, row->partner, weight);
     for (int64_t token = 0; token < weight->rows; token++) {
-        double own = logit_of(gathered, row->hidden, weight, token, ref->base.dtype);
-        if (row->partner >= 0) {
-            double partner = logit_of(gathered, row->partner, weight, token, ref->base.dtype);
+        double own = ref->raw[token], partner = ref->adjusted[token];
+        if (row->partner >= 0)
             own = partner + ((double)row->guidance + 1) * (own - partner);
-        }
         ref->raw[token] = without_nan(own);
     }
 }

@@ -5,10 +5,14 @@ void ref_embed(struct backend *backend, float *residual, const struct weight *ta
 {
     const struct step_rows *step = &((struct ref_backend *)backend)->step;
     const struct ref_weight *weight = (const struct ref_weight *)table;
-    for (int64_t row = 0; row < step->rows; row++)
-        memcpy(residual + row * weight->columns,
-               weight->values + step->token[row] * weight->columns,
-               (size_t)weight->columns * sizeof *residual);
+    for (int64_t row = 0; row < step->rows; row++) {
+        int64_t token = step->token[row], columns = weight->columns;
+        for (int64_t i = 0; i < columns; i++)
+            residual[row * columns + i] =
+                weight->small != NULL
+                    ? (float)weight->small[token * columns + i] * weight->scales[token]
+                    : weight->values[token * columns + i];
+    }
 }
 
 void ref_add_rmsnorm(struct backend *backend, void *out, float *residual, const void *delta,
@@ -30,10 +34,26 @@ void ref_add_rmsnorm(struct backend *backend, void *out, float *residual, const 
     }
 }
 
+static void linear_int8(struct ref_backend *ref, void *out, const void *in,
+                        const struct ref_weight *weight, int32_t lines)
+{
+    for (int64_t line = 0; line < lines; line++) {
+        float scale =
+            ref_quantise(ref->line, in, line * weight->columns, weight->columns, ref->base.dtype);
+        for (int64_t row = 0; row < weight->rows; row++)
+            ref_store(out, line * weight->rows + row, ref_product_int8(ref, weight, row, scale),
+                      ref->base.dtype);
+    }
+}
+
 void ref_linear(struct backend *backend, void *out, const void *in, const struct weight *opaque,
                 int32_t lines)
 {
     const struct ref_weight *weight = (const struct ref_weight *)opaque;
+    if (weight->small != NULL) {
+        linear_int8((struct ref_backend *)backend, out, in, weight, lines);
+        return;
+    }
     for (int64_t line = 0; line < lines; line++) {
         for (int64_t row = 0; row < weight->rows; row++) {
             const float *values = weight->values + row * weight->columns;

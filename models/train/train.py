@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from model import SIZES, Denoiser, Shape, load_model
 from muon import Optimiser
-from segments import Batch, Packer, Sampler, read_records
+from segments import FORMS, Batch, Packer, Sampler, read_records
 
 
 def arguments() -> argparse.Namespace:
@@ -35,6 +35,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="needs a C++ compiler; 5 % faster")
     parser.add_argument("--matrix-rate", type=float, default=3e-3, help="Muon")
     parser.add_argument("--other-rate", type=float, default=1.2e-3, help="AdamW: embedding, norms")
+    parser.add_argument("--chat-share", type=float, default=FORMS["chat"],
+                        help="of the tokens; the other forms share the rest as before")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--checkpoint-minutes", type=float, default=4)
     return parser.parse_args()
@@ -90,7 +92,10 @@ class Trainer:
             self.model.hidden = torch.compile(self.model.hidden, dynamic=False)
         records = read_records(options.data / "train.jsonl")
         stream = options.seed * 1000 + self.steps
-        self.packer = Packer(Sampler(records, tokenizer, stream, self.length), stream)
+        others = (1 - options.chat_share) / (1 - FORMS["chat"])
+        forms = {form: share * others for form, share in FORMS.items()}
+        forms["chat"] = options.chat_share
+        self.packer = Packer(Sampler(records, tokenizer, stream, self.length, forms), stream)
         held = read_records(options.data / "held.jsonl")
         held = [r for r in held if r.get("source") == "stories"] or held
         fixed = Packer(Sampler(held, tokenizer, 7, self.length, {"plain": 1.0}), 7)

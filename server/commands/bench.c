@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/rng.h"
+#include "server/commands/bench_kernels.h"
 #include "server/commands/child_server.h"
 #include "server/commands/commands.h"
 #include "server/commands/runtime.h"
@@ -304,12 +305,28 @@ static void read_flags(struct bench_flags *flags, const struct settings *setting
     }
 }
 
+/* Of the bench without a part, the whole program's. */
+static int check_part(const struct settings *settings, struct error *err)
+{
+    if (settings->positional_count > 0)
+        return error_set(err, ERROR_INVALID, "bench has no part \"%s\"; name kernels, or nothing",
+                         settings->positional[0]);
+    if (settings->json || settings->instructions != NULL)
+        return error_set(err, ERROR_INVALID, "--%s belongs to: denoised bench kernels",
+                         settings->json ? "json" : "instructions");
+    return 0;
+}
+
 int command_bench(struct settings *settings)
 {
     struct runtime runtime;
     struct error err = {0};
     struct bench_flags flags;
 
+    if (settings->positional_count == 1 && strcmp(settings->positional[0], "kernels") == 0)
+        return bench_kernels_run(settings);
+    if (check_part(settings, &err) != 0)
+        return runtime_complain(&err);
     read_flags(&flags, settings);
     if (settings->max_sequences < BENCH_BATCH) {
         error_set(&err, ERROR_INVALID, "max_sequences is %lld: bench decodes %d together",

@@ -54,16 +54,20 @@ static void print_tensors(const struct checkpoint *checkpoint)
            (double)parameters / 1e6, (double)bytes / 1e6);
 }
 
-/* What serving takes: the weights in the compute dtype, one full canvas of K and V, activations. */
+/* What serving takes: the weights in each dtype, one full canvas of K and V, activations. */
 static void print_memory(const struct model_config *config)
 {
-    static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16};
+    static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16, DTYPE_INT8};
+    bool bfloat16 = backend_prefers_bfloat16("auto");
     int32_t pages = (config->max_positions + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS;
 
     printf("\nmemory needed    weights  KV of one full canvas  activations for its rows\n");
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+        enum dtype dtype = dtypes[i], weights;
+        if (dtype == DTYPE_INT8)
+            dtype_automatic(&dtype, &weights, DTYPE_INT8, bfloat16);
         struct model_memory needed = model_memory_estimate(
-            config, "auto", dtypes[i], config->max_positions, config->max_positions, pages);
+            config, "auto", dtype, dtypes[i], config->max_positions, config->max_positions, pages);
         printf("  %-9s %10.1f MB %19.1f MB %22.1f MB\n", dtype_name(dtypes[i]),
                (double)(needed.weights + needed.norms) * 1e-6, (double)needed.kv_pool * 1e-6,
                (double)needed.activations * 1e-6);

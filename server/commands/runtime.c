@@ -55,23 +55,31 @@ int runtime_find_model(char out[PATH_MAX], const struct settings *settings, stru
                      "models/tiny was not found beside the program; name a model with --model DIR");
 }
 
-/* The number format that the setting names, or that "auto" stands for. */
-static int dtype_choose(enum dtype *out, const struct settings *settings, const char *directory,
-                        struct error *err)
+int runtime_choose_dtype(struct backend_options *options, const struct settings *settings,
+                         const char *directory, struct error *err)
 {
+    enum dtype named;
+    int code = 0;
+
     if (strcmp(settings->dtype, "float32") == 0 || strcmp(settings->dtype, "bfloat16") == 0) {
-        *out = settings->dtype[0] == 'f' ? DTYPE_FLOAT32 : DTYPE_BFLOAT16;
+        named = settings->dtype[0] == 'f' ? DTYPE_FLOAT32 : DTYPE_BFLOAT16;
+        options->dtype = options->weight_dtype = named;
         return 0;
     }
-    if (strcmp(settings->dtype, "auto") != 0)
+    if (strcmp(settings->dtype, "int8") == 0)
+        named = DTYPE_INT8;
+    else if (strcmp(settings->dtype, "auto") == 0)
+        code = model_checkpoint_dtype(&named, directory, err);
+    else
         return error_set(err, ERROR_INVALID,
-                         "dtype \"%s\": this device has float32 and bfloat16; use one of them or "
-                         "auto",
+                         "dtype \"%s\": this device has float32, bfloat16 and int8; use one of "
+                         "them or auto",
                          settings->dtype);
-    int code = model_checkpoint_dtype(out, directory, err);
-    if (code == 0)
-        *out = dtype_automatic(*out, backend_prefers_bfloat16(settings->device));
-    return code;
+    if (code != 0)
+        return code;
+    dtype_automatic(&options->dtype, &options->weight_dtype, named,
+                    backend_prefers_bfloat16(settings->device));
+    return 0;
 }
 
 /* What is reserved at start, and the memory that takes. */
@@ -82,18 +90,19 @@ struct memory_plan {
 
 static struct model_memory memory_needed(const struct memory_plan *plan,
                                          const struct settings *settings,
-                                         const struct model_config *config, enum dtype dtype)
+                                         const struct model_config *config,
+                                         const struct backend_options *options)
 {
-    return model_memory_estimate(config, settings->device, dtype, plan->max_rows, plan->max_rows,
-                                 kv_pages_needed(plan->kv_tokens));
+    return model_memory_estimate(config, settings->device, options->dtype, options->weight_dtype,
+                                 plan->max_rows, plan->max_rows, kv_pages_needed(plan->kv_tokens));
 }
 
 /* By default every sequence may have a full canvas, as far as that leaves most memory free. */
 static int32_t kv_tokens_choose(const struct settings *settings, const struct model_config *config,
-                                enum dtype dtype, int64_t available)
+                                const struct backend_options *options, int64_t available)
 {
     struct memory_plan one_page = {.kv_tokens = KV_PAGE_POSITIONS, .max_rows = 2};
-    struct model_memory taken = memory_needed(&one_page, settings, config, dtype);
+    struct model_memory taken = memory_needed(&one_page, settings, config, options);
     int64_t context = config->max_positions, wanted = settings->kv_cache_tokens;
     int64_t most = INT32_MAX / 2;
 
@@ -137,7 +146,8 @@ static void memory_describe(char *out, size_t size, const struct model_memory *n
 
 /* Before anything is loaded: too much would not fail but end the process when it is touched. */
 static int memory_plan(struct memory_plan *plan, const struct settings *settings,
-                       const char *directory, enum dtype dtype, struct error *err)
+                       const char *directory, const struct backend_options *options,
+                       struct error *err)
 {
     struct model_config config;
     struct generation_defaults defaults;
@@ -147,14 +157,14 @@ static int memory_plan(struct memory_plan *plan, const struct settings *settings
 
     if (code != 0)
         return code;
-    plan->kv_tokens = kv_tokens_choose(settings, &config, dtype, available);
+    plan->kv_tokens = kv_tokens_choose(settings, &config, options, available);
     plan->max_rows = (int32_t)settings->max_rows_per_tick;
     /* A guided canvas takes two rows a position; a sequence's block usually 32. */
     if (plan->max_rows < 0) {
         int64_t blocks = settings->max_sequences * 32, context = config.max_positions;
         plan->max_rows = (int32_t)(2 * context > blocks ? 2 * context : blocks);
     }
-    plan->needed = memory_needed(plan, settings, &config, dtype);
+    plan->needed = memory_needed(plan, settings, &config, options);
     double total = (double)plan->needed.weights + (double)plan->needed.norms +
                    (double)plan->needed.kv_pool + (double)plan->needed.activations;
     if (total <= (double)available)
@@ -213,7 +223,7 @@ static void api_fill(struct runtime *runtime, const struct settings *settings,
     api->version = DENOISED_VERSION;
     api->device = runtime->model->backend->ops->name;
     api->device_description = runtime->model->backend->ops->description(runtime->model->backend);
-    api->dtype = dtype_name(runtime->model->backend->dtype);
+    api->dtype = dtype_name(runtime->model->backend->weight_dtype);
     api->max_body_bytes = settings->max_body_bytes;
     api->created = clock_wall_us() / 1000000;
     api->max_choices = settings->max_choices > 0 ? (int32_t)settings->max_choices : 1;
@@ -233,9 +243,9 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
     memset(runtime, 0, sizeof *runtime);
     code = runtime_find_model(runtime->model_directory, settings, err);
     if (code == 0)
-        code = dtype_choose(&options.dtype, settings, runtime->model_directory, err);
+        code = runtime_choose_dtype(&options, settings, runtime->model_directory, err);
     if (code == 0)
-        code = memory_plan(&plan, settings, runtime->model_directory, options.dtype, err);
+        code = memory_plan(&plan, settings, runtime->model_directory, &options, err);
     if (code == 0)
         code = backend_create(&backend, settings->device, &options, err);
     if (code == 0)
@@ -287,7 +297,7 @@ void runtime_print_memory(const struct runtime *runtime, FILE *out)
 
     fprintf(out, "model    %s: %.1f M parameters, context %d, %s on %s\n", runtime->model_name,
             (double)runtime->model->parameters / 1e6, runtime->model->config.max_positions,
-            dtype_name(backend->dtype), backend->ops->description(backend));
+            dtype_name(backend->weight_dtype), backend->ops->description(backend));
     fprintf(out, "memory   weights %.1f MB, KV pool %.1f MB (%d positions), activations %.1f MB\n",
             (double)(used.weights + used.norms) / mb, (double)used.kv_pool / mb,
             counters.kv_pages_total * KV_PAGE_POSITIONS, (double)used.activations / mb);

@@ -32,6 +32,13 @@ void runtime_stop(struct runtime *runtime);
 /* Where the model directory is: the setting, or models/tiny beside the program. */
 int runtime_find_model(char out[PATH_MAX], const struct settings *settings, struct error *err);
 
+/*
+ * Sets the number formats: what the setting names, or what "auto" stands for with this model. int8
+ * weights go with activations in bfloat16 as far as the device has that in hardware.
+ */
+int runtime_choose_dtype(struct backend_options *options, const struct settings *settings,
+                         const char *directory, struct error *err);
+
 /* The memory table of the start-up: weights, KV pool, activations. */
 void runtime_print_memory(const struct runtime *runtime, FILE *out);
 

@@ -124,6 +124,8 @@ static struct backend_limits limits_of(const struct model_config *config, int32_
                                        int32_t max_head_rows, int32_t max_sequences,
                                        int32_t kv_pages)
 {
+    int32_t attended = config->heads * config->head_dim;
+    int32_t widest = config->width > config->ffn_width ? config->width : config->ffn_width;
     return (struct backend_limits){
         .attention = attention_shape(config),
         .max_rows = max_rows,
@@ -132,6 +134,7 @@ static struct backend_limits limits_of(const struct model_config *config, int32_
         .max_sequences = max_sequences,
         .kv_pages = kv_pages,
         .vocabulary = config->embedding_rows,
+        .weight_columns = widest > attended ? widest : attended,
     };
 }
 
@@ -234,32 +237,34 @@ struct model_memory model_memory_used(const struct model *model)
 }
 
 /* Of one layer, and of what lies outside the layers, as weights.c packs them. */
-static size_t weight_total(const struct model_config *config, const char *device, enum dtype dtype)
+static size_t weight_total(const struct model_config *config, const char *device,
+                           enum dtype weight_dtype)
 {
     int64_t width = config->width, ffn = config->ffn_width;
     int64_t q_rows = (int64_t)config->heads * config->head_dim;
     int64_t qkv_rows = q_rows + 2 * (int64_t)config->kv_heads * config->head_dim;
     bool bias = config->linear_bias;
-    size_t layer = backend_weight_bytes(device, qkv_rows, width, config->qkv_bias, dtype) +
-                   backend_weight_bytes(device, width, q_rows, bias, dtype) +
-                   backend_weight_bytes(device, 2 * ffn, width, bias, dtype) +
-                   backend_weight_bytes(device, width, ffn, bias, dtype);
-    size_t embedding = backend_weight_bytes(device, config->embedding_rows, width, false, dtype);
-    size_t head = config->tied_head
-                      ? 0
-                      : backend_weight_bytes(device, config->embedding_rows, width, bias, dtype);
+    size_t layer = backend_weight_bytes(device, qkv_rows, width, config->qkv_bias, weight_dtype) +
+                   backend_weight_bytes(device, width, q_rows, bias, weight_dtype) +
+                   backend_weight_bytes(device, 2 * ffn, width, bias, weight_dtype) +
+                   backend_weight_bytes(device, width, ffn, bias, weight_dtype);
+    size_t embedding =
+        backend_weight_bytes(device, config->embedding_rows, width, false, weight_dtype);
+    size_t head = config->tied_head ? 0
+                                    : backend_weight_bytes(device, config->embedding_rows, width,
+                                                           bias, weight_dtype);
     return (size_t)config->layers * layer + embedding + head;
 }
 
 struct model_memory model_memory_estimate(const struct model_config *config, const char *device,
-                                          enum dtype dtype, int32_t max_rows, int32_t max_head_rows,
-                                          int32_t kv_pages)
+                                          enum dtype dtype, enum dtype weight_dtype,
+                                          int32_t max_rows, int32_t max_head_rows, int32_t kv_pages)
 {
     const struct backend_limits limits = limits_of(config, max_rows, max_head_rows, 1, kv_pages);
     struct model_memory memory = {.norms = norm_bytes(config)};
     size_t scratch;
-    backend_reserved_bytes(&memory.kv_pool, &scratch, device, &limits, dtype);
-    memory.weights = weight_total(config, device, dtype);
+    backend_reserved_bytes(&memory.kv_pool, &scratch, device, &limits, dtype, weight_dtype);
+    memory.weights = weight_total(config, device, weight_dtype);
     memory.activations = activation_total(config, dtype, max_rows, max_head_rows) + scratch;
     return memory;
 }

@@ -109,9 +109,11 @@ struct model_memory model_memory_used(const struct model *model);
 /*
  * The same before anything is loaded, from shapes alone: what model_memory_used will say after
  * model_reserve with these limits on the device of this name.
+ * weight_dtype is int8 or dtype.
  */
 struct model_memory model_memory_estimate(const struct model_config *config, const char *device,
-                                          enum dtype dtype, int32_t max_rows, int32_t max_head_rows,
+                                          enum dtype dtype, enum dtype weight_dtype,
+                                          int32_t max_rows, int32_t max_head_rows,
                                           int32_t kv_pages);
 
 #endif

@@ -41,7 +41,8 @@ struct settings {
 
     const char *log_level, *log_format;
 
-    bool print_config, help, chat, quick;
+    bool print_config, help, chat, quick, json;
+    const char *instructions;
     int64_t seed;
 
     enum command command; /* what settings_read was given, to be read again; not copied */

@@ -2,31 +2,31 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/error.h"
 
 enum { GUARD_BYTES = 256, GUARD_VALUE = 0xa5 };
 
-struct criterion_test_params subject_parameters(void)
-{
-    static struct subject subjects[] = {
-#ifdef CONFORMANCE_SIMT
-        {"simt", "ascending", DTYPE_BFLOAT16},
-        {"simt", "descending", DTYPE_BFLOAT16},
-        {"simt", "seeded", DTYPE_BFLOAT16},
-#else
-        {"cpu", "scalar", DTYPE_FLOAT32},      {"cpu", "scalar", DTYPE_BFLOAT16},
-        {"cpu", "avx2", DTYPE_FLOAT32},        {"cpu", "avx2", DTYPE_BFLOAT16},
-        {"cpu", "avx512", DTYPE_FLOAT32},      {"cpu", "avx512", DTYPE_BFLOAT16},
-        {"cpu", "avx512bf16", DTYPE_BFLOAT16}, {"ref", "", DTYPE_FLOAT32},
-        {"ref", "", DTYPE_BFLOAT16},           {"cuda", "", DTYPE_BFLOAT16},
-#endif
-    };
-    return cr_make_param_array(struct subject, subjects, sizeof subjects / sizeof subjects[0]);
-}
+const int THREADS[THREAD_COUNTS] = {2, 3, 5};
 
-/* By the CPU itself, not by what the backend says of it. */
+static const struct subject SUBJECTS[] = {
+#ifdef CONFORMANCE_SIMT
+    {"simt", "ascending", DTYPE_BFLOAT16},
+    {"simt", "descending", DTYPE_BFLOAT16},
+    {"simt", "seeded", DTYPE_BFLOAT16},
+#else
+    {"cpu", "scalar", DTYPE_FLOAT32},     {"cpu", "scalar", DTYPE_BFLOAT16},
+    {"cpu", "avx2", DTYPE_FLOAT32},       {"cpu", "avx2", DTYPE_BFLOAT16},
+    {"cpu", "avx512", DTYPE_FLOAT32},     {"cpu", "avx512", DTYPE_BFLOAT16},
+    {"cpu", "avx512bf16", DTYPE_FLOAT32}, {"cpu", "avx512bf16", DTYPE_BFLOAT16},
+    {"ref", "", DTYPE_FLOAT32},           {"ref", "", DTYPE_BFLOAT16},
+    {"cuda", "", DTYPE_BFLOAT16},
+#endif
+};
+enum { SUBJECT_COUNT = sizeof SUBJECTS / sizeof SUBJECTS[0] };
+
 static bool cpu_has(const char *instructions)
 {
     if (strcmp(instructions, "avx2") == 0)
@@ -41,34 +41,118 @@ static bool cpu_has(const char *instructions)
     return true;
 }
 
-struct backend *subject_open(const struct subject *subject, int threads)
+/* What is demanded of a backend. */
+static const struct tested_backend {
+    const char *name;
+    /* NULL: a device, which is there unless making the backend fails with ERROR_NO_DEVICE. */
+    bool (*has)(const char *instructions);
+    bool batch_invariant; /* it states that a row's bits depend on that row alone */
+    double slack;         /* times the limits of operations.c */
+    int32_t head_dim_max; /* that it has kernels for */
+} BACKENDS[] = {
+    {"cpu", cpu_has, true, 1, 256},
+    {"ref", cpu_has, true, 1, 256},
+    {"cuda", NULL, true, 1, 128},
+    {"simt", cpu_has, true, 1, 128}, /* the kernels of cuda on the emulation of tests/simt */
+};
+
+static const struct tested_backend *tested_backend(const char *name)
+{
+    for (size_t i = 0; i < sizeof BACKENDS / sizeof BACKENDS[0]; i++) {
+        if (strcmp(BACKENDS[i].name, name) == 0)
+            return &BACKENDS[i];
+    }
+    cr_assert_fail("backend %s has no line in BACKENDS", name);
+    return NULL;
+}
+
+/* The one that this process tests. */
+static const struct tested_backend *opened = &BACKENDS[0];
+
+static bool is_asked_for(const struct subject *subject)
 {
     const char *only = getenv("DENOISED_CONFORMANCE");
-    struct backend_options options = {subject->dtype, threads, subject->instructions};
+    if (only == NULL || strcmp(only, subject->backend) == 0 ||
+        strcmp(only, subject->instructions) == 0)
+        return true;
+    size_t name = strlen(subject->backend);
+    return strncmp(only, subject->backend, name) == 0 && only[name] == ':' &&
+           strcmp(only + name + 1, subject->instructions) == 0;
+}
+
+struct criterion_test_params subject_parameters(void)
+{
+    static struct subject asked[SUBJECT_COUNT];
+    size_t count = 0;
+    for (int i = 0; i < SUBJECT_COUNT; i++) {
+        if (is_asked_for(&SUBJECTS[i]))
+            asked[count++] = SUBJECTS[i];
+    }
+    return cr_make_param_array(struct subject, asked, count);
+}
+
+void subject_print_names(void)
+{
+    fprintf(stderr, "DENOISED_CONFORMANCE=%s: no such backend or instruction set; use one of\n",
+            getenv("DENOISED_CONFORMANCE"));
+    for (int i = 0; i < SUBJECT_COUNT; i++) {
+        const struct subject *subject = &SUBJECTS[i];
+        if (i > 0 && strcmp(subject[-1].instructions, subject->instructions) == 0)
+            continue;
+        fprintf(stderr, "    %s%s%s\n", subject->backend, *subject->instructions ? ":" : "",
+                subject->instructions);
+    }
+}
+
+const struct subject *subject_at(int index)
+{
+    return index < SUBJECT_COUNT ? &SUBJECTS[index] : NULL;
+}
+
+bool subject_is_present(const struct subject *subject)
+{
+    const struct tested_backend *tested = tested_backend(subject->backend);
+    return tested->has == NULL || tested->has(subject->instructions);
+}
+
+struct backend *subject_open(const struct subject *subject, int threads)
+{
+    const char *instructions = *subject->instructions ? subject->instructions : NULL;
+    struct backend_options options = {subject->dtype, subject->dtype, threads, instructions};
     struct backend *backend;
     struct error err = {0};
-    if (only != NULL && strcmp(only, subject->instructions) != 0 &&
-        strcmp(subject->backend, "ref") != 0)
-        cr_skip_test("DENOISED_CONFORMANCE asks for %s alone", only);
-    if (!cpu_has(subject->instructions))
+    opened = tested_backend(subject->backend);
+    if (!subject_is_present(subject))
         cr_skip_test("this CPU lacks %s", subject->instructions);
     int status = backend_create(&backend, subject->backend, &options, &err);
-    if (status == ERROR_NO_DEVICE && strcmp(subject->backend, "cuda") == 0)
+    if (status == ERROR_NO_DEVICE && opened->has == NULL)
         cr_skip_test("%s", err.message);
     cr_assert_eq(status, 0, "%s", err.message);
-    return backend;
+    for (int i = 0; i < SUBJECT_COUNT; i++) {
+        if (memcmp(subject, &SUBJECTS[i], sizeof *subject) == 0)
+            record_subject(i);
+    }
+    return counted_backend_create(backend);
 }
 
 int32_t subject_head_dim_max(const struct subject *subject)
 {
-    bool by_cuda_kernels =
-        strcmp(subject->backend, "simt") == 0 || strcmp(subject->backend, "cuda") == 0;
-    return by_cuda_kernels ? 128 : 256;
+    return tested_backend(subject->backend)->head_dim_max;
+}
+
+bool subject_is_batch_invariant(void)
+{
+    return opened->batch_invariant;
+}
+
+double subject_limit(enum operation operation, enum dtype dtype)
+{
+    return opened->slack * operation_limit(operation, dtype);
 }
 
 struct backend *reference_open(enum dtype dtype)
 {
-    struct backend_options options = {dtype, 1, NULL};
+    struct backend_options options = {dtype, dtype, 1, NULL};
     struct backend *backend;
     struct error err = {0};
     cr_assert_eq(backend_create(&backend, "ref", &options, &err), 0, "%s", err.message);
@@ -90,6 +174,7 @@ struct backend_limits plain_limits(int32_t rows, int32_t vocabulary)
         .max_sequences = 1,
         .kv_pages = 1,
         .vocabulary = vocabulary,
+        .weight_columns = 2048,
     };
 }
 
@@ -97,6 +182,18 @@ void reserve(struct backend *backend, const struct backend_limits *limits)
 {
     struct error err = {0};
     cr_assert_eq(backend->ops->reserve(backend, limits, &err), 0, "%s", err.message);
+}
+
+void begin_step(struct backend *backend, const struct step_rows *rows)
+{
+    cr_assert(backend->ops->step_begin(backend, rows), "a recording of what never ran is replayed");
+    record_checked(OPERATION_STEP_BEGIN);
+}
+
+void end_step(struct backend *backend)
+{
+    struct error err = {0};
+    cr_assert_eq(backend->ops->step_end(backend, &err), 0, "%s", err.message);
 }
 
 uint32_t random_below(struct random *random, uint32_t limit)
@@ -110,17 +207,20 @@ float random_float(struct random *random)
     return (float)random_below(random, 1u << 24) / (float)(1 << 23) - 1.0f;
 }
 
+void set_activation(void *activations, size_t index, float value, enum dtype dtype)
+{
+    if (dtype == DTYPE_BFLOAT16)
+        ((uint16_t *)activations)[index] = bfloat16_from_float(value);
+    else
+        ((float *)activations)[index] = value;
+}
+
 void *random_activations(struct random *random, size_t count, enum dtype dtype)
 {
     char *bytes = malloc(count * dtype_size(dtype) + 1);
     cr_assert_not_null(bytes);
-    for (size_t i = 0; i < count; i++) {
-        float value = random_float(random);
-        if (dtype == DTYPE_BFLOAT16)
-            ((uint16_t *)bytes)[i] = bfloat16_from_float(value);
-        else
-            ((float *)bytes)[i] = value;
-    }
+    for (size_t i = 0; i < count; i++)
+        set_activation(bytes, i, random_float(random), dtype);
     return bytes;
 }
 
@@ -150,16 +250,25 @@ struct guarded guarded_create(struct backend *backend, const void *source, size_
 void *guarded_take(struct guarded *guarded)
 {
     unsigned char *all = malloc(guarded->size + 2 * GUARD_BYTES);
+    unsigned char guard[GUARD_BYTES];
     cr_assert_not_null(all);
+    memset(guard, GUARD_VALUE, sizeof guard);
     guarded->backend->ops->memory_read(guarded->backend, all, guarded->block,
                                        guarded->size + 2 * GUARD_BYTES);
-    for (size_t i = 0; i < GUARD_BYTES; i++) {
-        cr_assert_eq(all[i], GUARD_VALUE, "wrote before the output");
-        cr_assert_eq(all[GUARD_BYTES + guarded->size + i], GUARD_VALUE, "wrote behind the output");
-    }
+    cr_assert_arr_eq(all, guard, sizeof guard, "wrote before the output");
+    cr_assert_arr_eq(all + GUARD_BYTES + guarded->size, guard, sizeof guard,
+                     "wrote behind the output");
     guarded->backend->ops->memory_destroy(guarded->backend, guarded->block);
     memmove(all, all + GUARD_BYTES, guarded->size);
     return all;
+}
+
+void guarded_drop(struct guarded *guarded, const void *source)
+{
+    void *content = guarded_take(guarded);
+    if (source != NULL)
+        expect_same_bits(content, source, guarded->size, "an input after the operation");
+    free(content);
 }
 
 struct weight *make_weight(struct backend *backend, const float *values, int64_t rows,
@@ -186,11 +295,13 @@ void expect_near(const void *actual, const void *expected, size_t count, enum dt
     double limit = (dtype == DTYPE_BFLOAT16 ? 1e-6 : 1e-12) * slack, error = 0, size = 0;
     for (size_t i = 0; i < count; i++) {
         double a = activation_at(actual, i, dtype), e = activation_at(expected, i, dtype);
-        cr_assert_eq(kind_of(a), kind_of(e), "%s: element %zu is %g, expected %g", what, i, a, e);
-        if (kind_of(e) != 0)
-            continue;
-        error += (a - e) * (a - e);
-        size += e * e;
+        if (isfinite(a) && isfinite(e)) {
+            error += (a - e) * (a - e);
+            size += e * e;
+        } else {
+            cr_assert_eq(kind_of(a), kind_of(e), "%s: element %zu is %g, expected %g", what, i, a,
+                         e);
+        }
     }
     cr_assert(error <= limit * size, "%s: NMSE %.3g is over %.3g", what, error / size, limit);
 }
@@ -198,6 +309,31 @@ void expect_near(const void *actual, const void *expected, size_t count, enum dt
 void expect_same_bits(const void *actual, const void *expected, size_t size, const char *what)
 {
     const unsigned char *a = actual, *e = expected;
-    for (size_t i = 0; i < size; i++)
-        cr_assert_eq(a[i], e[i], "%s: byte %zu of %zu differs", what, i, size);
+    size_t i = 0;
+    if (memcmp(a, e, size) == 0)
+        return;
+    while (a[i] == e[i])
+        i++;
+    cr_assert_fail("%s: byte %zu of %zu differs", what, i, size);
+}
+
+void expect_result(enum operation operation, const void *actual, const void *expected, size_t count,
+                   enum dtype dtype, const char *what)
+{
+    double limit = subject_limit(operation, dtype);
+    if (limit == 0)
+        expect_same_bits(actual, expected, count * dtype_size(dtype), what);
+    else
+        expect_near(actual, expected, count, dtype,
+                    limit / (dtype == DTYPE_BFLOAT16 ? 1e-6 : 1e-12), what);
+    record_checked(operation);
+}
+
+void expect_invariant(enum operation operation, const void *actual, const void *expected,
+                      size_t count, enum dtype dtype, const char *what)
+{
+    if (opened->batch_invariant)
+        expect_same_bits(actual, expected, count * dtype_size(dtype), what);
+    else
+        expect_result(operation, actual, expected, count, dtype, what);
 }

@@ -71,6 +71,27 @@ SUBJECT_TEST(head_rules, nan_is_never_chosen)
     backend_destroy(backend);
 }
 
+/* What a broken weight gives: its statistics mean nothing, but the choice does not go astray. */
+SUBJECT_TEST(head_rules, an_infinite_logit_is_chosen_whatever_the_filters)
+{
+    struct backend *backend = open_one(subject);
+    float logits[VOCABULARY];
+    for (int i = 0; i < VOCABULARY; i++)
+        logits[i] = (float)(i % 7);
+    logits[21] = INFINITY;
+    for (int i = 0; i < 5; i++) {
+        struct head_row row = plain_row(0);
+        struct head_batch batch = batch_of(&row);
+        row.temperature = i == 0 ? 0 : 1;
+        row.top_p = i == 2 ? 0.5f : 1;
+        row.top_k = i == 3 ? 3 : i == 4 ? HEAD_TOP_MAX + 1 : 0;
+        row.min_p = i > 2 ? 0.1f : 0;
+        row.round = 1;
+        cr_assert_eq(statistics_of(backend, logits, &batch).token, 21, "case %d", i);
+    }
+    backend_destroy(backend);
+}
+
 SUBJECT_TEST(head_rules, nothing_allowed_gives_no_token)
 {
     struct backend *backend = open_one(subject);

@@ -1,5 +1,6 @@
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 #include "head.h"
 
 struct head_row plain_row(int32_t hidden)
@@ -12,11 +13,40 @@ struct head_row plain_row(int32_t hidden)
                              .allowed = -1};
 }
 
-static void *allocate(size_t count, size_t size)
+enum { GUARD_ROWS = 1, GUARD_VALUE = 0xa5 };
+
+/* [rows] of `size` bytes in host memory between two rows that the head may not touch. */
+static void *guarded_rows(size_t rows, size_t size)
 {
-    void *memory = malloc(count * size + 1);
+    char *memory = malloc((rows + 2 * GUARD_ROWS) * size);
     cr_assert_not_null(memory);
-    return memory;
+    memset(memory, GUARD_VALUE, (rows + 2 * GUARD_ROWS) * size);
+    return memory + size;
+}
+
+static void check_guards(const void *rows, size_t count, size_t size)
+{
+    const unsigned char *before = (const unsigned char *)rows - size;
+    const unsigned char *behind = (const unsigned char *)rows + count * size;
+    for (size_t i = 0; i < size; i++) {
+        if (before[i] != GUARD_VALUE || behind[i] != GUARD_VALUE)
+            cr_assert_fail("the head wrote %s its results",
+                           before[i] != GUARD_VALUE ? "before" : "behind");
+    }
+}
+
+enum {
+    TOPS = HEAD_TOP_MAX * sizeof(int32_t),
+    RAW_TOPS = HEAD_RAW_TOP_MAX * sizeof(int32_t),
+};
+
+static void check_output(const struct head_output *out, size_t rows)
+{
+    check_guards(out->row, rows, sizeof *out->row);
+    check_guards(out->top_token, rows, TOPS);
+    check_guards(out->top_logprob, rows, TOPS);
+    check_guards(out->raw_top_token, rows, RAW_TOPS);
+    check_guards(out->raw_top_logprob, rows, RAW_TOPS);
 }
 
 struct head_output run_head(struct backend *backend, const float *weight, const float *bias,
@@ -24,32 +54,31 @@ struct head_output run_head(struct backend *backend, const float *weight, const 
                             const struct head_batch *batch)
 {
     size_t rows = (size_t)batch->rows;
-    struct head_output out = {allocate(rows, sizeof *out.row),
-                              allocate(rows, HEAD_TOP_MAX * sizeof *out.top_token),
-                              allocate(rows, HEAD_TOP_MAX * sizeof *out.top_logprob),
-                              allocate(rows, HEAD_RAW_TOP_MAX * sizeof *out.raw_top_token),
-                              allocate(rows, HEAD_RAW_TOP_MAX * sizeof *out.raw_top_logprob)};
+    struct head_output out = {guarded_rows(rows, sizeof *out.row), guarded_rows(rows, TOPS),
+                              guarded_rows(rows, TOPS), guarded_rows(rows, RAW_TOPS),
+                              guarded_rows(rows, RAW_TOPS)};
     struct head_result result = {out.row, out.top_token, out.top_logprob, out.raw_top_token,
                                  out.raw_top_logprob};
     struct weight *packed = make_weight(backend, weight, vocabulary, columns, bias);
     struct guarded input = guarded_create(
         backend, hidden, (size_t)lines * (size_t)columns * dtype_size(backend->dtype));
     struct step_rows step = {0};
-    backend->ops->step_begin(backend, &step);
+    begin_step(backend, &step);
     backend->ops->head(backend, &result, input.data, packed, batch);
-    cr_assert_eq(backend->ops->step_end(backend, NULL), 0);
+    end_step(backend);
     backend->ops->weight_destroy(backend, packed);
-    free(guarded_take(&input));
+    guarded_drop(&input, hidden);
+    check_output(&out, rows);
     return out;
 }
 
 void free_head_output(struct head_output *output)
 {
-    free(output->row);
-    free(output->top_token);
-    free(output->top_logprob);
-    free(output->raw_top_token);
-    free(output->raw_top_logprob);
+    free((char *)output->row - sizeof *output->row);
+    free((char *)output->top_token - TOPS);
+    free((char *)output->top_logprob - TOPS);
+    free((char *)output->raw_top_token - RAW_TOPS);
+    free((char *)output->raw_top_logprob - RAW_TOPS);
 }
 
 struct head_output judge_logits(struct backend *backend, const float *logits, int32_t vocabulary,
@@ -57,8 +86,9 @@ struct head_output judge_logits(struct backend *backend, const float *logits, in
 {
     const float one = 1;
     const uint16_t one_half = bfloat16_from_float(one);
-    float *weight = allocate((size_t)vocabulary, sizeof *weight);
-    float *bias = allocate((size_t)vocabulary, sizeof *bias);
+    float *weight = malloc((size_t)vocabulary * sizeof *weight);
+    float *bias = malloc((size_t)vocabulary * sizeof *bias);
+    cr_assert(weight != NULL && bias != NULL);
     for (int32_t token = 0; token < vocabulary; token++) {
         weight[token] = isfinite(logits[token]) ? logits[token] : 0;
         bias[token] = isfinite(logits[token]) ? 0 : logits[token];

@@ -1,3 +1,4 @@
+/* The operations on rows: embed, add_rmsnorm, swiglu, gather. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,113 +11,219 @@ enum {
     WIDTH_COUNT = sizeof WIDTHS / sizeof WIDTHS[0],
     ROW_COUNT = sizeof ROWS / sizeof ROWS[0],
     ROWS_MAX = 70,
+    TOKENS = 131, /* of the table: three panels, the last one ragged */
 };
 
 struct layer_input {
     int32_t rows, width;
-    const float *residual, *scale;
-    const void *delta, *gate_up;
+    float *residual, *scale;
+    void *delta, *gate_up;
+    const void *added; /* delta or NULL */
+    float *table;      /* [TOKENS, width], or NULL: no embed */
+    int32_t token[ROWS_MAX], gather[ROWS_MAX];
 };
 
 /* Everything a run writes. */
 struct layer_output {
-    float *residual;
+    float *embedded, *residual;
     void *normed, *activated, *gathered;
 };
 
+static struct layer_input make_input(struct random *random, int32_t rows, int32_t width,
+                                     enum dtype dtype)
+{
+    size_t count = (size_t)rows * (size_t)width;
+    struct layer_input input = {.rows = rows, .width = width};
+    input.residual = random_activations(random, count, DTYPE_FLOAT32);
+    input.scale = random_activations(random, (size_t)width, DTYPE_FLOAT32);
+    input.delta = random_activations(random, count, dtype);
+    input.gate_up = random_activations(random, 2 * count, dtype);
+    input.table = random_activations(random, TOKENS * (size_t)width, DTYPE_FLOAT32);
+    input.added = input.delta;
+    for (int32_t i = 0; i < rows; i++) {
+        input.token[i] = (int32_t)random_below(random, TOKENS);
+        input.gather[i] = (int32_t)random_below(random, (uint32_t)rows);
+    }
+    input.token[rows / 2] = TOKENS - 1;
+    return input;
+}
+
+static void free_input(struct layer_input *input)
+{
+    free(input->residual);
+    free(input->scale);
+    free(input->delta);
+    free(input->gate_up);
+    free(input->table);
+}
+
+static void *embed(struct backend *backend, const struct layer_input *input,
+                   const struct step_rows *step)
+{
+    size_t count = (size_t)step->rows * (size_t)input->width;
+    struct weight *table = make_weight(backend, input->table, TOKENS, input->width, NULL);
+    struct guarded embedded = guarded_create(backend, NULL, count * sizeof(float));
+    begin_step(backend, step);
+    backend->ops->embed(backend, embedded.data, table);
+    end_step(backend);
+    backend->ops->weight_destroy(backend, table);
+    return guarded_take(&embedded);
+}
+
+/* Rows [first, first + rows) of the input as a step. */
 static struct layer_output run_layers(struct backend *backend, const struct layer_input *input,
                                       int32_t first, int32_t rows)
 {
     size_t element = dtype_size(backend->dtype), width = (size_t)input->width;
     size_t count = (size_t)rows * width, skip = (size_t)first * width;
-    const char *delta = input->delta, *gate_up = input->gate_up;
-    int32_t zeros[ROWS_MAX] = {0}, gather[ROWS_MAX];
+    const char *delta = (const char *)input->delta + skip * element;
+    const char *gate_up = (const char *)input->gate_up + 2 * skip * element;
+    int32_t zeros[ROWS_MAX] = {0};
     uint8_t shadow[ROWS_MAX] = {0};
-    for (int32_t i = 0; i < rows; i++)
-        gather[i] = rows - 1 - i;
     struct step_rows step = {.rows = rows,
-                             .token = zeros,
+                             .token = input->token + first,
                              .sequence = zeros,
                              .position = zeros,
                              .kv_end = zeros,
                              .shadow = shadow,
                              .page_table = zeros,
-                             .gathered = rows,
-                             .gather = gather};
+                             .gathered = rows == input->rows ? rows : 0,
+                             .gather = input->gather};
     struct guarded residual =
         guarded_create(backend, input->residual + skip, count * sizeof(float));
     struct guarded scale = guarded_create(backend, input->scale, width * sizeof(float));
-    struct guarded added =
-        guarded_create(backend, delta != NULL ? delta + skip * element : NULL, count * element);
-    struct guarded gates =
-        guarded_create(backend, gate_up + 2 * skip * element, 2 * count * element);
+    struct guarded added = guarded_create(backend, delta, count * element);
+    struct guarded gates = guarded_create(backend, gate_up, 2 * count * element);
     struct guarded normed = guarded_create(backend, NULL, count * element);
     struct guarded activated = guarded_create(backend, NULL, count * element);
-    struct guarded gathered = guarded_create(backend, NULL, count * element);
+    struct guarded gathered =
+        guarded_create(backend, NULL, (size_t)step.gathered * width * element);
 
-    backend->ops->step_begin(backend, &step);
+    begin_step(backend, &step);
     backend->ops->add_rmsnorm(backend, normed.data, residual.data,
-                              delta != NULL ? added.data : NULL, scale.data, 1e-5f, input->width);
+                              input->added != NULL ? added.data : NULL, scale.data, 1e-5f,
+                              input->width);
     backend->ops->swiglu(backend, activated.data, gates.data, input->width);
     backend->ops->gather(backend, gathered.data, normed.data, input->width);
-    cr_assert_eq(backend->ops->step_end(backend, NULL), 0);
-    free(guarded_take(&scale));
-    free(guarded_take(&added));
-    free(guarded_take(&gates));
-    return (struct layer_output){guarded_take(&residual), guarded_take(&normed),
+    end_step(backend);
+    guarded_drop(&scale, input->scale);
+    guarded_drop(&added, delta);
+    guarded_drop(&gates, gate_up);
+    return (struct layer_output){input->table != NULL ? embed(backend, input, &step) : NULL,
+                                 guarded_take(&residual), guarded_take(&normed),
                                  guarded_take(&activated), guarded_take(&gathered)};
 }
 
 static void free_output(struct layer_output *output)
 {
+    free(output->embedded);
     free(output->residual);
     free(output->normed);
     free(output->activated);
     free(output->gathered);
 }
 
+static void compare_gathered(const struct layer_input *input, const struct layer_output *output,
+                             enum dtype dtype)
+{
+    size_t line = (size_t)input->width * dtype_size(dtype);
+    for (int32_t row = 0; row < input->rows; row++)
+        expect_result(OPERATION_GATHER, (char *)output->gathered + (size_t)row * line,
+                      (char *)output->normed + (size_t)input->gather[row] * line,
+                      (size_t)input->width, dtype, "gather");
+}
+
+/* A line of the table is a row of the result in the backend's dtype, exactly. */
+static void compare_embedded(const struct layer_input *input, const float *embedded,
+                             enum dtype dtype)
+{
+    size_t width = (size_t)input->width;
+    float *expected = malloc(width * sizeof *expected);
+    cr_assert_not_null(expected);
+    for (int32_t row = 0; row < input->rows; row++) {
+        for (size_t i = 0; i < width; i++) {
+            float value = input->table[(size_t)input->token[row] * width + i];
+            expected[i] =
+                dtype == DTYPE_BFLOAT16 ? bfloat16_to_float(bfloat16_from_float(value)) : value;
+        }
+        expect_result(OPERATION_EMBED, embedded + (size_t)row * width, expected, width,
+                      DTYPE_FLOAT32, "embed");
+    }
+    free(expected);
+}
+
+static void compare_outputs(const struct layer_input *input, const struct layer_output *actual,
+                            const struct layer_output *expected, enum dtype dtype)
+{
+    size_t count = (size_t)input->rows * (size_t)input->width;
+    expect_same_bits(actual->residual, expected->residual, count * sizeof(float), "residual");
+    expect_result(OPERATION_ADD_RMSNORM, actual->normed, expected->normed, count, dtype,
+                  "add_rmsnorm");
+    expect_result(OPERATION_SWIGLU, actual->activated, expected->activated, count, dtype, "swiglu");
+    compare_gathered(input, actual, dtype);
+}
+
+/* `part` holds rows from `first` on of `batch`. */
+static void expect_invariant_rows(const struct layer_output *part, const struct layer_output *batch,
+                                  int32_t first, int32_t rows, int32_t width, enum dtype dtype,
+                                  const char *what)
+{
+    size_t count = (size_t)rows * (size_t)width, skip = (size_t)first * (size_t)width;
+    size_t element = dtype_size(dtype);
+    if (part->embedded != NULL)
+        expect_same_bits(part->embedded, batch->embedded + skip, count * sizeof(float), what);
+    expect_same_bits(part->residual, batch->residual + skip, count * sizeof(float), what);
+    expect_invariant(OPERATION_ADD_RMSNORM, part->normed, (char *)batch->normed + skip * element,
+                     count, dtype, what);
+    expect_invariant(OPERATION_SWIGLU, part->activated, (char *)batch->activated + skip * element,
+                     count, dtype, what);
+}
+
 static void compare_case(struct backend *backend, struct backend *reference, struct random *random,
                          int32_t rows, int32_t width)
 {
     enum dtype dtype = backend->dtype;
-    size_t count = (size_t)rows * (size_t)width;
-    float *residual = random_activations(random, count, DTYPE_FLOAT32);
-    float *scale = random_activations(random, (size_t)width, DTYPE_FLOAT32);
-    void *delta = random_activations(random, count, dtype);
-    void *gate_up = random_activations(random, 2 * count, dtype);
-    struct layer_input input = {rows, width, residual, scale, rows % 2 ? delta : NULL, gate_up};
-    struct layer_output actual = run_layers(backend, &input, 0, rows);
-    struct layer_output expected = run_layers(reference, &input, 0, rows);
-    expect_same_bits(actual.residual, expected.residual, count * sizeof(float), "residual");
-    expect_near(actual.normed, expected.normed, count, dtype, 1, "add_rmsnorm");
-    expect_near(actual.activated, expected.activated, count, dtype, 1, "swiglu");
+    struct layer_input input = make_input(random, rows, width, dtype);
+    float *table = input.table;
+    for (int pass = 0; pass < 2; pass++) {
+        input.added = pass == 0 ? input.delta : NULL;
+        input.table = pass == 0 ? table : NULL;
+        struct layer_output actual = run_layers(backend, &input, 0, rows);
+        struct layer_output expected = run_layers(reference, &input, 0, rows);
+        struct layer_output alone = run_layers(backend, &input, rows / 2, 1);
+        compare_outputs(&input, &actual, &expected, dtype);
+        if (pass == 0)
+            compare_embedded(&input, actual.embedded, dtype);
+        expect_invariant_rows(&alone, &actual, rows / 2, 1, width, dtype, "one row alone");
+        free_output(&actual);
+        free_output(&expected);
+        free_output(&alone);
+    }
+    input.table = table;
+    free_input(&input);
+}
 
-    size_t line = (size_t)width * dtype_size(dtype);
-    for (int32_t row = 0; row < rows; row++)
-        expect_same_bits((char *)actual.gathered + (size_t)row * line,
-                         (char *)actual.normed + (size_t)(rows - 1 - row) * line, line, "gather");
-    struct layer_output alone = run_layers(backend, &input, rows / 2, 1);
-    expect_same_bits(alone.normed, (char *)actual.normed + (size_t)(rows / 2) * line, line,
-                     "add_rmsnorm of one row alone");
-    expect_same_bits(alone.activated, (char *)actual.activated + (size_t)(rows / 2) * line, line,
-                     "swiglu of one row alone");
-    free_output(&actual);
-    free_output(&expected);
-    free_output(&alone);
-    free(residual);
-    free(scale);
-    free(delta);
-    free(gate_up);
+static struct backend *open_for_rows(const struct subject *subject, int threads)
+{
+    struct backend *backend = subject_open(subject, threads);
+    struct backend_limits limits = plain_limits(ROWS_MAX, 16);
+    reserve(backend, &limits);
+    return backend;
+}
+
+static struct backend *reference_for_rows(enum dtype dtype)
+{
+    struct backend *reference = reference_open(dtype);
+    struct backend_limits limits = plain_limits(ROWS_MAX, 16);
+    reserve(reference, &limits);
+    return reference;
 }
 
 SUBJECT_TEST(layers, agree_with_the_reference)
 {
-    struct backend *backend = subject_open(subject, 3);
-    struct backend *reference = reference_open(subject->dtype);
-    struct backend_limits limits = plain_limits(ROWS_MAX, 16);
+    struct backend *backend = open_for_rows(subject, 3);
+    struct backend *reference = reference_for_rows(subject->dtype);
     struct random random = {11};
-    reserve(backend, &limits);
-    reserve(reference, &limits);
     for (int i = 0; i < WIDTH_COUNT; i++) {
         for (int j = 0; j < ROW_COUNT; j++)
             compare_case(backend, reference, &random, ROWS[j], WIDTHS[i]);
@@ -125,28 +232,74 @@ SUBJECT_TEST(layers, agree_with_the_reference)
     backend_destroy(reference);
 }
 
+SUBJECT_TEST(layers, results_do_not_depend_on_threads_nor_on_the_run)
+{
+    struct backend *backend = open_for_rows(subject, 1);
+    struct random random = {12};
+    struct layer_input input = make_input(&random, ROWS_MAX, 1031, subject->dtype);
+    struct layer_output batch = run_layers(backend, &input, 0, ROWS_MAX);
+    struct layer_output again = run_layers(backend, &input, 0, ROWS_MAX);
+    size_t size = ROWS_MAX * 1031 * dtype_size(subject->dtype);
+    expect_same_bits(again.normed, batch.normed, size, "add_rmsnorm again");
+    expect_same_bits(again.activated, batch.activated, size, "swiglu again");
+    for (int i = 0; i < THREAD_COUNTS; i++) {
+        struct backend *threaded = open_for_rows(subject, THREADS[i]);
+        struct layer_output other = run_layers(threaded, &input, 0, ROWS_MAX);
+        expect_invariant_rows(&other, &batch, 0, ROWS_MAX, 1031, subject->dtype, "more threads");
+        compare_gathered(&input, &other, subject->dtype);
+        free_output(&other);
+        backend_destroy(threaded);
+    }
+    free_output(&batch);
+    free_output(&again);
+    free_input(&input);
+    backend_destroy(backend);
+}
+
+/* NaN and infinity come out where the reference has them, and in no other row. */
+SUBJECT_TEST(layers, nan_and_infinity_of_one_row_stay_in_it)
+{
+    struct backend *backend = open_for_rows(subject, 1);
+    struct backend *reference = reference_for_rows(subject->dtype);
+    struct random random = {13};
+    enum { WIDTH = 33, BAD_ROWS = 5 };
+    struct layer_input input = make_input(&random, BAD_ROWS, WIDTH, subject->dtype);
+    input.residual[WIDTH + 4] = NAN;
+    input.residual[3 * WIDTH + 32] = INFINITY;
+    set_activation(input.delta, 4 * WIDTH, -INFINITY, subject->dtype);
+    set_activation(input.gate_up, 2 * WIDTH + 3, NAN, subject->dtype);      /* gate of row 1 */
+    set_activation(input.gate_up, 3 * WIDTH + 5, INFINITY, subject->dtype); /* up of row 1 */
+    set_activation(input.gate_up, 7 * WIDTH + 6, NAN, subject->dtype);
+    struct layer_output actual = run_layers(backend, &input, 0, BAD_ROWS);
+    struct layer_output expected = run_layers(reference, &input, 0, BAD_ROWS);
+    expect_near(actual.residual, expected.residual, BAD_ROWS * WIDTH, DTYPE_FLOAT32, 0, "residual");
+    expect_result(OPERATION_ADD_RMSNORM, actual.normed, expected.normed, BAD_ROWS * WIDTH,
+                  subject->dtype, "add_rmsnorm with NaN");
+    expect_result(OPERATION_SWIGLU, actual.activated, expected.activated, BAD_ROWS * WIDTH,
+                  subject->dtype, "swiglu with NaN");
+    free_output(&actual);
+    free_output(&expected);
+    free_input(&input);
+    backend_destroy(backend);
+    backend_destroy(reference);
+}
+
 /* The gate's exponential over its whole range, and beyond it. */
 SUBJECT_TEST(layers, swiglu_holds_for_every_size_of_gate)
 {
-    struct backend *backend = subject_open(subject, 1);
-    struct backend *reference = reference_open(subject->dtype);
-    struct backend_limits limits = plain_limits(ROWS_MAX, 16);
+    struct backend *backend = open_for_rows(subject, 1);
+    struct backend *reference = reference_for_rows(subject->dtype);
     enum { WIDTH = 1009 };
-    float values[2 * WIDTH], scale[WIDTH] = {0}, residual[WIDTH] = {0};
-    uint16_t halves[2 * WIDTH];
-    reserve(backend, &limits);
-    reserve(reference, &limits);
-    for (int i = 0; i < WIDTH; i++) {
-        values[i] = (float)(i - WIDTH / 2) * 0.4f;
-        values[WIDTH + i] = 1.0f;
+    float scale[WIDTH] = {0}, residual[WIDTH] = {0};
+    float gate_up[2 * WIDTH];
+    for (size_t i = 0; i < WIDTH; i++) {
+        set_activation(gate_up, i, (float)((int)i - WIDTH / 2) * 0.4f, subject->dtype);
+        set_activation(gate_up, WIDTH + i, 1, subject->dtype);
     }
-    values[0] = -INFINITY;
-    values[1] = -3e38f;
-    values[WIDTH - 1] = INFINITY;
-    for (int i = 0; i < 2 * WIDTH; i++)
-        halves[i] = bfloat16_from_float(values[i]);
-    const void *gate_up = subject->dtype == DTYPE_BFLOAT16 ? (const void *)halves : values;
-    struct layer_input input = {1, WIDTH, residual, scale, NULL, gate_up};
+    set_activation(gate_up, 0, -INFINITY, subject->dtype);
+    set_activation(gate_up, 1, -3e38f, subject->dtype);
+    set_activation(gate_up, WIDTH - 1, INFINITY, subject->dtype);
+    struct layer_input input = {1, WIDTH, residual, scale, gate_up, gate_up, NULL, NULL, {0}, {0}};
     struct layer_output actual = run_layers(backend, &input, 0, 1);
     struct layer_output expected = run_layers(reference, &input, 0, 1);
     for (size_t i = 1; i < WIDTH - 1; i++) {
@@ -154,7 +307,7 @@ SUBJECT_TEST(layers, swiglu_holds_for_every_size_of_gate)
         double e = activation_at(expected.activated, i, subject->dtype);
         double relative = subject->dtype == DTYPE_BFLOAT16 ? 4e-3 : 1e-6;
         cr_assert(fabs(a - e) <= relative * fabs(e) + 1e-35, "silu(%g) is %g, expected %g",
-                  values[i], a, e);
+                  (double)activation_at(gate_up, i, subject->dtype), a, e);
     }
     cr_assert(isnan(activation_at(actual.activated, 0, subject->dtype)), "as in the reference");
     cr_assert(isnan(activation_at(expected.activated, 0, subject->dtype)));

@@ -10,44 +10,67 @@ struct linear_case {
     bool biased;
 };
 
+/* Lines around tiles, columns around panels, depths around what is widened at once; all ragged. */
 static const struct linear_case CASES[] = {
-    {1, 1, 1, false},    {1, 64, 64, true},    {3, 63, 65, true},     {6, 65, 63, false},
-    {7, 130, 257, true}, {31, 100, 512, true}, {33, 704, 256, false}, {32, 256, 704, true},
-    {5, 2, 1031, false}, {129, 72, 40, true},
+    {1, 1, 1, false},      {1, 64, 64, true},    {3, 63, 65, true},     {6, 65, 63, false},
+    {7, 130, 257, true},   {31, 100, 512, true}, {33, 704, 256, false}, {32, 256, 704, true},
+    {5, 2, 1031, false},   {129, 72, 40, true},  {33, 129, 513, true},  {1, 300, 255, false},
+    {129, 191, 129, true}, {31, 1, 33, false},   {12, 193, 2, true},    {13, 128, 1, false},
+    {41, 66, 34, true},
 };
-enum { CASE_COUNT = sizeof CASES / sizeof CASES[0] };
+enum { CASE_COUNT = sizeof CASES / sizeof CASES[0], LINES_MAX = 160 };
 
 static float *random_floats(struct random *random, size_t count)
 {
     return random_activations(random, count, DTYPE_FLOAT32);
 }
 
-static void *run_linear(struct backend *backend, const struct linear_case *shape, const void *in,
-                        int32_t lines, const float *values, const float *bias)
+static void *multiply(struct backend *backend, const struct weight *weight,
+                      const struct linear_case *shape, const void *in, int32_t lines)
 {
     size_t element = dtype_size(backend->dtype);
-    struct weight *weight = make_weight(backend, values, shape->rows, shape->columns, bias);
     struct guarded input =
         guarded_create(backend, in, (size_t)lines * (size_t)shape->columns * element);
     struct guarded output =
         guarded_create(backend, NULL, (size_t)lines * (size_t)shape->rows * element);
     struct step_rows step = {0};
-    backend->ops->step_begin(backend, &step);
+    begin_step(backend, &step);
     backend->ops->linear(backend, output.data, input.data, weight, lines);
-    cr_assert_eq(backend->ops->step_end(backend, NULL), 0);
-    backend->ops->weight_destroy(backend, weight);
-    free(guarded_take(&input));
+    end_step(backend);
+    guarded_drop(&input, in);
     return guarded_take(&output);
+}
+
+static void *run_linear(struct backend *backend, const struct linear_case *shape, const void *in,
+                        int32_t lines, const float *values, const float *bias)
+{
+    struct weight *weight = make_weight(backend, values, shape->rows, shape->columns, bias);
+    void *out = multiply(backend, weight, shape, in, lines);
+    backend->ops->weight_destroy(backend, weight);
+    return out;
+}
+
+static struct backend *open_for_lines(const struct subject *subject, int threads)
+{
+    struct backend *backend = subject_open(subject, threads);
+    struct backend_limits limits = plain_limits(LINES_MAX, 16);
+    reserve(backend, &limits);
+    return backend;
+}
+
+static struct backend *reference_for_lines(enum dtype dtype)
+{
+    struct backend *reference = reference_open(dtype);
+    struct backend_limits limits = plain_limits(LINES_MAX, 16);
+    reserve(reference, &limits);
+    return reference;
 }
 
 SUBJECT_TEST(linear, agrees_with_the_reference)
 {
-    struct backend *backend = subject_open(subject, 2);
-    struct backend *reference = reference_open(subject->dtype);
-    struct backend_limits limits = plain_limits(160, 16);
+    struct backend *backend = open_for_lines(subject, 2);
+    struct backend *reference = reference_for_lines(subject->dtype);
     struct random random = {1};
-    reserve(backend, &limits);
-    reserve(reference, &limits);
     for (int i = 0; i < CASE_COUNT; i++) {
         const struct linear_case *shape = &CASES[i];
         float *values = random_floats(&random, (size_t)(shape->rows * shape->columns));
@@ -57,8 +80,8 @@ SUBJECT_TEST(linear, agrees_with_the_reference)
         const float *added = shape->biased ? bias : NULL;
         void *actual = run_linear(backend, shape, in, shape->lines, values, added);
         void *expected = run_linear(reference, shape, in, shape->lines, values, added);
-        expect_near(actual, expected, (size_t)shape->lines * (size_t)shape->rows, subject->dtype, 1,
-                    "linear");
+        expect_result(OPERATION_LINEAR, actual, expected,
+                      (size_t)shape->lines * (size_t)shape->rows, subject->dtype, "linear");
         free(values);
         free(bias);
         free(in);
@@ -69,58 +92,83 @@ SUBJECT_TEST(linear, agrees_with_the_reference)
     backend_destroy(reference);
 }
 
-SUBJECT_TEST(linear, line_does_not_depend_on_batch_or_threads)
+/* The same step again, with more threads, and some of its lines alone. */
+static void compare_runs(struct backend *backend, struct backend *const *others,
+                         const struct linear_case *shape, struct random *random)
 {
-    struct backend *backend = subject_open(subject, 1);
-    struct backend *threaded = subject_open(subject, 3);
-    struct backend_limits limits = plain_limits(160, 16);
-    struct random random = {2};
-    reserve(backend, &limits);
-    reserve(threaded, &limits);
-    for (int i = 0; i < CASE_COUNT; i++) {
-        const struct linear_case *shape = &CASES[i];
-        float *values = random_floats(&random, (size_t)(shape->rows * shape->columns));
-        size_t inputs = (size_t)shape->lines * (size_t)shape->columns;
-        size_t line_in = (size_t)shape->columns * dtype_size(subject->dtype);
-        size_t line_out = (size_t)shape->rows * dtype_size(subject->dtype);
-        char *in = random_activations(&random, inputs, subject->dtype);
-        char *batch = run_linear(backend, shape, in, shape->lines, values, NULL);
-        char *other = run_linear(threaded, shape, in, shape->lines, values, NULL);
-        expect_same_bits(other, batch, (size_t)shape->lines * line_out, "three threads");
-        for (int32_t line = 0; line < shape->lines; line += 1 + shape->lines / 5) {
-            char *alone = run_linear(backend, shape, in + (size_t)line * line_in, 1, values, NULL);
-            expect_same_bits(alone, batch + (size_t)line * line_out, line_out, "one line alone");
-            free(alone);
-        }
-        free(values);
-        free(in);
-        free(batch);
-        free(other);
+    enum dtype dtype = backend->dtype;
+    size_t element = dtype_size(dtype), columns = (size_t)shape->columns;
+    size_t rows = (size_t)shape->rows, lines = (size_t)shape->lines;
+    float *values = random_floats(random, rows * columns);
+    char *in = random_activations(random, lines * columns, dtype);
+    struct weight *weight = make_weight(backend, values, shape->rows, shape->columns, NULL);
+    char *batch = multiply(backend, weight, shape, in, shape->lines);
+    char *again = multiply(backend, weight, shape, in, shape->lines);
+    expect_same_bits(again, batch, lines * rows * element, "the same step again");
+    free(again);
+    for (int i = 0; i < THREAD_COUNTS; i++) {
+        char *threaded = run_linear(others[i], shape, in, shape->lines, values, NULL);
+        expect_invariant(OPERATION_LINEAR, threaded, batch, lines * rows, dtype, "more threads");
+        free(threaded);
     }
-    backend_destroy(backend);
-    backend_destroy(threaded);
+    for (size_t line = 0; line < lines; line += 1 + lines / 5) {
+        char *alone = multiply(backend, weight, shape, in + line * columns * element, 1);
+        expect_invariant(OPERATION_LINEAR, alone, batch + line * rows * element, rows, dtype,
+                         "one line alone");
+        free(alone);
+    }
+    backend->ops->weight_destroy(backend, weight);
+    free(values);
+    free(in);
+    free(batch);
 }
 
-SUBJECT_TEST(linear, nan_of_one_line_stays_in_it)
+SUBJECT_TEST(linear, line_does_not_depend_on_batch_or_threads)
 {
-    struct backend *backend = subject_open(subject, 1);
-    struct backend *reference = reference_open(subject->dtype);
-    struct backend_limits limits = plain_limits(16, 16);
+    struct backend *backend = open_for_lines(subject, 1), *others[THREAD_COUNTS];
+    struct random random = {2};
+    for (int i = 0; i < THREAD_COUNTS; i++)
+        others[i] = open_for_lines(subject, THREADS[i]);
+    for (int i = 0; i < CASE_COUNT; i++)
+        compare_runs(backend, others, &CASES[i], &random);
+    for (int i = 0; i < THREAD_COUNTS; i++)
+        backend_destroy(others[i]);
+    backend_destroy(backend);
+}
+
+/* A batch without lines, as the head of a step that samples nothing: no output, no fault. */
+SUBJECT_TEST(linear, no_lines_write_nothing)
+{
+    struct backend *backend = open_for_lines(subject, 3);
+    const float values[6] = {0};
+    struct weight *weight = make_weight(backend, values, 2, 3, NULL);
+    struct guarded output = guarded_create(backend, values, sizeof values);
+    struct guarded input = guarded_create(backend, values, sizeof values);
+    struct step_rows step = {0};
+    begin_step(backend, &step);
+    backend->ops->linear(backend, output.data, input.data, weight, 0);
+    end_step(backend);
+    guarded_drop(&output, values);
+    guarded_drop(&input, values);
+    backend->ops->weight_destroy(backend, weight);
+    backend_destroy(backend);
+}
+
+SUBJECT_TEST(linear, nan_and_infinity_stay_in_their_line_and_column)
+{
+    struct backend *backend = open_for_lines(subject, 1);
+    struct backend *reference = reference_for_lines(subject->dtype);
     const struct linear_case shape = {8, 70, 33, false};
     struct random random = {3};
-    reserve(backend, &limits);
-    reserve(reference, &limits);
     float *values = random_floats(&random, 70 * 33);
     void *in = random_activations(&random, 8 * 33, subject->dtype);
     /* The last element of an odd line: its neighbour in memory belongs to the next line. */
     const float bad[2] = {NAN, INFINITY};
     for (int i = 0; i < 2; i++) {
         size_t at = (size_t)(3 * i + 1) * 33 + (i == 0 ? 0 : 32);
-        if (subject->dtype == DTYPE_BFLOAT16)
-            ((uint16_t *)in)[at] = bfloat16_from_float(bad[i]);
-        else
-            ((float *)in)[at] = bad[i];
+        set_activation(in, at, bad[i], subject->dtype);
     }
+    values[69 * 33 + 32] = INFINITY; /* and one of a weight in its column */
     /* What an earlier call left in working memory must not matter either. */
     const struct linear_case even = {8, 70, 256, false};
     float *even_values = random_floats(&random, 70 * 256);
@@ -132,7 +180,7 @@ SUBJECT_TEST(linear, nan_of_one_line_stays_in_it)
     free(nans);
     void *actual = run_linear(backend, &shape, in, 8, values, NULL);
     void *expected = run_linear(reference, &shape, in, 8, values, NULL);
-    expect_near(actual, expected, 8 * 70, subject->dtype, 1, "linear with NaN");
+    expect_result(OPERATION_LINEAR, actual, expected, 8 * 70, subject->dtype, "linear with NaN");
     free(values);
     free(in);
     free(actual);
@@ -212,15 +260,16 @@ SUBJECT_TEST(linear, packs_sources_of_every_dtype_one_after_the_other)
                              .kv_end = zeros,
                              .shadow = shadow,
                              .page_table = zeros};
-    backend->ops->step_begin(backend, &step);
+    begin_step(backend, &step);
     backend->ops->embed(backend, table.data, weight);
-    cr_assert_eq(backend->ops->step_end(backend, NULL), 0);
+    end_step(backend);
     float *embedded = guarded_take(&table);
     for (int row = 0; row < 12; row++) {
         for (int column = 0; column < COLUMNS; column++)
             cr_assert_eq(embedded[row * COLUMNS + column], full[(11 - row) % 3 * COLUMNS + column],
                          "row %d column %d", row, column);
     }
+    record_checked(OPERATION_WEIGHT_CREATE);
     free(embedded);
     backend->ops->weight_destroy(backend, weight);
     backend_destroy(backend);

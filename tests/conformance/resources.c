@@ -1,6 +1,8 @@
 /* Memory accounting, and what a backend refuses. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "common/error.h"
 #include "conformance.h"
 
@@ -31,6 +33,9 @@ SUBJECT_TEST(resources, memory_used_counts_what_is_held)
     backend->ops->memory_used(backend, &weights, &kv, &other);
     cr_assert_eq(weights, 0);
     cr_assert_eq(other, before);
+    record_checked(OPERATION_MEMORY_USED);
+    record_checked(OPERATION_MEMORY_DESTROY);
+    record_checked(OPERATION_WEIGHT_DESTROY);
     backend_destroy(backend);
 }
 
@@ -48,8 +53,9 @@ SUBJECT_TEST(resources, memory_is_known_before_it_is_taken)
     struct weight *plain = make_weight(backend, values, 70, 33, NULL);
     struct weight *with_bias = make_weight(backend, values, 65, 31, bias);
     backend->ops->memory_used(backend, &weights, &kv, &other);
-    backend_reserved_bytes(&kv_expected, &other_expected, subject->backend, &limits,
+    backend_reserved_bytes(&kv_expected, &other_expected, subject->backend, &limits, subject->dtype,
                            subject->dtype);
+    record_checked(OPERATION_RESERVE);
     cr_expect_eq(kv, kv_expected);
     cr_expect_eq(other, other_expected);
     cr_expect_eq(weights, backend_weight_bytes(subject->backend, 70, 33, false, subject->dtype) +
@@ -69,8 +75,87 @@ SUBJECT_TEST(resources, device_memory_starts_zeroed)
     backend->ops->memory_read(backend, bytes, memory, sizeof bytes);
     for (size_t i = 0; i < sizeof bytes; i++)
         cr_assert_eq(bytes[i], 0);
+    record_checked(OPERATION_MEMORY_CREATE);
     backend->ops->memory_destroy(backend, memory);
     backend_destroy(backend);
+}
+
+/* Parts of a block, at offsets that suit no element. */
+SUBJECT_TEST(resources, memory_is_written_and_read_in_parts)
+{
+    struct backend *backend = subject_open(subject, 1);
+    void *memory;
+    char expected[100] = {0}, bytes[100], part[43];
+    cr_assert_eq(backend->ops->memory_create(backend, &memory, sizeof bytes, NULL), 0);
+    for (int i = 0; i < 43; i++)
+        expected[17 + i] = part[i] = (char)(i + 1);
+    backend->ops->memory_write(backend, (char *)memory + 17, part, sizeof part);
+    backend->ops->memory_read(backend, bytes, memory, sizeof bytes);
+    expect_same_bits(bytes, expected, sizeof bytes, "a block after a part was written");
+    backend->ops->memory_read(backend, part, (char *)memory + 31, 7);
+    expect_same_bits(part, expected + 31, 7, "a part of a block");
+    record_checked(OPERATION_MEMORY_WRITE);
+    record_checked(OPERATION_MEMORY_READ);
+    backend->ops->memory_destroy(backend, memory);
+    backend_destroy(backend);
+}
+
+/* That what was asked for is what runs; a set that this machine lacks is refused by name. */
+SUBJECT_TEST(resources, instructions_are_those_that_were_asked_for)
+{
+    struct backend_options options = {.dtype = subject->dtype,
+                                      .weight_dtype = subject->dtype,
+                                      .threads = 3,
+                                      .instructions = subject->instructions};
+    struct backend *backend;
+    struct error err = {0};
+    if (!subject_is_present(subject)) {
+        cr_assert_eq(backend_create(&backend, subject->backend, &options, &err), ERROR_INVALID);
+        cr_assert_not_null(strstr(err.message, subject->instructions), "%s", err.message);
+        return;
+    }
+    backend = subject_open(subject, 3);
+    const char *description = backend->ops->description(backend);
+    char instructions[32];
+    snprintf(instructions, sizeof instructions, "%s,", subject->instructions);
+    cr_assert_not_null(strstr(description, subject->backend), "%s", description);
+    cr_assert_not_null(strstr(description, instructions), "%s", description);
+    cr_assert_not_null(strstr(description, dtype_name(subject->dtype)), "%s", description);
+    cr_assert_str_eq(backend->ops->name, subject->backend);
+    cr_assert_eq(backend->dtype, subject->dtype);
+    record_checked(OPERATION_DESCRIPTION);
+    backend_destroy(backend);
+}
+
+/* Bytes of address space that this process holds. */
+static size_t address_space(void)
+{
+    unsigned long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    cr_assert_not_null(file);
+    cr_assert_eq(fscanf(file, "%lu", &pages), 1);
+    fclose(file);
+    return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+SUBJECT_TEST(resources, a_destroyed_backend_leaves_nothing)
+{
+    enum { ROUNDS = 6, POOL_PAGES = 1 << 14 };
+    struct backend_limits limits = plain_limits(8, 100);
+    size_t pool = 0, scratch, before = 0;
+    limits.attention.head_dim = 64;
+    limits.kv_pages = POOL_PAGES; /* half a gigabyte, of which no page is touched */
+    backend_reserved_bytes(&pool, &scratch, subject->backend, &limits, subject->dtype,
+                           subject->dtype);
+    for (int i = 0; i < ROUNDS; i++) {
+        struct backend *backend = subject_open(subject, 2);
+        reserve(backend, &limits);
+        backend_destroy(backend);
+        if (i == 0)
+            before = address_space(); /* what the C library keeps for itself is there by now */
+    }
+    cr_assert_lt(address_space(), before + pool, "a pool was not given back");
+    record_checked(OPERATION_DESTROY);
 }
 
 SUBJECT_TEST(resources, sizes_that_overflow_are_refused)

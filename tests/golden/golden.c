@@ -21,7 +21,8 @@ struct model *golden_load_model(const char *fixture, const char *backend_name, e
 {
     struct error err = {0};
     struct backend *backend = NULL;
-    struct backend_options options = {.dtype = dtype};
+    struct backend_options options = {.dtype = dtype == DTYPE_INT8 ? DTYPE_FLOAT32 : dtype,
+                                      .weight_dtype = dtype};
     int failed = backend_create(&backend, backend_name, &options, &err);
     cr_assert_eq(failed, 0, "%s", err.message);
 

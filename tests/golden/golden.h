@@ -15,8 +15,9 @@ struct model;
 
 /*
  * Loads a checkpoint of build/fixtures/llada ("plain", "grouped", "tied", "int8"; "placeholder" is
- * the trained model of models/tiny) onto a new backend ("ref", "cpu"). Not reserved yet; the caller
- * frees it with model_free, and the backend with it.
+ * the trained model of models/tiny) onto a new backend ("ref", "cpu") of this dtype; DTYPE_INT8 has
+ * activations in float32. Not reserved yet; the caller frees it with model_free, and the backend
+ * with it.
  */
 struct model *golden_load_model(const char *fixture, const char *backend, enum dtype dtype);
 

@@ -7,104 +7,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
 #include <unistd.h>
 #include <utf8proc.h>
 
 #include "common/buffer.h"
 #include "common/utf8.h"
+#include "tests/http/program.h"
 
-enum { ARGUMENTS_MAX = 24, SECONDS_MAX = 120 };
-
-struct outcome {
-    int status; /* exit status; -1: ended by a signal */
-    struct buffer out, log;
-};
-
-static void outcome_free(struct outcome *outcome)
-{
-    buffer_free(&outcome->out);
-    buffer_free(&outcome->log);
-}
-
-/* Starts the program with these arguments (NULL-terminated); it has a time limit. */
-static pid_t start(const char *const *arguments, int out, int log)
-{
-    const char *binary = getenv("DENOISED_BINARY");
-    const char *command[ARGUMENTS_MAX] = {binary != NULL ? binary : "build/release/denoised"};
-    int count = 1;
-
-    while (*arguments != NULL && count < ARGUMENTS_MAX - 1)
-        command[count++] = *arguments++;
-    pid_t pid = fork();
-    if (pid != 0)
-        return pid;
-    alarm(SECONDS_MAX);
-    dup2(out, STDOUT_FILENO);
-    dup2(log, STDERR_FILENO);
-    execv(command[0], (char *const *)(uintptr_t)command);
-    perror(command[0]);
-    _exit(127);
-}
-
-static int finish(pid_t pid)
-{
-    int status = 0;
-
-    cr_assert_eq(waitpid(pid, &status, 0), pid);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
-
-static int open_memory(void)
-{
-    int fd = memfd_create("output", MFD_CLOEXEC);
-
-    cr_assert_geq(fd, 0);
-    return fd;
-}
-
-/* All that was written to such a file, which is closed. */
-static struct buffer read_memory(int fd)
-{
-    struct buffer all = {0};
-    char bytes[4096];
-    ssize_t length;
-
-    lseek(fd, 0, SEEK_SET);
-    while ((length = read(fd, bytes, sizeof bytes)) > 0)
-        buffer_append(&all, bytes, (size_t)length);
-    buffer_append(&all, "", 0);
-    close(fd);
-    return all;
-}
-
-/* With stdout and stderr in files. */
-static struct outcome run(const char *const *arguments)
-{
-    int out = open_memory(), log = open_memory();
-    int status = finish(start(arguments, out, log));
-
-    return (struct outcome){status, read_memory(out), read_memory(log)};
-}
-
-#define RUN(...) run((const char *const[]){__VA_ARGS__, NULL})
 /* A short answer, for models/tiny. */
 #define SHORT "--model", "models/tiny", "--max-tokens", "8", "--steps", "2", "--temperature", "0"
-
-static bool contains(const struct buffer *text, const char *what)
-{
-    return text->data != NULL && strstr(text->data, what) != NULL;
-}
-
-static size_t count_lines(const struct buffer *text)
-{
-    size_t lines = 0;
-
-    for (size_t i = 0; i < text->length; i++)
-        lines += text->data[i] == '\n';
-    return lines;
-}
 
 Test(generate, refuses_the_mask_token_in_a_prompt)
 {
@@ -112,8 +23,8 @@ Test(generate, refuses_the_mask_token_in_a_prompt)
 
     cr_expect_eq(outcome.status, 2);
     cr_expect_eq(outcome.out.length, 0, "%s", outcome.out.data);
-    cr_expect(contains(&outcome.log, "holds the mask token (id 2)"), "%s", outcome.log.data);
-    cr_expect_eq(count_lines(&outcome.log), 1, "%s", outcome.log.data);
+    cr_expect(output_contains(&outcome.log, "holds the mask token (id 2)"), "%s", outcome.log.data);
+    cr_expect_eq(output_lines(&outcome.log), 1, "%s", outcome.log.data);
     outcome_free(&outcome);
 }
 
@@ -130,8 +41,8 @@ Test(generate, refuses_a_prompt_that_is_no_utf_8)
     struct outcome outcome = RUN("generate", SHORT, "a \xff b");
 
     cr_expect_eq(outcome.status, 2);
-    cr_expect(contains(&outcome.log, "UTF-8"), "%s", outcome.log.data);
-    cr_expect_eq(count_lines(&outcome.log), 1, "%s", outcome.log.data);
+    cr_expect(output_contains(&outcome.log, "UTF-8"), "%s", outcome.log.data);
+    cr_expect_eq(output_lines(&outcome.log), 1, "%s", outcome.log.data);
     outcome_free(&outcome);
 }
 
@@ -150,7 +61,7 @@ Test(generate, samples_the_same_text_from_the_seed_that_it_printed)
     struct outcome second = RUN("generate", SAMPLED, flag, "One day");
     cr_expect_eq(second.status, 0, "%s", second.log.data);
     cr_expect_str_eq(second.out.data, first.out.data);
-    cr_expect(contains(&second.log, seed), "%s", second.log.data);
+    cr_expect(output_contains(&second.log, seed), "%s", second.log.data);
     outcome_free(&first);
     outcome_free(&second);
 }
@@ -160,20 +71,20 @@ Test(generate, prints_no_seed_where_nothing_is_sampled)
     struct outcome outcome = RUN("generate", SHORT, "One day");
 
     cr_expect_eq(outcome.status, 0, "%s", outcome.log.data);
-    cr_expect(!contains(&outcome.log, "seed"), "%s", outcome.log.data);
+    cr_expect(!output_contains(&outcome.log, "seed"), "%s", outcome.log.data);
     outcome_free(&outcome);
 }
 
 /* The exit status when nothing that is written arrives, with a message that says so. */
 static void expect_full(const char *const *arguments)
 {
-    int out = open("/dev/full", O_WRONLY | O_CLOEXEC), log = open_memory();
+    int out = open("/dev/full", O_WRONLY | O_CLOEXEC), log = output_open();
 
     cr_assert_geq(out, 0);
-    int status = finish(start(arguments, out, log));
-    struct buffer message = read_memory(log);
+    int status = program_finish(program_start(arguments, out, log));
+    struct buffer message = output_read(log);
     cr_expect_eq(status, 1, "%s: %d", arguments[0], status);
-    cr_expect(contains(&message, "could not be written to stdout: "), "%s: %s", arguments[0],
+    cr_expect(output_contains(&message, "could not be written to stdout: "), "%s: %s", arguments[0],
               message.data);
     buffer_free(&message);
     close(out);
@@ -242,9 +153,11 @@ Test(inspect, shows_every_form_of_checkpoint)
         snprintf(directory, sizeof directory, "build/fixtures/llada/%s", FORMS[i]);
         struct outcome outcome = RUN("inspect", directory);
         cr_expect_eq(outcome.status, 0, "%s: %s", FORMS[i], outcome.log.data);
-        cr_expect(contains(&outcome.out, "\nparameters "), "%s: %s", FORMS[i], outcome.out.data);
-        cr_expect(contains(&outcome.out, "\nmemory needed "), "%s: %s", FORMS[i], outcome.out.data);
-        cr_expect(contains(&outcome.log, "tokenizer.json is missing"), "%s: %s", FORMS[i],
+        cr_expect(output_contains(&outcome.out, "\nparameters "), "%s: %s", FORMS[i],
+                  outcome.out.data);
+        cr_expect(output_contains(&outcome.out, "\nmemory needed "), "%s: %s", FORMS[i],
+                  outcome.out.data);
+        cr_expect(output_contains(&outcome.log, "tokenizer.json is missing"), "%s: %s", FORMS[i],
                   outcome.log.data);
         outcome_free(&outcome);
     }
@@ -259,9 +172,9 @@ Test(inspect, says_after_the_listing_that_config_and_weights_do_not_belong_toget
                    (const char *const[]){"model.safetensors", "tokenizer.json", NULL});
     struct outcome outcome = RUN("inspect", directory);
     cr_expect_eq(outcome.status, 2);
-    cr_expect(contains(&outcome.out, "\nmemory needed "), "%s", outcome.out.data);
-    cr_expect(contains(&outcome.log, "do not belong together"), "%s", outcome.log.data);
-    cr_expect_eq(count_lines(&outcome.log), 1, "%s", outcome.log.data);
+    cr_expect(output_contains(&outcome.out, "\nmemory needed "), "%s", outcome.out.data);
+    cr_expect(output_contains(&outcome.log, "do not belong together"), "%s", outcome.log.data);
+    cr_expect_eq(output_lines(&outcome.log), 1, "%s", outcome.log.data);
     outcome_free(&outcome);
     remove_directory(directory);
     free(text);
@@ -280,7 +193,7 @@ Test(inspect, says_that_a_tokenizer_cannot_be_used)
     fclose(file);
     struct outcome outcome = RUN("inspect", directory);
     cr_expect_eq(outcome.status, 2);
-    cr_expect(contains(&outcome.log, "tokenizer.json"), "%s", outcome.log.data);
+    cr_expect(output_contains(&outcome.log, "tokenizer.json"), "%s", outcome.log.data);
     outcome_free(&outcome);
     remove_directory(directory);
     free(text);
@@ -293,8 +206,8 @@ Test(inspect, names_a_model_type_that_it_does_not_know)
     make_directory(directory, "{\"model_type\": \"gpt_neox\"}", (const char *const[]){NULL});
     struct outcome outcome = RUN("inspect", directory);
     cr_expect_eq(outcome.status, 2);
-    cr_expect(contains(&outcome.log, "model_type"), "%s", outcome.log.data);
-    cr_expect(contains(&outcome.log, "gpt_neox"), "%s", outcome.log.data);
+    cr_expect(output_contains(&outcome.log, "model_type"), "%s", outcome.log.data);
+    cr_expect(output_contains(&outcome.log, "gpt_neox"), "%s", outcome.log.data);
     outcome_free(&outcome);
     remove_directory(directory);
 }
@@ -387,18 +300,18 @@ static struct outcome run_on_terminal(int rows, int columns, const char *const *
     struct winsize size = {.ws_row = (unsigned short)rows, .ws_col = (unsigned short)columns};
     char bytes[4096];
     ssize_t length;
-    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), log = open_memory();
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), log = output_open();
 
     cr_assert(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
     int out = open(ptsname(master), O_RDWR | O_NOCTTY | O_CLOEXEC);
     cr_assert(out >= 0 && ioctl(out, TIOCSWINSZ, &size) == 0);
-    pid_t pid = start(arguments, out, log);
+    pid_t pid = program_start(arguments, out, log);
     close(out);
     while ((length = read(master, bytes, sizeof bytes)) > 0) /* EIO: the program has ended */
         buffer_append(&outcome.out, bytes, (size_t)length);
     close(master);
-    outcome.status = finish(pid);
-    outcome.log = read_memory(log);
+    outcome.status = program_finish(pid);
+    outcome.log = output_read(log);
     return outcome;
 }
 
@@ -406,14 +319,15 @@ static struct outcome run_on_terminal(int rows, int columns, const char *const *
 static void expect_same_on_terminal(int rows, int columns, const char *const *arguments)
 {
     static struct screen seen, expected;
-    struct outcome piped = run(arguments);
+    struct outcome piped = program_run(arguments);
     struct outcome drawn = run_on_terminal(rows, columns, arguments);
     struct buffer printed = {0};
 
     cr_assert_eq(piped.status, 0, "%s", piped.log.data);
     cr_assert_eq(drawn.status, 0, "%s", drawn.log.data);
-    cr_expect(!contains(&piped.out, "\033") && !contains(&piped.out, "░"), "%s", piped.out.data);
-    cr_expect(contains(&drawn.out, "\033[J"), "%s", drawn.out.data);
+    cr_expect(!output_contains(&piped.out, "\033") && !output_contains(&piped.out, "░"), "%s",
+              piped.out.data);
+    cr_expect(output_contains(&drawn.out, "\033[J"), "%s", drawn.out.data);
     for (size_t i = 0; i < piped.out.length; i++) {
         if (piped.out.data[i] == '\n')
             buffer_append_char(&printed, '\r');
@@ -464,10 +378,10 @@ Test(generate, sends_no_control_characters_of_a_text_to_a_terminal)
                                                                  NULL});
 
     cr_expect_eq(drawn.status, 0, "%s", drawn.log.data);
-    cr_expect(contains(&drawn.out, "a \xef\xbf\xbd[31mred\xef\xbf\xbd \xef\xbf\xbd"
-                                   "2J text"));
-    cr_expect(!contains(&drawn.out, "\033[31m") && !contains(&drawn.out, "\a") &&
-              !contains(&drawn.out, "\xc2\x9b"));
+    cr_expect(output_contains(&drawn.out, "a \xef\xbf\xbd[31mred\xef\xbf\xbd \xef\xbf\xbd"
+                                          "2J text"));
+    cr_expect(!output_contains(&drawn.out, "\033[31m") && !output_contains(&drawn.out, "\a") &&
+              !output_contains(&drawn.out, "\xc2\x9b"));
     outcome_free(&drawn);
 }
 
@@ -477,8 +391,8 @@ Test(generate, answers_a_chat_with_the_answer_alone)
 
     cr_expect_eq(outcome.status, 0, "%s", outcome.log.data);
     cr_expect_gt(outcome.out.length, 1);
-    cr_expect(!contains(&outcome.out, "do you like"), "%s", outcome.out.data);
-    cr_expect(contains(&outcome.log, " tokens in "), "%s", outcome.log.data);
+    cr_expect(!output_contains(&outcome.out, "do you like"), "%s", outcome.out.data);
+    cr_expect(output_contains(&outcome.log, " tokens in "), "%s", outcome.log.data);
     outcome_free(&outcome);
 }
 

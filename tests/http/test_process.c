@@ -124,6 +124,17 @@ Test(process, device_auto_serves_on_the_cpu_where_there_is_no_other)
     cr_expect_eq(server_process_stop(&server), 0);
 }
 
+Test(process, a_dtype_that_the_device_lacks_is_exit_2)
+{
+    struct server_process failed;
+
+    cr_expect_eq(server_process_try(&failed, (const char *const[]){"--dtype", "fp8", NULL}), 2);
+    cr_expect_not_null(
+        strstr(failed.log.data, "dtype \"fp8\": this device has float32, bfloat16 and int8"), "%s",
+        failed.log.data);
+    buffer_free(&failed.log);
+}
+
 static void expect_no_room(const char *const *arguments, const char *first)
 {
     struct server_process failed;

@@ -127,6 +127,21 @@ static void expect_log(void)
     json_decref(line);
 }
 
+Test(settings_reach, dtype_int8_is_that_of_the_weights)
+{
+    cr_assert(server_process_start(&server, (const char *const[]){"--dtype", "int8", NULL}));
+    json_t *props = get_json("/props");
+    const json_t *device = json_object_get(props, "device");
+    expect_text(device, "dtype", "int8");
+    const char *description = json_string_value(json_object_get(device, "description"));
+    const char *rest =
+        backend_prefers_bfloat16("cpu") ? "int8 weights, bfloat16, " : "int8 weights, float32, ";
+    cr_expect(description != NULL && strstr(description, rest) != NULL, "%s", description);
+    json_decref(props);
+    expect_status("{\"prompt\":\"a\",\"max_tokens\":8}", 200);
+    cr_expect_eq(server_process_stop(&server), 0);
+}
+
 Test(settings_reach, the_server_does_what_its_config_file_says)
 {
     int file = mkstemp(path);

@@ -3,10 +3,10 @@
 #include "common/error.h"
 #include "tests/conformance/conformance.h"
 
-static struct backend *create(enum dtype dtype, const char *instructions, int expected,
-                              struct error *err)
+static struct backend *create(enum dtype dtype, enum dtype weight_dtype, const char *instructions,
+                              int expected, struct error *err)
 {
-    const struct backend_options options = {dtype, 1, instructions};
+    const struct backend_options options = {dtype, weight_dtype, 1, instructions};
     struct backend *backend;
     cr_assert_eq(backend_create(&backend, "simt", &options, err), expected, "%s", err->message);
     return backend;
@@ -15,23 +15,31 @@ static struct backend *create(enum dtype dtype, const char *instructions, int ex
 Test(refusals, float32_is_refused_with_what_there_is)
 {
     struct error err = {0};
-    cr_assert_null(create(DTYPE_FLOAT32, NULL, ERROR_INVALID, &err));
+    cr_assert_null(create(DTYPE_FLOAT32, DTYPE_FLOAT32, NULL, ERROR_INVALID, &err));
     cr_assert_not_null(strstr(err.message, "computes in bfloat16, not in float32"), "%s",
                        err.message);
     cr_assert_not_null(strstr(err.message, "device cpu"), "%s", err.message);
 }
 
+Test(refusals, int8_weights_are_refused_with_what_there_is)
+{
+    struct error err = {0};
+    cr_assert_null(create(DTYPE_BFLOAT16, DTYPE_INT8, NULL, ERROR_INVALID, &err));
+    cr_assert_not_null(strstr(err.message, "computes in bfloat16, not in int8 weights"), "%s",
+                       err.message);
+}
+
 Test(refusals, orders_of_threads_are_refused_with_those_that_there_are)
 {
     struct error err = {0};
-    cr_assert_null(create(DTYPE_BFLOAT16, "sideways", ERROR_INVALID, &err));
+    cr_assert_null(create(DTYPE_BFLOAT16, DTYPE_BFLOAT16, "sideways", ERROR_INVALID, &err));
     cr_assert_not_null(strstr(err.message, "ascending, descending, seeded"), "%s", err.message);
 }
 
 Test(refusals, a_head_dim_without_kernels_is_refused_with_the_largest)
 {
     struct error err = {0};
-    struct backend *backend = create(DTYPE_BFLOAT16, "seeded", 0, &err);
+    struct backend *backend = create(DTYPE_BFLOAT16, DTYPE_BFLOAT16, "seeded", 0, &err);
     struct backend_limits limits = plain_limits(8, 100);
     limits.attention.head_dim = 130;
     cr_assert_eq(backend->ops->reserve(backend, &limits, &err), ERROR_INVALID);

@@ -43,22 +43,30 @@ Test(dtype, bfloat16_rounds_to_nearest_even)
 Test(dtype, automatic_follows_the_checkpoint_as_far_as_the_hardware_goes)
 {
     const struct {
-        enum dtype checkpoint, with_bfloat16, without;
+        enum dtype checkpoint;
+        bool bfloat16;
+        enum dtype activations, weights;
     } cases[] = {
-        {DTYPE_FLOAT32, DTYPE_FLOAT32, DTYPE_FLOAT32},
-        {DTYPE_BFLOAT16, DTYPE_BFLOAT16, DTYPE_FLOAT32},
-        {DTYPE_FLOAT16, DTYPE_BFLOAT16, DTYPE_FLOAT32},
-        {DTYPE_INT8, DTYPE_BFLOAT16, DTYPE_FLOAT32},
+        {DTYPE_FLOAT32, true, DTYPE_FLOAT32, DTYPE_FLOAT32},
+        {DTYPE_FLOAT32, false, DTYPE_FLOAT32, DTYPE_FLOAT32},
+        {DTYPE_BFLOAT16, true, DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+        {DTYPE_BFLOAT16, false, DTYPE_FLOAT32, DTYPE_FLOAT32},
+        {DTYPE_FLOAT16, true, DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+        {DTYPE_FLOAT16, false, DTYPE_FLOAT32, DTYPE_FLOAT32},
+        {DTYPE_INT8, true, DTYPE_BFLOAT16, DTYPE_INT8},
+        {DTYPE_INT8, false, DTYPE_FLOAT32, DTYPE_INT8},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        cr_expect_eq(dtype_automatic(cases[i].checkpoint, true), cases[i].with_bfloat16);
-        cr_expect_eq(dtype_automatic(cases[i].checkpoint, false), cases[i].without);
+        enum dtype activations, weights;
+        dtype_automatic(&activations, &weights, cases[i].checkpoint, cases[i].bfloat16);
+        cr_expect_eq(activations, cases[i].activations, "case %zu", i);
+        cr_expect_eq(weights, cases[i].weights, "case %zu", i);
     }
 }
 
 Test(backends, are_chosen_by_name)
 {
-    const struct backend_options options = {DTYPE_FLOAT32, 1, NULL};
+    const struct backend_options options = {.threads = 1};
     const char *names[][2] = {{"auto", "cpu"}, {"cpu", "cpu"}, {"ref", "ref"}};
     for (int i = 0; i < 3; i++) {
         struct backend *backend;
@@ -72,7 +80,7 @@ Test(backends, are_chosen_by_name)
 
 Test(backends, messages_list_what_there_is)
 {
-    struct backend_options options = {DTYPE_FLOAT32, 1, NULL};
+    struct backend_options options = {.threads = 1};
     struct backend *backend;
     struct error err = {0};
     cr_assert_eq(backend_create(&backend, "tpu", &options, &err), ERROR_NO_DEVICE);
@@ -81,7 +89,10 @@ Test(backends, messages_list_what_there_is)
     options.dtype = DTYPE_INT8;
     cr_assert_eq(backend_create(&backend, "cpu", &options, &err), ERROR_INVALID);
     cr_assert_not_null(strstr(err.message, "int8"));
-    options = (struct backend_options){DTYPE_FLOAT32, 1, "neon"};
+    options = (struct backend_options){.dtype = DTYPE_BFLOAT16, .weight_dtype = DTYPE_FLOAT32};
+    cr_assert_eq(backend_create(&backend, "cpu", &options, &err), ERROR_INVALID);
+    cr_assert_not_null(strstr(err.message, "bfloat16 with weights in float32"));
+    options = (struct backend_options){.threads = 1, .instructions = "neon"};
     cr_assert_eq(backend_create(&backend, "cpu", &options, &err), ERROR_INVALID);
     cr_assert_not_null(strstr(err.message, "\"neon\""));
     cr_assert_not_null(strstr(err.message, "scalar"));

@@ -381,14 +381,20 @@ Test(model, the_same_seed_writes_the_same_checkpoint)
 Test(model, memory_table_agrees_with_the_estimate)
 {
     static const char *const devices[] = {"ref", "cpu"};
-    static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16};
+    /* Activations and weights. */
+    static const enum dtype dtypes[][2] = {{DTYPE_FLOAT32, DTYPE_FLOAT32},
+                                           {DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+                                           {DTYPE_FLOAT32, DTYPE_INT8},
+                                           {DTYPE_BFLOAT16, DTYPE_INT8}};
     struct model_config biased = small_shape;
     biased.linear_bias = biased.qkv_bias = true;
     const struct model_config *shapes[] = {&small_shape, &biased};
-    for (int i = 0; i < 8; i++) {
-        struct temporary_directory directory = write_checkpoint(shapes[i / 4]);
+    for (int i = 0; i < 16; i++) {
+        struct temporary_directory directory = write_checkpoint(shapes[i / 8]);
         const char *device = devices[i % 2];
-        const struct backend_options options = {.dtype = dtypes[i / 2 % 2], .threads = 1};
+        const enum dtype *pair = dtypes[i / 2 % 4];
+        const struct backend_options options = {
+            .dtype = pair[0], .weight_dtype = pair[1], .threads = 1};
         struct backend *backend;
         struct model *model;
         struct error err = {0};
@@ -397,7 +403,7 @@ Test(model, memory_table_agrees_with_the_estimate)
         cr_assert_eq(model_reserve(model, 16, 8, 2, 4, &err), 0, "%s", err.message);
         struct model_memory used = model_memory_used(model);
         struct model_memory estimate =
-            model_memory_estimate(&model->config, device, options.dtype, 16, 8, 4);
+            model_memory_estimate(&model->config, device, pair[0], pair[1], 16, 8, 4);
         cr_expect_eq(used.weights, estimate.weights, "%s", device);
         cr_expect_eq(used.norms, estimate.norms, "%s", device);
         cr_expect_eq(used.kv_pool, estimate.kv_pool, "%s", device);

@@ -1,0 +1,414 @@
+/* Whole models: forward passes with the share of every kernel, and ticks of the engine. */
+#include "server/commands/bench_kernels.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/error.h"
+#include "common/rng.h"
+#include "server/commands/timed_backend.h"
+#include "server/engine/engine.h"
+#include "server/model/random_checkpoint.h"
+
+enum {
+    BLOCK = 32, /* rows of a sequence in a tick */
+    CANVAS = 128,
+    ROUNDS = 6, /* the first one recomputes the whole canvas */
+    FORWARD_ROWS_MAX = 512,
+    TICKS_MAX = 64,
+};
+
+struct subject {
+    const struct bench_kernels *bench;
+    char name[64];
+    struct model *model; /* on a timed backend */
+    struct engine *engine;
+    int32_t sequences;
+};
+
+/* ---- loading --------------------------------------------------------------------------------- */
+
+static int load(struct subject *subject, const char *directory, struct error *err)
+{
+    struct backend *backend, *timed;
+    int code = backend_create(&backend, "cpu", &subject->bench->options, err);
+
+    if (code == 0)
+        code = timed_backend_create(&timed, backend, err);
+    return code != 0 ? code : model_load(&subject->model, directory, timed, err);
+}
+
+/* Its file is gone when it is loaded. */
+static int load_random(struct subject *subject, struct error *err)
+{
+    struct model_config shape = {.layers = 8,
+                                 .width = 1024,
+                                 .heads = 16,
+                                 .kv_heads = 16,
+                                 .ffn_width = 2816,
+                                 .vocabulary = 4096,
+                                 .embedding_rows = 4096,
+                                 .max_positions = FORWARD_ROWS_MAX,
+                                 .rope_theta = 10000,
+                                 .norm_epsilon = 1e-5F,
+                                 .tied_head = true,
+                                 .mask_token = 2,
+                                 .stop_tokens = {1},
+                                 .stop_token_count = 1};
+    static const char *const files[] = {"config.json", "model.safetensors"};
+    char directory[] = "/tmp/denoised-bench-XXXXXX", path[sizeof directory + 32];
+
+    if (subject->bench->quick) {
+        shape.layers = shape.heads = shape.kv_heads = 2;
+        shape.width = 64;
+        shape.ffn_width = 176;
+        shape.vocabulary = shape.embedding_rows = 512;
+    }
+    snprintf(subject->name, sizeof subject->name, "random, d %d, %d layers", shape.width,
+             shape.layers);
+    if (mkdtemp(directory) == NULL)
+        return error_set(err, ERROR_IO, "bench: no temporary directory can be made in /tmp");
+    int code = random_checkpoint_write(directory, &shape, 1, err);
+    if (code == 0)
+        code = load(subject, directory, err);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        snprintf(path, sizeof path, "%s/%s", directory, files[i]);
+        unlink(path);
+    }
+    rmdir(directory);
+    return code;
+}
+
+static int32_t canvas_length(const struct subject *subject)
+{
+    int32_t context = subject->model->config.max_positions;
+    return context < CANVAS ? context : CANVAS;
+}
+
+/* Reserves what the forward passes need too. */
+static int create_engine(struct subject *subject, struct error *err)
+{
+    int32_t positions = subject->sequences * canvas_length(subject);
+    int32_t most = positions > FORWARD_ROWS_MAX ? positions : FORWARD_ROWS_MAX;
+    const struct engine_options options = {
+        .max_sequences = subject->sequences,
+        .max_rows_per_tick = most,
+        .queue_limit = subject->sequences,
+        .kv_cache_tokens = most + (int64_t)subject->sequences * KV_PAGE_POSITIONS,
+        .token_limit = subject->model->config.vocabulary,
+    };
+    return engine_create(&subject->engine, subject->model, &options, err);
+}
+
+/* An id that is not the mask. */
+static int32_t random_token(const struct subject *subject, uint32_t place)
+{
+    const struct model_config *config = &subject->model->config;
+    int32_t token = (int32_t)(rng_word(1, place, 1, RNG_ORIGIN, 0) % (uint32_t)config->vocabulary);
+    return token != config->mask_token ? token : (token + 1) % config->vocabulary;
+}
+
+/* ---- forward --------------------------------------------------------------------------------- */
+
+struct forward {
+    struct subject *subject;
+    struct step_rows step;
+    struct head_batch batch;
+    struct head_result result;
+    int64_t ns;    /* of all passes, */
+    int64_t count; /* of which there were so many */
+    int code;
+    struct error *err;
+
+    int32_t token[FORWARD_ROWS_MAX], sequence[FORWARD_ROWS_MAX], position[FORWARD_ROWS_MAX];
+    int32_t kv_end[FORWARD_ROWS_MAX], line[FORWARD_ROWS_MAX];
+    uint8_t shadow[FORWARD_ROWS_MAX];
+    struct head_row head_row[FORWARD_ROWS_MAX];
+};
+
+static void run_forward(void *context)
+{
+    struct forward *forward = context;
+    int64_t begin = clock_now_ns();
+
+    forward->code = model_forward(forward->subject->model, &forward->step, &forward->batch,
+                                  &forward->result, forward->err);
+    forward->ns += clock_now_ns() - begin;
+    forward->count++;
+}
+
+/* Whole canvases of `positions`, every row with its logits. */
+static void set_rows(struct forward *forward, int32_t rows, int32_t positions)
+{
+    const struct model_config *config = &forward->subject->model->config;
+
+    for (int32_t i = 0; i < rows; i++) {
+        forward->token[i] = random_token(forward->subject, (uint32_t)i);
+        forward->sequence[i] = i / positions;
+        forward->position[i] = i % positions;
+        forward->kv_end[i] = positions;
+        forward->line[i] = i;
+        forward->head_row[i] = (struct head_row){.hidden = i,
+                                                 .partner = -1,
+                                                 .given = -1,
+                                                 .allowed = -1,
+                                                 .top_p = 1,
+                                                 .repetition_penalty = 1};
+    }
+    forward->step = (struct step_rows){
+        .rows = rows,
+        .token = forward->token,
+        .sequence = forward->sequence,
+        .position = forward->position,
+        .kv_end = forward->kv_end,
+        .shadow = forward->shadow,
+        .page_table_stride = (positions + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS,
+        .page_table = forward->line, /* pages in their order too */
+        .gathered = rows,
+        .gather = forward->line,
+    };
+    forward->batch = (struct head_batch){.rows = rows,
+                                         .row = forward->head_row,
+                                         .mask_token = config->mask_token,
+                                         .token_limit = config->vocabulary};
+}
+
+/* Every kernel's part of the passes' time in percent, and that of the products by size. */
+static void report_shares(const struct forward *forward, json_t *row)
+{
+    const struct bench_kernels *bench = forward->subject->bench;
+    const struct timed_figures *figures = timed_backend_figures(forward->subject->model->backend);
+    double percent = 100 / (double)forward->ns, rest = 100;
+    json_t *shares = json_object(), *sizes = json_object();
+
+    bench_say(bench, "   ");
+    for (int i = 0; i < TIMED_OPERATIONS; i++) {
+        double share = percent * (double)figures->ns[i];
+        rest -= share;
+        bench_say(bench, " %s %.1f", TIMED_OPERATION_NAMES[i], share);
+        json_object_set_new(shares, TIMED_OPERATION_NAMES[i], json_real(share));
+    }
+    bench_say(bench, " rest %.1f\n    linear:", rest);
+    json_object_set_new(shares, "rest", json_real(rest));
+    for (int i = 0; i < figures->shape_count; i++) {
+        const struct timed_shape *shape = &figures->shapes[i];
+        char size[48];
+        if (shape->ns == 0)
+            continue;
+        snprintf(size, sizeof size, "%lldx%lld", (long long)shape->rows, (long long)shape->columns);
+        bench_say(bench, " %s %.1f", size, percent * (double)shape->ns);
+        json_object_set_new(sizes, size, json_real(percent * (double)shape->ns));
+    }
+    bench_say(bench, "\n");
+    json_object_set_new(row, "percent_of_time", shares);
+    json_object_set_new(row, "linear_percent_of_time", sizes);
+}
+
+/* What another program needs to build a model that does the same work. */
+static json_t *shape_of(const struct model_config *config)
+{
+    return json_pack("{s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "layers", config->layers, "width",
+                     config->width, "heads", config->heads, "kv_heads", config->kv_heads,
+                     "head_dim", config->head_dim, "ffn_width", config->ffn_width, "vocabulary",
+                     config->embedding_rows);
+}
+
+static int bench_forward(struct forward *forward, int32_t rows)
+{
+    struct subject *subject = forward->subject;
+    const struct bench_kernels *bench = subject->bench;
+    struct backend *backend = subject->model->backend;
+    int32_t positions = rows;
+
+    while (positions > 1 && positions > subject->model->config.max_positions)
+        positions /= 2;
+    if (rows / positions > subject->sequences) {
+        bench_leave_out(bench, "a forward pass of %d rows: the context of %s is too short", rows,
+                        subject->name);
+        return 0;
+    }
+    set_rows(forward, rows, positions);
+    run_forward(forward); /* warm-up */
+    timed_backend_reset(backend);
+    forward->ns = forward->count = 0;
+    double seconds = bench_median_seconds(bench, run_forward, forward);
+    if (forward->code != 0)
+        return forward->code;
+    double flops = timed_backend_figures(backend)->product_flops / (double)forward->count;
+    double peak = 100 * flops / seconds / bench->weight_product_rate;
+
+    bench_say(bench, "%-26s %5d rows, %d x %-4d %9.3f ms %10.1f GFLOP/s %6.1f %% of the peak\n",
+              subject->name, rows, rows / positions, positions, 1e3 * seconds,
+              1e-9 * flops / seconds, peak);
+    json_t *row = json_pack("{s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f}", "model", subject->name,
+                            "rows", rows, "sequences", rows / positions, "positions", positions,
+                            "ms", 1e3 * seconds, "product_flops", flops, "gflops",
+                            1e-9 * flops / seconds, "percent_of_peak", peak);
+    if (row != NULL) {
+        json_object_set_new(row, "shape", shape_of(&subject->model->config));
+        report_shares(forward, row);
+    }
+    bench_add(bench, "forward", row);
+    return 0;
+}
+
+static int bench_forwards(struct subject *subject, struct error *err)
+{
+    static const int32_t rows[] = {1, 32, 128, FORWARD_ROWS_MAX};
+    struct forward *forward = calloc(1, sizeof *forward);
+
+    if (forward == NULL)
+        return error_set(err, ERROR_MEMORY, "no memory left for the rows of a forward pass");
+    forward->subject = subject;
+    forward->err = err;
+    int code = head_result_create(&forward->result, FORWARD_ROWS_MAX, err);
+    for (int i = 0; i < (subject->bench->quick ? 2 : 4) && code == 0; i++)
+        code = bench_forward(forward, rows[i]);
+    head_result_free(&forward->result);
+    free(forward);
+    return code;
+}
+
+/* ---- ticks ----------------------------------------------------------------------------------- */
+
+static int submit(const struct subject *subject, uint32_t index, struct request **out,
+                  struct error *err)
+{
+    struct decode_params params = decode_params_neutral(BLOCK, BLOCK);
+    int32_t prompt[CANVAS], length = canvas_length(subject) - BLOCK;
+
+    params.selection = SELECTION_STEPS;
+    params.steps = ROUNDS;
+    params.cache = CACHE_DUAL;
+    params.ignore_eos = true; /* every position is text */
+    for (int32_t i = 0; i < length; i++)
+        prompt[i] = random_token(subject, index * CANVAS + (uint32_t)i);
+    int code =
+        request_create(out, prompt, length, &params, 1, subject->model->config.mask_token, err);
+    return code != 0 ? code : engine_submit(subject->engine, *out, err);
+}
+
+/* Sums over the ticks in which every sequence had one block. */
+struct tick_figures {
+    int ticks;
+    double ms[TICKS_MAX];
+    double seconds, product_seconds, product_flops;
+};
+
+static void run_ticks(struct tick_figures *figures, const struct subject *subject)
+{
+    struct backend *backend = subject->model->backend;
+    uint64_t rows = engine_counters_read(subject->engine).rows;
+
+    for (bool busy = true; busy;) {
+        timed_backend_reset(backend);
+        int64_t begin = clock_now_ns();
+        busy = engine_tick(subject->engine, begin / 1000);
+        double seconds = 1e-9 * (double)(clock_now_ns() - begin);
+        uint64_t rows_now = engine_counters_read(subject->engine).rows;
+        const struct timed_figures *timed = timed_backend_figures(backend);
+        if (rows_now - rows == (uint64_t)BLOCK * (uint64_t)subject->sequences &&
+            figures->ticks < TICKS_MAX) {
+            figures->ms[figures->ticks++] = 1e3 * seconds;
+            figures->seconds += seconds;
+            figures->product_seconds +=
+                1e-9 * (double)(timed->ns[TIMED_LINEAR] + timed->ns[TIMED_HEAD]);
+            figures->product_flops += timed->product_flops;
+        }
+        rows = rows_now;
+    }
+}
+
+static int report_ticks(const struct subject *subject, struct tick_figures *figures,
+                        struct error *err)
+{
+    const struct bench_kernels *bench = subject->bench;
+    int ticks = figures->ticks;
+
+    if (ticks == 0)
+        return error_set(err, ERROR_INTERNAL, "bench: no tick of %s had all %d sequences",
+                         subject->name, subject->sequences);
+    double ms = bench_median(figures->ms, ticks), flops = figures->product_flops / figures->seconds;
+    double peak = 100 * flops / bench->weight_product_rate;
+    double products = 100 * figures->product_seconds / figures->seconds;
+
+    bench_say(bench,
+              "%-26s %d x %d rows %9.3f ms %10.1f GFLOP/s %6.1f %% of the peak (%.1f %% of the "
+              "time in linear and head; %d ticks)\n",
+              subject->name, subject->sequences, BLOCK, ms, 1e-9 * flops, peak, products, ticks);
+    bench_add(bench, "ticks",
+              json_pack("{s:s, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f}", "model",
+                        subject->name, "sequences", subject->sequences, "rows",
+                        subject->sequences * BLOCK, "positions", canvas_length(subject), "ticks",
+                        ticks, "ms", ms, "product_flops", figures->product_flops / ticks, "gflops",
+                        1e-9 * flops, "percent_of_peak", peak, "products_percent_of_time",
+                        products));
+    return 0;
+}
+
+static int bench_ticks(struct subject *subject, struct error *err)
+{
+    struct request **requests = calloc((size_t)subject->sequences, sizeof *requests);
+    struct tick_figures figures = {0};
+    int code = 0;
+
+    if (requests == NULL)
+        return error_set(err, ERROR_MEMORY, "no memory left for the requests");
+    if (canvas_length(subject) <= BLOCK) {
+        bench_leave_out(subject->bench, "ticks of %s: its context has no room for a block of %d",
+                        subject->name, BLOCK);
+        free(requests);
+        return 0;
+    }
+    for (int32_t i = 0; i < subject->sequences && code == 0; i++)
+        code = submit(subject, (uint32_t)i, &requests[i], err);
+    if (code == 0)
+        run_ticks(&figures, subject);
+    for (int32_t i = 0; i < subject->sequences; i++)
+        request_release(requests[i]);
+    free(requests);
+    return code != 0 ? code : report_ticks(subject, &figures, err);
+}
+
+/* ---- all ------------------------------------------------------------------------------------- */
+
+static int load_subject(struct subject *subject, bool random, struct error *err)
+{
+    const char *directory = subject->bench->model_directory;
+    const char *slash = strrchr(directory, '/');
+
+    if (random)
+        return load_random(subject, err);
+    snprintf(subject->name, sizeof subject->name, "%.63s", slash != NULL ? slash + 1 : directory);
+    return load(subject, directory, err);
+}
+
+static int bench_model(const struct bench_kernels *bench, bool random, struct error *err)
+{
+    struct subject subject = {.bench = bench, .sequences = bench->quick ? 4 : 32};
+    int code = load_subject(&subject, random, err);
+
+    if (code == 0)
+        code = create_engine(&subject, err);
+    bench_say(bench, "\n");
+    if (code == 0)
+        code = bench_forwards(&subject, err);
+    if (code == 0)
+        code = bench_ticks(&subject, err);
+    engine_free(subject.engine);
+    model_free(subject.model);
+    return code;
+}
+
+int bench_models(const struct bench_kernels *bench, struct error *err)
+{
+    bench_say(bench,
+              "\nForward passes: sequences x positions, every row with its logits, the share of "
+              "each kernel in percent.\nThe last line of a model: a tick of the engine. GFLOP/s "
+              "count linear and head alone, over all the time.\n");
+    int code = bench_model(bench, true, err);
+    return code != 0 ? code : bench_model(bench, false, err);
+}

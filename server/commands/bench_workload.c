@@ -1,0 +1,241 @@
+#include "server/commands/bench_workload.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/error.h"
+#include "common/memory_available.h"
+#include "common/rng.h"
+#include "server/model/model.h"
+
+enum {
+    RANDOM_NUMBERS = 1 << 16, /* that differ; longer matrices repeat them */
+    SOURCES_MAX = 16,         /* of which a weight is made */
+};
+
+/* out [size] bytes = the pattern [pattern_size] as often as it fits */
+static void repeat(char *out, size_t size, const char *pattern, size_t pattern_size)
+{
+    for (size_t at = 0; at < size; at += pattern_size)
+        memcpy(out + at, pattern, size - at < pattern_size ? size - at : pattern_size);
+}
+
+/* A matrix on the backend of random numbers in its dtype, or in float32. */
+static int create_matrix(const struct workload *workload, void **out, size_t count,
+                         enum dtype dtype, struct error *err)
+{
+    const struct backend_ops *ops = workload->backend->ops;
+    size_t size = count * dtype_size(dtype);
+    uint16_t *numbers = malloc(RANDOM_NUMBERS * sizeof *numbers);
+    float *pattern = malloc(RANDOM_NUMBERS * sizeof *pattern);
+    char *all = malloc(size);
+    int code = 0;
+
+    if (numbers == NULL || pattern == NULL || all == NULL)
+        code = error_set(err, ERROR_MEMORY, "no memory left for matrices of random numbers");
+    if (code == 0) {
+        bench_random_bfloat16(numbers, RANDOM_NUMBERS);
+        for (int i = 0; i < RANDOM_NUMBERS; i++)
+            pattern[i] = bfloat16_to_float(numbers[i]);
+        const void *from = dtype == DTYPE_BFLOAT16 ? (const void *)numbers : pattern;
+        repeat(all, size, from, RANDOM_NUMBERS * dtype_size(dtype));
+        code = ops->memory_create(workload->backend, out, size, err);
+    }
+    if (code == 0)
+        ops->memory_write(workload->backend, *out, all, size);
+    free(all);
+    free(pattern);
+    free(numbers);
+    return code;
+}
+
+static int create_matrices(struct workload *workload, struct error *err)
+{
+    enum dtype dtype = workload->backend->dtype;
+    size_t rows = (size_t)workload->max_rows, width = (size_t)workload->shape.width;
+    size_t widest = 2 * (size_t)workload->shape.ffn_width;
+    void *residual = NULL, *scale = NULL;
+
+    int code = create_matrix(workload, &residual, rows * width, DTYPE_FLOAT32, err);
+    workload->residual = residual;
+    if (code == 0)
+        code = create_matrix(workload, &scale, width, DTYPE_FLOAT32, err);
+    workload->scale = scale;
+    if (code == 0)
+        code = create_matrix(workload, &workload->in, rows * widest, dtype, err);
+    if (code == 0)
+        code = create_matrix(workload, &workload->out, rows * widest, dtype, err);
+    return code;
+}
+
+static int create_tables(struct workload *workload, struct error *err)
+{
+    size_t rows = (size_t)workload->max_rows;
+
+    workload->token = calloc(rows, sizeof *workload->token);
+    workload->sequence = calloc(rows, sizeof *workload->sequence);
+    workload->position = calloc(rows, sizeof *workload->position);
+    workload->kv_end = calloc(rows, sizeof *workload->kv_end);
+    workload->gather = calloc(rows, sizeof *workload->gather);
+    workload->page_table = calloc((size_t)workload->kv_pages, sizeof *workload->page_table);
+    workload->shadow = calloc(rows, sizeof *workload->shadow);
+    workload->head_row = calloc(rows, sizeof *workload->head_row);
+    if (workload->token == NULL || workload->sequence == NULL || workload->position == NULL ||
+        workload->kv_end == NULL || workload->gather == NULL || workload->page_table == NULL ||
+        workload->shadow == NULL || workload->head_row == NULL)
+        return error_set(err, ERROR_MEMORY, "no memory left for the rows of a step");
+    for (int32_t i = 0; i < workload->max_rows; i++) {
+        workload->token[i] = (int32_t)(rng_word(1, (uint32_t)i, 1, RNG_ORIGIN, 0) %
+                                       (uint32_t)workload->shape.vocabulary);
+        workload->gather[i] = i;
+        workload->head_row[i] = (struct head_row){.hidden = i,
+                                                  .partner = -1,
+                                                  .given = -1,
+                                                  .allowed = -1,
+                                                  .top_p = 1,
+                                                  .repetition_penalty = 1};
+    }
+    for (int32_t i = 0; i < workload->kv_pages; i++)
+        workload->page_table[i] = i;
+    return head_result_create(&workload->result, workload->max_rows, err);
+}
+
+static struct backend_limits limits_of(const struct workload *workload)
+{
+    const struct layer_shape *shape = &workload->shape;
+
+    return (struct backend_limits){
+        .attention = {.layers = 1,
+                      .heads = shape->heads,
+                      .kv_heads = shape->heads,
+                      .head_dim = shape->head_dim,
+                      .rotary_dim = shape->head_dim,
+                      .rope_theta = 10000,
+                      .qk_norm_epsilon = 1e-5F},
+        .max_rows = workload->max_rows,
+        .max_head_rows = workload->max_rows,
+        .max_positions = workload->max_positions,
+        .max_sequences = workload->kv_pages,
+        .kv_pages = workload->kv_pages,
+        .vocabulary = shape->vocabulary,
+        .weight_columns = shape->width > shape->ffn_width ? shape->width : shape->ffn_width,
+    };
+}
+
+int workload_create(struct workload *workload, const struct bench_kernels *bench,
+                    const struct layer_shape *shape, int32_t max_rows, int32_t max_positions,
+                    int32_t kv_pages, struct error *err)
+{
+    *workload = (struct workload){.bench = bench,
+                                  .shape = *shape,
+                                  .max_rows = max_rows,
+                                  .max_positions = max_positions,
+                                  .kv_pages = kv_pages};
+    const struct backend_limits limits = limits_of(workload);
+    int code = backend_create(&workload->backend, "cpu", &bench->options, err);
+    if (code == 0)
+        code = workload->backend->ops->reserve(workload->backend, &limits, err);
+    if (code == 0)
+        code = create_matrices(workload, err);
+    if (code == 0)
+        code = create_tables(workload, err);
+    if (code != 0)
+        workload_destroy(workload);
+    return code;
+}
+
+void workload_destroy(struct workload *workload)
+{
+    void *memory[] = {workload->residual, workload->scale, workload->in, workload->out};
+    void *tables[] = {workload->token,      workload->sequence, workload->position,
+                      workload->kv_end,     workload->gather,   workload->shadow,
+                      workload->page_table, workload->head_row};
+
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
+        if (memory[i] != NULL)
+            workload->backend->ops->memory_destroy(workload->backend, memory[i]);
+    }
+    if (workload->backend != NULL)
+        workload->backend->ops->weight_destroy(workload->backend, workload->weight);
+    backend_destroy(workload->backend);
+    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
+        free(tables[i]);
+    head_result_free(&workload->result);
+    *workload = (struct workload){0};
+}
+
+int workload_set_weight(struct workload *workload, bool *fits, int64_t rows, int64_t columns,
+                        struct error *err)
+{
+    struct backend *backend = workload->backend;
+    struct tensor_source sources[SOURCES_MAX];
+    /* The same rows again and again: the packed matrix is as large, its source is not. */
+    int count = rows % SOURCES_MAX == 0 ? SOURCES_MAX : 1;
+    size_t numbers = (size_t)(rows / count * columns);
+    size_t packed =
+        backend_weight_bytes("cpu", rows, columns, false, workload->bench->weight_dtype);
+
+    backend->ops->weight_destroy(backend, workload->weight);
+    workload->weight = NULL;
+    *fits = (int64_t)(packed + numbers * sizeof(uint16_t)) < memory_available("") / 4 * 3;
+    if (!*fits)
+        return 0;
+    uint16_t pattern[256];
+    uint16_t *data = malloc(numbers * sizeof *data);
+    if (data == NULL)
+        return error_set(err, ERROR_MEMORY, "no memory left for a matrix of %lld x %lld",
+                         (long long)rows, (long long)columns);
+    bench_random_bfloat16(pattern, sizeof pattern / sizeof *pattern);
+    repeat((char *)data, numbers * sizeof *data, (const char *)pattern, sizeof pattern);
+    for (int i = 0; i < count; i++)
+        sources[i] = (struct tensor_source){
+            .data = data, .dtype = DTYPE_BFLOAT16, .rows = rows / count, .columns = columns};
+    int code = backend->ops->weight_create(backend, &workload->weight, sources, count, NULL, err);
+    free(data);
+    return code;
+}
+
+void workload_set_rows(struct workload *workload, const struct rows_shape *rows, int32_t first)
+{
+    int32_t count = rows->sequences * rows->rows;
+
+    for (int32_t i = 0; i < count; i++) {
+        workload->sequence[i] = i / rows->rows;
+        workload->position[i] = first + i % rows->rows;
+        workload->kv_end[i] = rows->positions;
+    }
+    workload->step = (struct step_rows){
+        .rows = count,
+        .token = workload->token,
+        .sequence = workload->sequence,
+        .position = workload->position,
+        .kv_end = workload->kv_end,
+        .shadow = workload->shadow,
+        .page_table_stride = (rows->positions + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS,
+        .page_table = workload->page_table,
+        .gathered = count,
+        .gather = workload->gather,
+    };
+    workload->batch = (struct head_batch){.rows = count,
+                                          .row = workload->head_row,
+                                          .mask_token = 0,
+                                          .token_limit = workload->shape.vocabulary};
+}
+
+int workload_fill_cache(struct workload *workload, const struct rows_shape *rows, struct error *err)
+{
+    struct backend *backend = workload->backend;
+    int32_t most = workload->max_rows / rows->sequences;
+    int code = 0;
+
+    for (int32_t first = 0; first < rows->positions && code == 0; first += most) {
+        struct rows_shape piece = *rows;
+        piece.rows = rows->positions - first < most ? rows->positions - first : most;
+        workload_set_rows(workload, &piece, first);
+        backend->ops->step_begin(backend, &workload->step);
+        backend->ops->rope_store(backend, workload->in, NULL, NULL, 0);
+        code = backend->ops->step_end(backend, err);
+    }
+    workload_set_rows(workload, rows, 0);
+    return code;
+}
