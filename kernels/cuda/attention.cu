@@ -5,6 +5,9 @@
  * share a kv head are lines of the same tile, so a page of K and V is read once for all of them.
  * While a page is worked on, the next one is copied into the other half of shared memory.
  *
+ * A shadow row is a line like the others: the few products in which its own K and V take the place
+ * of the cached ones are done once more for it.
+ *
  * A line's result depends on its own kv_end alone: pages and chunks begin at fixed positions, and
  * the matrix instructions treat each line the same wherever it stands in a tile.
  */
@@ -17,13 +20,12 @@ enum {
     PAGE_TILES = KV_PAGE_POSITIONS / 8, /* its columns are positions of a page */
     RESIDENT_BLOCKS = 2,                /* on a multiprocessor, at least: 255 registers a thread */
     LAUNCHED_BLOCKS = 4, /* for each multiprocessor, at most: they take one item after the other */
-    MERGE_HEADS = ATTENTION_THREADS / SIMT_WARP,
 };
 
 struct attention_arguments {
     const struct step_counts *counts;
     const struct attention_item *items;
-    const int32_t *row_order, *part_first, *part_count, *position, *shadow, *line, *page_table;
+    const int32_t *part_first, *position, *shadow, *line, *page_table;
     const uint16_t *qkv;           /* [rows, heads + 2 kv_heads, head_dim] */
     const uint16_t *keys, *values; /* pages of this layer */
     uint16_t *out;                 /* [rows, heads, head_dim] */
@@ -49,11 +51,6 @@ template <int DIM> SIMT_DEVICE uint16_t *shared_values(int32_t page)
     return shared_keys<DIM>(page) + page_layout<DIM>::ELEMENTS;
 }
 
-SIMT_DEVICE int32_t smaller(int32_t a, int32_t b)
-{
-    return a < b ? a : b;
-}
-
 /* What a warp keeps of its lines; a lane has two of them, lane / 4 and that + 8. */
 template <int DIM> struct warp_lines {
     uint32_t query[DIM / 16][4];
@@ -69,7 +66,7 @@ SIMT_DEVICE struct line_place place_of(const struct attention_arguments &argumen
                                        const struct attention_item &item, int32_t line)
 {
     int32_t group = arguments.heads / arguments.kv_heads;
-    return {arguments.row_order[item.first + line / item.group_count],
+    return {item.first + line / item.group_count,
             item.kv_head * group + item.group_first + line % item.group_count};
 }
 
@@ -126,26 +123,34 @@ SIMT_DEVICE void load_queries(struct warp_lines<DIM> &lines,
         simt_load_matrices(lines.query[depth], row + depth * 16);
 }
 
-/* A shadow row's own K and V take the place of the cached ones at its position. */
-template <int DIM>
-SIMT_DEVICE void shadow_page(const struct attention_arguments &arguments,
-                             const struct attention_item &item, int32_t row, int32_t page)
+/*
+ * Line lane % 16 of the warp: its row, and where in the page it sees its own K and V in place of
+ * the cached ones, because it is a shadow row; -1: nowhere.
+ */
+struct own_place {
+    int32_t row, index;
+};
+SIMT_DEVICE struct own_place own_place_in(const struct attention_arguments &arguments,
+                                          const struct attention_item &item, int32_t page)
 {
-    int32_t index = arguments.position[row] - item.kv_begin - page * KV_PAGE_POSITIONS;
-    int32_t end =
-        smaller(KV_PAGE_POSITIONS, item.kv_end - item.kv_begin - page * KV_PAGE_POSITIONS);
-    if (index < 0 || index >= end)
-        return;
-    const uint16_t *key =
-        arguments.qkv + ((int64_t)row * (arguments.heads + 2 * arguments.kv_heads) +
-                         arguments.heads + item.kv_head) *
-                            arguments.head_dim;
-    const uint16_t *value = key + (int64_t)arguments.kv_heads * arguments.head_dim;
-    for (int32_t i = (int32_t)simt_thread(); i < arguments.head_dim; i += ATTENTION_THREADS) {
-        shared_keys<DIM>(page)[index * page_layout<DIM>::STRIDE + i] = key[i];
-        shared_values<DIM>(page)[index * page_layout<DIM>::STRIDE + i] = value[i];
-    }
-    simt_barrier();
+    int32_t line = (int32_t)(simt_warp() * WARP_LINES + simt_lane() % WARP_LINES);
+    int32_t begin = item.kv_begin + page * KV_PAGE_POSITIONS;
+    if (line >= item.rows * item.group_count)
+        return {0, -1};
+    int32_t row = item.first + line / item.group_count;
+    int32_t index = arguments.position[row] - begin;
+    bool here = arguments.shadow[row] != 0 && index >= 0 && index < KV_PAGE_POSITIONS &&
+                begin + index < item.kv_end;
+    return {row, here ? index : -1};
+}
+
+/* The row's own K, or V, of the item's kv head. */
+SIMT_DEVICE const uint16_t *own_head(const struct attention_arguments &arguments,
+                                     const struct attention_item &item, int32_t row, bool is_value)
+{
+    int64_t heads = arguments.heads + 2 * arguments.kv_heads;
+    int32_t head = arguments.heads + (is_value ? arguments.kv_heads : 0) + item.kv_head;
+    return arguments.qkv + (row * heads + head) * arguments.head_dim;
 }
 
 /* scores = queries K^T of one page. */
@@ -164,6 +169,46 @@ SIMT_DEVICE void multiply_keys(float (&scores)[PAGE_TILES][4], const struct warp
             simt_load_matrices(keys, row + tile * 8 * STRIDE + depth * 16);
             simt_multiply(scores[tile], lines.query[depth], keys[0], keys[1]);
             simt_multiply(scores[tile + 1], lines.query[depth], keys[2], keys[3]);
+        }
+    }
+}
+
+/*
+ * For an element of an array that must stay in registers: a store under a condition, or a choice
+ * between elements instead of values, would take an address.
+ */
+SIMT_DEVICE float chosen(bool first, float a, float b)
+{
+    return first ? a : b;
+}
+
+/*
+ * Replaces the score of one line at `index` by that of its own K. Only this column of the product
+ * is used: the same instructions as for a cached K, hence the same bits.
+ */
+template <int DIM>
+SIMT_DEVICE void score_own_key(float (&scores)[PAGE_TILES][4], const struct warp_lines<DIM> &lines,
+                               const uint16_t *own_key, int32_t head_dim, int32_t line,
+                               int32_t index)
+{
+    const uint32_t *key = (const uint32_t *)own_key;
+    int32_t lane = (int32_t)simt_lane();
+    bool is_column = lane / 4 == index % 8;
+    float sums[4] = {};
+    SIMT_UNROLL
+    for (int depth = 0; depth < DIM / 16; depth++) {
+        int32_t pair = depth * 8 + lane % 4;
+        uint32_t low = is_column && pair * 2 < head_dim ? key[pair] : 0;
+        uint32_t high = is_column && pair * 2 + 8 < head_dim ? key[pair + 4] : 0;
+        simt_multiply(sums, lines.query[depth], low, high);
+    }
+    bool is_here = lane / 4 == line % 8 && lane % 4 == index % 8 / 2;
+    SIMT_UNROLL
+    for (int tile = 0; tile < PAGE_TILES; tile++) {
+        SIMT_UNROLL
+        for (int j = 0; j < 4; j++) {
+            bool is_it = is_here && tile == index / 8 && j == line / 8 * 2 + index % 2;
+            scores[tile][j] = chosen(is_it, sums[j], scores[tile][j]);
         }
     }
 }
@@ -208,10 +253,45 @@ SIMT_DEVICE void weigh_scores(float (&scores)[PAGE_TILES][4], struct warp_lines<
     lines.largest[i] = largest;
 }
 
-/* sums += weights V of one page. */
+/*
+ * sums += weights V for 8 columns from `column` on, at 16 positions; for each line of `owners` once
+ * more with its own V in place of the cached one, of which that line alone is kept.
+ */
+SIMT_DEVICE void add_own_values(float (&sums)[4], const uint32_t (&weights)[4], uint32_t low,
+                                uint32_t high, const struct attention_arguments &arguments,
+                                const struct attention_item &item, const struct own_place &place,
+                                uint32_t owners, int32_t column)
+{
+    int32_t lane = (int32_t)simt_lane();
+    const float before[4] = {sums[0], sums[1], sums[2], sums[3]};
+    simt_multiply(sums, weights, low, high);
+    for (uint32_t rest = owners; rest != 0; rest &= rest - 1) {
+        uint32_t line = simt_first_bit(rest);
+        int32_t row = simt_shuffle(SIMT_ALL, place.row, line);
+        int32_t index = simt_shuffle(SIMT_ALL, place.index, line);
+        int32_t dimension = column + lane / 4;
+        uint32_t value =
+            dimension < arguments.head_dim ? own_head(arguments, item, row, true)[dimension] : 0;
+        uint32_t shift = index % 2 * 16, kept = 0xffff0000u >> shift;
+        bool is_row = lane % 4 == index % 8 / 2, is_high = index % 16 >= 8;
+        uint32_t own_low = is_row && !is_high ? (low & kept) | value << shift : low;
+        uint32_t own_high = is_row && is_high ? (high & kept) | value << shift : high;
+        float own[4] = {before[0], before[1], before[2], before[3]};
+        simt_multiply(own, weights, own_low, own_high);
+        SIMT_UNROLL
+        for (int j = 0; j < 4; j++) {
+            bool is_line = (uint32_t)lane / 4 == line % 8 && (uint32_t)j / 2 == line / 8;
+            sums[j] = chosen(is_line, own[j], sums[j]);
+        }
+    }
+}
+
+/* sums += weights V of one page; `shadows` tells whether any line of the warp has a place in it. */
 template <int DIM>
 SIMT_DEVICE void add_values(struct warp_lines<DIM> &lines, const float (&weights)[PAGE_TILES][4],
-                            int32_t page)
+                            const struct attention_arguments &arguments,
+                            const struct attention_item &item, const struct own_place &place,
+                            bool shadows, int32_t page)
 {
     const int STRIDE = page_layout<DIM>::STRIDE;
     uint32_t lane = simt_lane(), values[4];
@@ -221,11 +301,22 @@ SIMT_DEVICE void add_values(struct warp_lines<DIM> &lines, const float (&weights
         const float(&low)[4] = weights[2 * depth], (&high)[4] = weights[2 * depth + 1];
         const uint32_t packed[4] = {simt_pack(low[0], low[1]), simt_pack(low[2], low[3]),
                                     simt_pack(high[0], high[1]), simt_pack(high[2], high[3])};
+        uint32_t owners = 0;
+        if (shadows)
+            owners = simt_ballot(SIMT_ALL, lane < WARP_LINES && place.index >= 0 &&
+                                               place.index / 16 == depth);
         SIMT_UNROLL
         for (int tile = 0; tile < DIM / 8; tile += 2) {
             simt_load_matrices_transposed(values, row + depth * 16 * STRIDE + tile * 8);
-            simt_multiply(lines.sums[tile], packed, values[0], values[1]);
-            simt_multiply(lines.sums[tile + 1], packed, values[2], values[3]);
+            if (owners == 0) {
+                simt_multiply(lines.sums[tile], packed, values[0], values[1]);
+                simt_multiply(lines.sums[tile + 1], packed, values[2], values[3]);
+            } else {
+                add_own_values(lines.sums[tile], packed, values[0], values[1], arguments, item,
+                               place, owners, tile * 8);
+                add_own_values(lines.sums[tile + 1], packed, values[2], values[3], arguments, item,
+                               place, owners, tile * 8 + 8);
+            }
         }
     }
 }
@@ -272,14 +363,35 @@ SIMT_DEVICE void store_line(const struct attention_arguments &arguments,
 }
 
 template <int DIM>
+SIMT_DEVICE void attend_page(const struct attention_arguments &arguments,
+                             const struct attention_item &item, struct warp_lines<DIM> &lines,
+                             int32_t page)
+{
+    float scores[PAGE_TILES][4] = {};
+    int32_t seen = item.kv_end - item.kv_begin - page * KV_PAGE_POSITIONS;
+    const struct own_place place = own_place_in(arguments, item, page);
+    uint32_t owners = simt_ballot(SIMT_ALL, simt_lane() < WARP_LINES && place.index >= 0);
+    multiply_keys(scores, lines, page);
+    for (uint32_t rest = owners; rest != 0; rest &= rest - 1) {
+        uint32_t line = simt_first_bit(rest);
+        int32_t row = simt_shuffle(SIMT_ALL, place.row, line);
+        int32_t index = simt_shuffle(SIMT_ALL, place.index, line);
+        score_own_key(scores, lines, own_head(arguments, item, row, false), arguments.head_dim,
+                      (int32_t)line, index);
+    }
+    weigh_scores(scores, lines, seen, arguments.scale, 0);
+    weigh_scores(scores, lines, seen, arguments.scale, 1);
+    add_values(lines, scores, arguments, item, place, owners != 0, page);
+}
+
+template <int DIM>
 SIMT_DEVICE void attend_item(const struct attention_arguments &arguments,
                              const struct attention_item &item)
 {
     struct warp_lines<DIM> lines = {
     };
-    int32_t row = arguments.row_order[item.first];
     const int32_t *pages =
-        arguments.page_table + (int64_t)arguments.line[row] * arguments.pages_per_line;
+        arguments.page_table + (int64_t)arguments.line[item.first] * arguments.pages_per_line;
     int32_t positions = item.kv_end - item.kv_begin;
     int32_t count = (positions + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS;
     bool works = (int32_t)simt_warp() * WARP_LINES < item.rows * item.group_count;
@@ -293,16 +405,8 @@ SIMT_DEVICE void attend_item(const struct attention_arguments &arguments,
         simt_barrier();
         if (page + 1 < count)
             fetch_page<DIM>(arguments, item, pages, page + 1);
-        if (arguments.shadow[row] != 0)
-            shadow_page<DIM>(arguments, item, row, page);
-        if (!works)
-            continue;
-        float scores[PAGE_TILES][4] = {};
-        int32_t seen = positions - page * KV_PAGE_POSITIONS;
-        multiply_keys(scores, lines, page);
-        weigh_scores(scores, lines, seen, arguments.scale, 0);
-        weigh_scores(scores, lines, seen, arguments.scale, 1);
-        add_values(lines, scores, page);
+        if (works)
+            attend_page(arguments, item, lines, page);
     }
     if (works) {
         store_line(arguments, item, lines, 0);
@@ -318,41 +422,6 @@ void attention(const struct attention_arguments arguments)
         const struct attention_item item = arguments.items[i];
         attend_item<DIM>(arguments, item);
         simt_barrier(); /* before the next item's pages come */
-    }
-}
-
-/* One warp for each row and head that has parts. */
-SIMT_KERNEL(ATTENTION_THREADS) void merge_parts(const struct attention_arguments arguments)
-{
-    int32_t row = (int32_t)simt_block_x();
-    int32_t head = (int32_t)(simt_block_y() * MERGE_HEADS + simt_warp());
-    if (row >= arguments.counts->rows || head >= arguments.heads || arguments.part_first[row] < 0)
-        return;
-    int32_t count = arguments.part_count[row], padded = (arguments.head_dim + 15) / 16 * 16;
-    int64_t first = (int64_t)arguments.part_first[row] * arguments.heads + head;
-    float weights[CHUNKS_MAX], largest = -INFINITY, total = 0;
-    for (int32_t i = 0; i < count; i++)
-        largest = fmaxf(largest, arguments.part_norms[(first + (int64_t)i * arguments.heads) * 2]);
-    float base = largest == -INFINITY ? 0.0f : largest;
-    SIMT_UNROLL
-    for (int i = 0; i < CHUNKS_MAX; i++) {
-        int64_t part = first + (int64_t)smaller(i, count - 1) * arguments.heads;
-        weights[i] = i < count ? simt_exp2(arguments.part_norms[part * 2] - base) : 0.0f;
-        total += i < count ? arguments.part_norms[part * 2 + 1] * weights[i] : 0.0f;
-    }
-    uint16_t *out = arguments.out + ((int64_t)row * arguments.heads + head) * arguments.head_dim;
-    for (int32_t i = (int32_t)simt_lane() * 2; i < arguments.head_dim; i += SIMT_WARP * 2) {
-        float sums[2] = {};
-        SIMT_UNROLL
-        for (int j = 0; j < CHUNKS_MAX; j++) {
-            if (j >= count)
-                continue;
-            const float *part =
-                arguments.part_sums + (first + (int64_t)j * arguments.heads) * padded + i;
-            sums[0] += part[0] * weights[j];
-            sums[1] += part[1] * weights[j];
-        }
-        *(uint32_t *)(out + i) = simt_pack(sums[0] / total, sums[1] / total);
     }
 }
 
@@ -399,9 +468,7 @@ extern "C" void cuda_attention(struct backend *backend, void *out, const void *q
     struct attention_arguments arguments = {};
     arguments.counts = cuda->tables.counts;
     arguments.items = cuda->tables.items;
-    arguments.row_order = cuda->tables.row_order;
     arguments.part_first = cuda->tables.part_first;
-    arguments.part_count = cuda->tables.part_count;
     arguments.position = cuda->tables.position;
     arguments.shadow = cuda->tables.shadow;
     arguments.line = cuda->tables.line;
@@ -418,10 +485,6 @@ extern "C" void cuda_attention(struct backend *backend, void *out, const void *q
     arguments.head_dim = shape->head_dim;
     arguments.scale = log2_e / sqrtf((float)shape->head_dim);
     launch_padded(cuda, arguments);
-    if (work_list_room_for(&cuda->limits, 1).parts == 0)
-        return;
-    const struct simt_grid grid = {(uint32_t)cuda->row_bucket,
-                                   ((uint32_t)shape->heads + MERGE_HEADS - 1) / MERGE_HEADS,
-                                   ATTENTION_THREADS, 0};
-    simt_launch(&cuda->queue, merge_parts, grid, arguments);
+    if (work_list_room_for(&cuda->limits, 1).parts > 0)
+        cuda_merge_parts(cuda, arguments.out);
 }

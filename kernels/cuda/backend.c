@@ -64,7 +64,7 @@ void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_
                          enum dtype dtype, enum dtype weight_dtype)
 {
     struct reserved_sizes sizes = reserved_sizes(limits);
-    (void)dtype;
+    (void)dtype; /* both are bfloat16 */
     (void)weight_dtype;
     *kv_pool = memory_block_product(2, sizes.pages);
     *scratch = memory_block_sum(sizes.rope_table + sizes.tables + cuda_linear_bytes(),
@@ -277,17 +277,14 @@ bool cuda_prefers_bfloat16(void)
 
 static int check_dtypes(const struct cuda_backend *cuda, struct error *err)
 {
-    if (cuda->base.dtype != DTYPE_BFLOAT16)
-        return error_set(err, ERROR_INVALID,
-                         "device %s computes in bfloat16, not in %s: set dtype to bfloat16, or "
-                         "use device cpu",
-                         cuda->facts.backend, dtype_name(cuda->base.dtype));
-    if (cuda->base.weight_dtype != DTYPE_BFLOAT16)
-        return error_set(err, ERROR_INVALID,
-                         "device %s has no kernels for %s weights: set dtype to bfloat16, or use "
-                         "device cpu",
-                         cuda->facts.backend, dtype_name(cuda->base.weight_dtype));
-    return 0;
+    enum dtype dtype = cuda->base.dtype, weights = cuda->base.weight_dtype;
+    if (dtype == DTYPE_BFLOAT16 && weights == DTYPE_BFLOAT16)
+        return 0;
+    return error_set(err, ERROR_INVALID,
+                     "device %s computes in bfloat16, not in %s%s: set dtype to bfloat16, or use "
+                     "device cpu",
+                     cuda->facts.backend, dtype_name(weights == DTYPE_INT8 ? weights : dtype),
+                     weights == DTYPE_INT8 ? " weights" : "");
 }
 
 int cuda_backend_create(struct backend **out, const struct backend_options *options,

@@ -101,6 +101,9 @@ void cuda_linear_close(struct cuda_backend *cuda);
 void cuda_linear(struct backend *backend, void *out, const void *in, const struct weight *weight,
                  int32_t lines);
 
+/* The second half of attention for rows with several chunks: merge_parts.cu */
+void cuda_merge_parts(struct cuda_backend *cuda, uint16_t *out);
+
 /* out [lines, rows] = sums [lines, rows] + bias [rows]: layers.cu */
 void cuda_add_bias(struct cuda_backend *cuda, uint16_t *out, const float *sums, const float *bias,
                    int32_t lines, int64_t rows);

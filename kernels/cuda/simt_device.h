@@ -76,6 +76,11 @@ SIMT_DEVICE uint32_t simt_atomic_max(uint32_t *to, uint32_t value)
     return atomicMax(to, value);
 }
 
+SIMT_DEVICE uint32_t simt_first_bit(uint32_t bits)
+{
+    return (uint32_t)__ffs((int)bits) - 1;
+}
+
 SIMT_DEVICE float simt_float_of_bits(uint32_t bits)
 {
     return __uint_as_float(bits);

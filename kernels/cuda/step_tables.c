@@ -29,7 +29,6 @@ size_t step_tables_place(struct step_tables *tables, char *base,
         .kv_end = place(&size, base, of_rows),
         .shadow = place(&size, base, of_rows),
         .line = place(&size, base, of_rows),
-        .row_order = place(&size, base, of_rows),
         .part_first = place(&size, base, of_rows),
         .part_count = place(&size, base, of_rows),
         .gather = place(&size, base, gathered * sizeof(int32_t)),
@@ -64,10 +63,8 @@ static int32_t fill_lines(struct step_tables *tables, const struct step_rows *st
 struct step_extent step_tables_fill(struct step_tables *tables, const struct step_rows *step,
                                     const struct backend_limits *limits, int32_t *line_of_sequence)
 {
-    struct work_list list = {.items = tables->items,
-                             .row_order = tables->row_order,
-                             .part_first = tables->part_first,
-                             .part_count = tables->part_count};
+    struct work_list list = {
+        .items = tables->items, .part_first = tables->part_first, .part_count = tables->part_count};
     work_list_fill(&list, step, limits);
     for (int32_t row = 0; row < step->rows; row++) {
         tables->token[row] = step->token[row];

@@ -17,7 +17,7 @@ static size_t matrix_bytes(int64_t rows, int64_t columns)
 
 size_t cuda_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype)
 {
-    (void)weight_dtype;
+    (void)weight_dtype; /* bfloat16 */
     return memory_block_sum(matrix_bytes(rows, columns), bias ? (size_t)rows * sizeof(float) : 0);
 }
 

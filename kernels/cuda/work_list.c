@@ -32,28 +32,19 @@ struct work_list_room work_list_room_for(const struct backend_limits *limits, in
     };
 }
 
-/*
- * The tile of `row`: itself and the next plain rows of its sequence and kv_end, past shadow rows
- * between them. part_count 0 marks rows that are in no tile yet.
- */
+/* Rows from `row` on that can share its tile; the tables of their parts are filled. */
 static int32_t collect_rows(struct work_list *list, const struct step_rows *step, int32_t row,
-                            int32_t first, int32_t limit, int32_t chunks)
+                            int32_t limit, int32_t chunks)
 {
     int32_t rows = 0;
-    for (int32_t other = row; other < step->rows && rows < limit; other++) {
-        if (step->sequence[other] != step->sequence[row])
+    for (; row + rows < step->rows && rows < limit; rows++) {
+        int32_t other = row + rows;
+        if (step->sequence[other] != step->sequence[row] ||
+            step->kv_end[other] != step->kv_end[row])
             break;
-        if (list->part_count[other] != 0 || (other != row && step->shadow[other]))
-            continue;
-        if (step->kv_end[other] != step->kv_end[row])
-            break;
-        list->row_order[first + rows++] = other;
         list->part_count[other] = chunks;
-        list->part_first[other] = -1;
-        if (chunks > 1) {
-            list->part_first[other] = list->parts;
-            list->parts += chunks;
-        }
+        list->part_first[other] = chunks > 1 ? list->parts : -1;
+        list->parts += chunks > 1 ? chunks : 0;
     }
     return rows;
 }
@@ -83,18 +74,13 @@ static void add_items(struct work_list *list, const struct backend_limits *limit
 void work_list_fill(struct work_list *list, const struct step_rows *step,
                     const struct backend_limits *limits)
 {
-    int32_t group = group_of(limits), length = work_list_chunk_positions(limits), first = 0;
+    int32_t group = group_of(limits), length = work_list_chunk_positions(limits), rows;
     int32_t limit = group < TILE_LINES ? TILE_LINES / group : 1;
     list->item_count = list->parts = 0;
-    for (int32_t row = 0; row < step->rows; row++)
-        list->part_count[row] = 0;
-    for (int32_t row = 0; row < step->rows; row++) {
-        if (list->part_count[row] != 0)
-            continue;
+    for (int32_t row = 0; row < step->rows; row += rows) {
         int32_t kv_end = step->kv_end[row];
         int32_t chunks = kv_end > length ? quotient_up(kv_end, length) : 1;
-        int32_t rows = collect_rows(list, step, row, first, step->shadow[row] ? 1 : limit, chunks);
-        add_items(list, limits, first, rows, kv_end, chunks);
-        first += rows;
+        rows = collect_rows(list, step, row, limit, chunks);
+        add_items(list, limits, row, rows, kv_end, chunks);
     }
 }

@@ -3,10 +3,10 @@
  * depends on the row bucket alone. Pure functions of the step and the limits, on the host.
  *
  * A tile is up to TILE_LINES lines of one matrix product against the keys of one kv head; a line is
- * one row with one of the query heads that share that kv head. Its rows have the same sequence and
- * the same kv_end, so that nothing behind kv_end is ever read; shadow rows come alone, because they
- * see their own K and V. Long canvases are cut into chunks of a fixed length. Therefore a row's
- * result depends on its own kv_end alone, whatever else is in the step.
+ * one row with one of the query heads that share that kv head. Its rows are neighbours of the same
+ * sequence and the same kv_end, so that nothing behind kv_end is ever read. Long canvases are cut
+ * into chunks of a fixed length. Therefore a row's result depends on its own kv_end alone, whatever
+ * else is in the step.
  */
 #ifndef KERNELS_CUDA_WORK_LIST_H
 #define KERNELS_CUDA_WORK_LIST_H
@@ -25,7 +25,7 @@ enum {
 
 /* One tile and chunk of one kv head. */
 struct attention_item {
-    int32_t first, rows; /* of row_order */
+    int32_t first, rows; /* of the step */
     int32_t kv_head;
     int32_t group_first, group_count; /* query heads of the kv head; rows * group_count lines */
     int32_t kv_begin, kv_end;         /* positions of the chunk; equal: the output is zero */
@@ -36,7 +36,6 @@ struct attention_item {
 struct work_list {
     struct attention_item *items;
     int32_t item_count;
-    int32_t *row_order;  /* [rows] the rows in the order of the tiles */
     int32_t *part_first; /* [rows] of a row's parts in the scratch, -1 where it has one chunk */
     int32_t *part_count; /* [rows] */
     int32_t parts;

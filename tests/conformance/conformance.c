@@ -12,8 +12,7 @@ enum { GUARD_BYTES = 256, GUARD_VALUE = 0xa5 };
 const int THREADS[THREAD_COUNTS] = {2, 3, 5};
 
 static const struct subject SUBJECTS[] = {
-#ifdef CONFORMANCE_SIMT /* the kernels of kernels/cuda on the emulation: the orders of its threads \
-                         */
+#ifdef CONFORMANCE_SIMT
     {"simt", "ascending", DTYPE_BFLOAT16},
     {"simt", "descending", DTYPE_BFLOAT16},
     {"simt", "seeded", DTYPE_BFLOAT16},
@@ -49,16 +48,15 @@ static const struct tested_backend {
     bool (*has)(const char *instructions);
     bool batch_invariant; /* it states that a row's bits depend on that row alone */
     double slack;         /* times the limits of operations.c */
-    int32_t head_dim_max;
-    bool int8_weights;
-    bool head_is_of_ref; /* and sorts every row */
+    int32_t head_dim_max; /* that it has kernels for */
+    bool int8_weights;    /* it has kernels for them */
+    bool head_is_of_ref;  /* and sorts every row */
 } BACKENDS[] = {
     {"cpu", cpu_has, true, 1, 256, true, false},
     {"ref", cpu_has, true, 1, 256, true, true},
-    {"simt", cpu_has, true, 1, 128, false, true},
-    /* cuBLASLt takes another algorithm, and so another order of sums, for other numbers of lines.
-     */
+    /* cuBLASLt has an algorithm for each bucket of lines, and so an order of sums. */
     {"cuda", NULL, false, 1, 128, false, false},
+    {"simt", cpu_has, true, 1, 128, false, true}, /* kernels/cuda on the emulation of tests/simt */
 };
 
 static const struct tested_backend *tested_backend(const char *name)

@@ -109,17 +109,6 @@ Test(process, a_device_that_this_build_lacks_is_exit_3)
     buffer_free(&failed.log);
 }
 
-Test(process, a_dtype_that_the_device_lacks_is_exit_2)
-{
-    struct server_process failed;
-
-    cr_expect_eq(server_process_try(&failed, (const char *const[]){"--dtype", "fp8", NULL}), 2);
-    cr_expect_not_null(
-        strstr(failed.log.data, "dtype \"fp8\": this device has float32, bfloat16 and int8"), "%s",
-        failed.log.data);
-    buffer_free(&failed.log);
-}
-
 Test(process, device_auto_serves_on_the_cpu_where_there_is_no_other)
 {
     cr_assert(server_process_start(&server, (const char *const[]){"--device", "auto", NULL}));
@@ -133,6 +122,17 @@ Test(process, device_auto_serves_on_the_cpu_where_there_is_no_other)
     cr_expect_eq(reply.status, 200);
     reply_free(&reply);
     cr_expect_eq(server_process_stop(&server), 0);
+}
+
+Test(process, a_dtype_that_the_device_lacks_is_exit_2)
+{
+    struct server_process failed;
+
+    cr_expect_eq(server_process_try(&failed, (const char *const[]){"--dtype", "fp8", NULL}), 2);
+    cr_expect_not_null(
+        strstr(failed.log.data, "dtype \"fp8\": this device has float32, bfloat16 and int8"), "%s",
+        failed.log.data);
+    buffer_free(&failed.log);
 }
 
 static void expect_no_room(const char *const *arguments, const char *first)

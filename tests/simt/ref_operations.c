@@ -44,11 +44,9 @@ static float *widen(const uint16_t *values, int64_t count)
 /* The weight as ref has it, without its bias; the caller frees values. */
 static struct ref_weight widen_weight(const struct cuda_weight *weight)
 {
-    return (struct ref_weight){
-        .rows = weight->rows,
-        .columns = weight->columns,
-        .values = widen(weight->values, weight->rows * weight->columns),
-    };
+    return (struct ref_weight){.rows = weight->rows,
+                               .columns = weight->columns,
+                               .values = widen(weight->values, weight->rows * weight->columns)};
 }
 
 /* As on a device: where there is a bias, a kernel adds it to float32 sums. */
@@ -74,7 +72,7 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
 int cuda_head_reserve(struct cuda_backend *cuda, struct error *err)
 {
     const struct backend_options options = {.dtype = cuda->base.dtype,
-                                            .weight_dtype = cuda->base.dtype};
+                                            .weight_dtype = cuda->base.weight_dtype};
     /* Rows of logits are all it needs. */
     struct backend_limits limits = cuda->limits;
     struct backend *ref;

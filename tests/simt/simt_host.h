@@ -105,6 +105,11 @@ template <int N> static inline void simt_copy_wait()
     simt_copy_wait_newest(N);
 }
 
+static inline uint32_t simt_first_bit(uint32_t bits)
+{
+    return (uint32_t)__builtin_ctz(bits);
+}
+
 static inline float simt_float_of_bits(uint32_t bits)
 {
     return simt_of_bits<float>(bits);
