@@ -18,7 +18,6 @@ enum {
     ATTENTION_THREADS = 128,
     WARP_LINES = 16,                    /* rows of a matrix instruction */
     PAGE_TILES = KV_PAGE_POSITIONS / 8, /* its columns are positions of a page */
-    RESIDENT_BLOCKS = 2,                /* on a multiprocessor, at least: 255 registers a thread */
     LAUNCHED_BLOCKS = 4, /* for each multiprocessor, at most: they take one item after the other */
 };
 
@@ -388,8 +387,7 @@ template <int DIM>
 SIMT_DEVICE void attend_item(const struct attention_arguments &arguments,
                              const struct attention_item &item)
 {
-    struct warp_lines<DIM> lines = {
-    };
+    warp_lines<DIM> lines = {};
     const int32_t *pages =
         arguments.page_table + (int64_t)arguments.line[item.first] * arguments.pages_per_line;
     int32_t positions = item.kv_end - item.kv_begin;
@@ -435,7 +433,7 @@ static void launch_attention(struct cuda_backend *cuda, const struct attention_a
     simt_launch(&cuda->queue, attention<DIM>, grid, arguments);
 }
 
-/* Tuned for 64, 96 and 128; every other head_dim is filled up to one of these with zeros. */
+/* Pages are filled up to a multiple of 16 with zeros, and there is a kernel for each. */
 static void launch_padded(struct cuda_backend *cuda, const struct attention_arguments &arguments)
 {
     switch (cuda->padded_head_dim) {

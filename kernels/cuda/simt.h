@@ -22,6 +22,7 @@
  *     void simt_warp_barrier(mask)    this and what follows: every lane of the mask arrives
  *     T simt_shuffle(mask, T, source), simt_shuffle_xor(mask, T, lanes)
  *     uint32_t simt_ballot(mask, bool), bool simt_any(mask, bool)
+ *                                     of these, warp_barrier alone orders memory
  *     uint32_t simt_first_bit(bits)   number of the lowest one; bits is not 0
  *     uint32_t simt_atomic_add(uint32_t *, uint32_t), simt_atomic_max   return the old value
  *     void simt_copy_async(shared, global, bool valid)  16 bytes, aligned; zeros where not valid
