@@ -61,11 +61,11 @@ static void *run(struct backend *backend, const struct rows *rows, const void *q
     size_t count = (size_t)rows->step.rows;
     struct guarded input = guarded_create(backend, qkv, count * WIDTH * sizeof(uint16_t));
     struct guarded output = guarded_create(backend, NULL, count * OUT * sizeof(uint16_t));
-    backend->ops->step_begin(backend, &rows->step);
+    begin_step(backend, &rows->step);
     backend->ops->rope_store(backend, input.data, NULL, NULL, 0);
     if (attention)
         backend->ops->attention(backend, output.data, input.data, 0);
-    cr_assert_eq(backend->ops->step_end(backend, NULL), 0);
+    end_step(backend);
     free(guarded_take(&input));
     return guarded_take(&output);
 }
@@ -119,7 +119,8 @@ SUBJECT_TEST(long_canvas, chunks_are_merged_to_what_the_whole_would_be)
     free(run(reference, fill, stored, false));
     char *actual = run(backend, rows, qkv, true);
     char *expected = run(reference, rows, qkv, true);
-    expect_near(actual, expected, count * OUT, subject->dtype, 20, "attention over chunks");
+    expect_result(OPERATION_ATTENTION, actual, expected, count * OUT, subject->dtype,
+                  "attention over chunks");
     expect_rows_alone(backend, rows, qkv, actual);
     free(actual);
     free(expected);
