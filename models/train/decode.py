@@ -1,4 +1,5 @@
-"""The server's refinement in PyTorch, temperature 0: blocks, rounds, selections, fixed words.
+"""The server's refinement in PyTorch: blocks, rounds, selections, fixed words, and sampling from
+another source of random numbers.
 
 Written for clearness; it makes the golden traces and the samples of the evaluation."""
 
@@ -27,6 +28,10 @@ class Settings:
     factor: float = 1.0
     steps: int | None = None      # of the whole canvas, for selection steps
     cache: str = "none"           # or prefix, dual
+    temperature: float = 0.0      # 0: the best token
+    presence_penalty: float = 0.0   # subtracted from the logits of tokens in the answer
+    frequency_penalty: float = 0.0  # the same, times how often they are there
+    seed: int = 1
     early_stop: bool = False
     stop_ids: tuple[int, ...] = (EOS, EOT)
 
@@ -83,10 +88,11 @@ class Window:
 
 
 @torch.no_grad()
-def best_tokens(logits: torch.Tensor, positions: list[int], banned_until: int):
+def choose_tokens(logits: torch.Tensor, positions: list[int], banned_until: int,
+                  temperature: float, generator: torch.Generator):
     """([position, token, confidence], gap to the second token) of every row; the mask is never
     chosen; below `banned_until` no special id is."""
-    probabilities = logits.double().softmax(-1)
+    probabilities = logits.softmax(-1)
     choice = probabilities.clone()
     choice[:, MASK] = -1
     for row, position in enumerate(positions):
@@ -94,9 +100,19 @@ def best_tokens(logits: torch.Tensor, positions: list[int], banned_until: int):
             choice[row, SPECIAL] = -1
             probabilities[row] = choice[row].clamp(min=0) / choice[row].clamp(min=0).sum()
     top = choice.topk(2, dim=-1)
-    return [((position, int(top.indices[row, 0]), float(probabilities[row, top.indices[row, 0]])),
-             float(top.values[row, 0] - top.values[row, 1])) for row,
-            position in enumerate(positions)]
+    tokens, gaps = top.indices[:, 0], top.values[:, 0] - top.values[:, 1]
+    if temperature > 0:
+        tokens = torch.multinomial(choice.clamp(min=0) ** (1 / temperature), 1,
+                                   generator=generator)[:, 0]
+    return [((position, int(tokens[row]), float(probabilities[row, tokens[row]])), float(gaps[row]))
+            for row, position in enumerate(positions)]
+
+
+def penalties(settings: Settings, canvas: list[int], begin: int, vocabulary: int) -> torch.Tensor:
+    """What the tokens that are in the answer lose."""
+    committed = torch.tensor([token for token in canvas[begin:] if token != MASK], dtype=torch.long)
+    counts = torch.bincount(committed, minlength=vocabulary)
+    return settings.presence_penalty * (counts > 0) + settings.frequency_penalty * counts
 
 
 def select(settings: Settings, ranked: list[tuple[int, int, float]], quota: int):
@@ -132,6 +148,7 @@ def decode(model: Denoiser, prompt: list[int], settings: Settings,
     banned_until = max(fixed, default=0) if banned_until is None else begin + banned_until
     outcome = Outcome(canvas, begin)
     window = Window(model)
+    generator = torch.Generator().manual_seed(settings.seed)
     blocks = range(begin, len(canvas), settings.block_length)
     for block_begin in blocks:
         block_end = min(block_begin + settings.block_length, len(canvas))
@@ -145,7 +162,8 @@ def decode(model: Denoiser, prompt: list[int], settings: Settings,
                 span = (block_begin, len(canvas) if settings.cache == "prefix" else block_end)
             hidden = window.forward(canvas, *span)
             logits = model.head(hidden[[i - span[0] for i in open_places]])
-            best = best_tokens(logits, open_places, banned_until)
+            logits = logits.double() - penalties(settings, canvas, begin, logits.shape[1])
+            best = choose_tokens(logits, open_places, banned_until, settings.temperature, generator)
             best.sort(key=lambda entry: -entry[0][2])
             ranked = [entry for entry, _ in best]
             count, margin = select(settings, ranked, split + (number < rest))
@@ -186,6 +204,8 @@ class Writer:
 
     def settings(self, **changes) -> Settings:
         values = {"max_tokens": self.defaults.get("max_new_tokens", 96), "early_stop": True}
+        values |= {key: self.defaults[key] for key in ("block_length", "threshold", "temperature",
+                   "presence_penalty", "frequency_penalty") if key in self.defaults}
         return Settings(**(values | changes))
 
     def continue_text(self, text: str, **changes) -> tuple[str, Outcome]:

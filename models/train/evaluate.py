@@ -87,15 +87,12 @@ def report_stories(options: argparse.Namespace, writer: Writer) -> list[tuple[st
     return told
 
 
-def report_chats(options: argparse.Namespace, writer: Writer) -> list[Outcome]:
+def report_chats(options: argparse.Namespace, writer: Writer) -> None:
     say("\n### Chats, unpicked\n")
-    outcomes = []
     for turns in prompts.CHATS[:options.prompts]:
-        text, outcome = writer.answer(prompts.messages(turns))
-        outcomes.append(outcome)
+        text, _ = writer.answer(prompts.messages(turns))
         asked = " / ".join(content for _, content in turns)
         say(f"1. **{asked}** {text}".replace("\n", " / "))
-    return outcomes
 
 
 def report_infills(options: argparse.Namespace, writer: Writer) -> None:
@@ -115,17 +112,24 @@ def report_infills(options: argparse.Namespace, writer: Writer) -> None:
     say(f"\nFixed words kept in {kept} of {len(infills)}.")
 
 
-def report_rounds(writer: Writer, stories: list[tuple[str, Outcome]], chats: list[Outcome]) -> None:
-    say("\n### Rounds at threshold 0.9, block 32\n")
-    for name, outcomes in (("stories", [outcome for _, outcome in stories]), ("chats", chats)):
+def report_rounds(options: argparse.Namespace, writer: Writer) -> None:
+    """At temperature 0 and without penalties, so that the two ways can be compared."""
+    plain = {"block_length": 32, "threshold": 0.9, "temperature": 0.0, "presence_penalty": 0.0,
+             "frequency_penalty": 0.0}
+    say("\n### Rounds at threshold 0.9, block 32, temperature 0\n")
+    stories = [writer.continue_text(prompt, **plain)[1]
+               for prompt in prompts.STORIES[:options.prompts]]
+    chats = [writer.answer(prompts.messages(turns), **plain)[1]
+             for turns in prompts.CHATS[:options.prompts]]
+    for name, outcomes in (("stories", stories), ("chats", chats)):
         tokens = sum(len(o.kept()) for o in outcomes)
         rounds = sum(o.forward_passes for o in outcomes)
         say(f"- {name}: {tokens} tokens in {rounds} rounds, {tokens / rounds:.2f} per round")
     same = total = 0
-    for prompt in prompts.STORIES[:len(stories)]:
-        wide = writer.continue_text(prompt, max_tokens=64, early_stop=False)[1].answer
-        slow = writer.continue_text(prompt, max_tokens=64, early_stop=False, selection="steps",
-                                    steps=64)[1].answer
+    for prompt in prompts.STORIES[:options.prompts]:
+        wide = writer.continue_text(prompt, max_tokens=64, early_stop=False, **plain)[1].answer
+        slow = writer.continue_text(prompt, max_tokens=64, early_stop=False,
+                                    **plain | {"selection": "steps", "steps": 64})[1].answer
         same += sum(a == b for a, b in zip(wide, slow))
         total += len(wide)
     say(f"- agreement with one token per round: {100 * same / total:.0f} % of {total} positions")
@@ -158,9 +162,9 @@ def main() -> None:
     if options.only != "likelihood":
         writer = Writer(options.model, model)
         stories = report_stories(options, writer)
-        chats = report_chats(options, writer)
+        report_chats(options, writer)
         report_infills(options, writer)
-        report_rounds(writer, stories, chats)
+        report_rounds(options, writer)
         report_repetition(options, stories)
 
 

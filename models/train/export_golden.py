@@ -31,7 +31,7 @@ RUNS = [
     ("steps-one-token-a-round", Settings(16, 16, "steps", steps=16)),
     ("threshold-none-b32", Settings(64, 32)),
     ("threshold-prefix-b16", Settings(64, 16, threshold=0.8, cache="prefix")),
-    ("threshold-dual-b32", Settings(96, 32, cache="dual")),
+    ("threshold-dual-b32", Settings(64, 32, cache="dual")),
     ("threshold-dual-b16", Settings(64, 16, threshold=0.7, cache="dual")),
     ("factor-dual-b8", Settings(24, 8, "factor", factor=1.0, cache="dual")),
     ("chat-threshold-dual-b32", Settings(64, 32, cache="dual")),
@@ -42,7 +42,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--margin", type=float, default=2e-5,
+    parser.add_argument("--margin", type=float, default=1e-5,
                         help="a run that comes closer to a tie than this is no golden run")
     return parser.parse_args()
 

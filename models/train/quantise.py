@@ -69,13 +69,15 @@ def write_folder(out: Path, model: Denoiser, tokenizer: Path, dtype: str,
     (fresh / "model.safetensors").chmod(0o644)
     length = model.shape.max_sequence_length
     generation = {"bos_token_id": 0, "eos_token_id": [1, 5], "pad_token_id": 1,
-                  "max_new_tokens": max_new_tokens, "block_length": 32, "threshold": 0.9}
-    for name, content in (("config.json", config_of(model.shape, "float32")),
+                  "max_new_tokens": max_new_tokens, "block_length": 32, "threshold": 0.9,
+                  # The best tokens alone repeat themselves.
+                  "temperature": 0.3, "presence_penalty": 2.0}
+    for name, content in (("config.json", config_of(model.shape, dtype)),
                           ("tokenizer_config.json", tokenizer_config(tokenizer, length)),
                           ("generation_config.json", generation)):
         (fresh / name).write_text(json.dumps(content, indent=2) + "\n")
-    if (out / "README.md").exists():
-        shutil.copy(out / "README.md", fresh / "README.md")
+    for page in out.glob("*.md"):
+        shutil.copy(page, fresh / page.name)
     old = out.with_name(out.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():

@@ -130,9 +130,12 @@ static int read_banned_words(struct decode_params *params, const json_t *array, 
 int adjustments_read(struct decode_params *params, const struct api *api, const json_t *body,
                      struct arena *arena, struct api_error *err)
 {
-    params->presence_penalty = (float)fields_number(body, "presence_penalty", 0);
-    params->frequency_penalty = (float)fields_number(body, "frequency_penalty", 0);
-    params->repetition_penalty = (float)fields_number(body, "repetition_penalty", 1);
+    params->presence_penalty =
+        (float)fields_number(body, "presence_penalty", params->presence_penalty);
+    params->frequency_penalty =
+        (float)fields_number(body, "frequency_penalty", params->frequency_penalty);
+    params->repetition_penalty =
+        (float)fields_number(body, "repetition_penalty", params->repetition_penalty);
     params->logits_eos_inf = fields_boolean(body, "logits_eos_inf", params->logits_eos_inf);
     params->confidence_eos_eot_inf =
         fields_boolean(body, "confidence_eos_eot_inf", params->confidence_eos_eot_inf);

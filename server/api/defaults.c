@@ -104,6 +104,9 @@ struct decode_params defaults_read(const struct api *api)
     params.top_p = first_number(configured->top_p, generation->top_p, 1);
     params.min_p = first_number(NAN, generation->min_p, 0);
     params.cfg_scale = first_number(NAN, generation->cfg_scale, 0);
+    params.presence_penalty = first_number(NAN, generation->presence_penalty, 0);
+    params.frequency_penalty = first_number(NAN, generation->frequency_penalty, 0);
+    params.repetition_penalty = first_number(NAN, generation->repetition_penalty, 1);
     params.refresh_interval = first_integer(-1, generation->refresh_interval, 0);
     params.eos_early_stop = said_or(generation->eos_early_stop, true);
     params.ignore_eos = said_or(generation->ignore_eos, false);

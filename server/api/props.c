@@ -129,6 +129,9 @@ static void append_defaults(struct buffer *out, const struct api *api)
     append_number(out, "top_p", params.top_p);
     append_number(out, "min_p", params.min_p);
     append_number(out, "cfg_scale", params.cfg_scale);
+    append_number(out, "presence_penalty", params.presence_penalty);
+    append_number(out, "frequency_penalty", params.frequency_penalty);
+    append_number(out, "repetition_penalty", params.repetition_penalty);
     append_bool(out, "eos_early_stop", params.eos_early_stop);
     append_bool(out, "ignore_eos", params.ignore_eos);
     append_bool(out, "logits_eos_inf", params.logits_eos_inf);

@@ -54,6 +54,7 @@ struct model_config {
 struct generation_defaults {
     int32_t max_tokens, block_length, steps, top_k, refresh_interval;
     double temperature, top_p, min_p, threshold, factor, cfg_scale;
+    double presence_penalty, frequency_penalty, repetition_penalty;
     int32_t eos_early_stop, ignore_eos, logits_eos_inf, confidence_eos_eot_inf; /* 0 or 1 */
     char selection[32], cache[32]; /* "" where it says nothing */
 };

@@ -27,7 +27,7 @@ struct model *golden_load_model(const char *fixture, const char *backend_name, e
     cr_assert_eq(failed, 0, "%s", err.message);
 
     const char *directory = golden_path(fixture, "");
-    if (strcmp(fixture, "placeholder") == 0)
+    if (strcmp(fixture, "tiny") == 0)
         directory = "models/tiny";
     struct model *model = NULL;
     failed = model_load(&model, directory, backend, &err);

@@ -14,7 +14,7 @@ struct checkpoint;
 struct model;
 
 /*
- * Loads a checkpoint of build/fixtures/llada ("plain", "grouped", "tied", "int8"; "placeholder" is
+ * Loads a checkpoint of build/fixtures/llada ("plain", "grouped", "tied", "int8"; "tiny" is
  * the trained model of models/tiny) onto a new backend ("ref", "cpu") of this dtype; DTYPE_INT8 has
  * activations in float32. Not reserved yet; the caller frees it with model_free, and the backend
  * with it.

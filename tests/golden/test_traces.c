@@ -325,15 +325,15 @@ Test(traces, int8_matches_the_published_code_on_cpu)
     expect_traces("int8", "cpu");
 }
 
-Test(traces, placeholder_matches_the_published_code_on_cpu)
+Test(traces, tiny_matches_the_published_code_on_cpu)
 {
-    expect_traces("placeholder", "cpu");
+    expect_traces("tiny", "cpu");
 }
 
-Test(traces, short_runs_of_placeholder_match_the_published_code_on_ref)
+Test(traces, short_runs_of_tiny_match_the_published_code_on_ref)
 {
     struct trace_test test = {0};
-    open_traces(&test, "placeholder", "ref", RUNS_MAX, 4096);
+    open_traces(&test, "tiny", "ref", RUNS_MAX, 4096);
     keep_runs(&test, is_short);
     cr_assert_gt(test.count, 0);
     run_all(&test, false, true);

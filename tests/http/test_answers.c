@@ -201,7 +201,7 @@ Test(answers, models_lists_the_served_model)
 
     cr_assert_str_eq(json_string_value(json_object_get(body, "object")), "list");
     cr_assert_str_eq(json_string_value(json_object_get(model, "id")), "tiny");
-    cr_assert_eq(json_integer_value(json_object_get(model, "context_length")), 192);
+    cr_assert_eq(json_integer_value(json_object_get(model, "context_length")), 512);
     json_decref(body);
     reply_free(&reply);
 }

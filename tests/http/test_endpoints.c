@@ -79,7 +79,7 @@ Test(endpoints, version_and_properties_tell_build_limits_and_defaults)
         json_string_value(json_object_get(json_object_get(props, "build"), "version")));
     cr_expect_eq(
         json_integer_value(json_object_get(json_object_get(props, "limits"), "context_length")),
-        192);
+        512);
     json_decref(version);
     json_decref(props);
 }

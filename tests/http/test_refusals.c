@@ -112,7 +112,7 @@ Test(refusals, fields_that_are_wrong_or_not_carried_out_are_400)
     refused("POST", PATH, "{\"prompt\":[2],\"max_tokens\":4}", NULL, 400, "invalid_value");
     refused("POST", PATH, "{\"prompt\":\"a\",\"regex\":\"a+\"}", NULL, 400,
             "unsupported_parameter");
-    refused("POST", PATH, "{\"prompt\":\"a\",\"max_tokens\":193}", NULL, 400,
+    refused("POST", PATH, "{\"prompt\":\"a\",\"max_tokens\":513}", NULL, 400,
             "context_length_exceeded");
 }
 

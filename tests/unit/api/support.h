@@ -14,7 +14,7 @@ enum {
     END_OF_TEXT = 1,
     MASK = 2,
     END_OF_TURN = 5,
-    CONTEXT = 192,
+    CONTEXT = 512,
     CHOICES_MAX = 8,
     OWNER = 77, /* of the calls that tests make */
 };

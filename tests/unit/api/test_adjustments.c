@@ -184,13 +184,13 @@ Test(adjustments, the_longer_of_prompt_and_negative_prompt_has_to_fit)
     struct api_error err = {0};
     struct decode_params fitted;
     struct api_parameters p = support_parameters("{\"max_tokens\":100}");
-    static const int32_t ids[100];
+    static const int32_t ids[CONTEXT - 99];
     p.decode.negative_prompt = ids;
-    p.decode.negative_prompt_length = 93;
+    p.decode.negative_prompt_length = CONTEXT - 99;
     cr_assert_neq(parameters_fit(&fitted, &p, support_api(), 10, &err), 0);
     cr_expect_str_eq(err.code, "context_length_exceeded");
-    cr_expect_not_null(strstr(err.message, "negative_prompt has 93"), "%s", err.message);
+    cr_expect_not_null(strstr(err.message, "negative_prompt has 413"), "%s", err.message);
     p.max_tokens_asked = false;
     cr_assert_eq(parameters_fit(&fitted, &p, support_api(), 10, &err), 0);
-    cr_expect_eq(fitted.max_tokens, CONTEXT - 93);
+    cr_expect_eq(fitted.max_tokens, 99);
 }

@@ -81,6 +81,9 @@ Test(parameters, every_key_of_generation_config_is_a_default_that_a_field_beats)
     generation->min_p = 0.125;
     generation->factor = 2;
     generation->cfg_scale = 1.5;
+    generation->presence_penalty = 0.5;
+    generation->frequency_penalty = 0.25;
+    generation->repetition_penalty = 1.25;
     generation->eos_early_stop = 0;
     generation->ignore_eos = 1;
     generation->logits_eos_inf = 1;
@@ -93,10 +96,15 @@ Test(parameters, every_key_of_generation_config_is_a_default_that_a_field_beats)
     cr_expect_eq(params.min_p, 0.125f);
     cr_expect_eq(params.factor, 2);
     cr_expect_eq(params.cfg_scale, 1.5f);
+    cr_expect_eq(params.presence_penalty, 0.5f);
+    cr_expect_eq(params.frequency_penalty, 0.25f);
+    cr_expect_eq(params.repetition_penalty, 1.25f);
     cr_expect(!params.eos_early_stop && params.ignore_eos);
     cr_expect(params.logits_eos_inf && params.confidence_eos_eot_inf);
     params = read_with(api, "{\"steps\":5,\"top_k\":0,\"refresh_interval\":0,\"top_p\":1,"
                             "\"min_p\":0,\"factor\":1,\"cfg_scale\":0,\"eos_early_stop\":true,"
+                            "\"presence_penalty\":0,\"frequency_penalty\":0,"
+                            "\"repetition_penalty\":1,"
                             "\"ignore_eos\":false,\"logits_eos_inf\":false,"
                             "\"confidence_eos_eot_inf\":false}")
                  .decode;
@@ -107,6 +115,8 @@ Test(parameters, every_key_of_generation_config_is_a_default_that_a_field_beats)
     cr_expect_eq(params.min_p, 0);
     cr_expect_eq(params.factor, 1);
     cr_expect_eq(params.cfg_scale, 0);
+    cr_expect(params.presence_penalty == 0 && params.frequency_penalty == 0 &&
+              params.repetition_penalty == 1);
     cr_expect(params.eos_early_stop && !params.ignore_eos);
     cr_expect(!params.logits_eos_inf && !params.confidence_eos_eot_inf);
 }
@@ -194,6 +204,7 @@ Test(parameters, a_length_that_was_not_asked_for_is_cut_to_the_context)
     struct api *api = support_api();
     struct api_error err = {0};
     struct decode_params fitted;
+    api->settings.max_tokens = CONTEXT;
     struct api_parameters p = read_with(api, "{\"selection\":\"steps\"}");
     cr_assert_eq(parameters_fit(&fitted, &p, api, 10, &err), 0);
     cr_expect_eq(fitted.max_tokens, CONTEXT - 10);

@@ -149,7 +149,7 @@ Test(requested, a_negative_prompt_changes_the_answer, .timeout = 60)
 {
     struct server server = server_start(2, 2);
     static const char format[] = "{\"prompt\":\"The little dog\",\"max_tokens\":16,"
-                                 "\"ignore_eos\":true,\"cfg_scale\":3%s}";
+                                 "\"ignore_eos\":true,\"cfg_scale\":3,\"seed\":1%s}";
     char body[256];
     snprintf(body, sizeof body, format, "");
     json_t *masked = server_ask(&server, API_COMPLETIONS, body);
@@ -164,8 +164,9 @@ Test(requested, a_negative_prompt_changes_the_answer, .timeout = 60)
 Test(requested, a_negative_prompt_counts_where_the_model_asks_for_guidance, .timeout = 60)
 {
     struct server server = server_start(2, 2);
-    static const char format[] = "{\"prompt\":\"The little dog\",\"max_tokens\":16,"
-                                 "\"ignore_eos\":true,\"negative_prompt\":\"He was sad.\"%s}";
+    static const char format[] =
+        "{\"prompt\":\"The little dog\",\"max_tokens\":16,"
+        "\"ignore_eos\":true,\"seed\":1,\"negative_prompt\":\"He was sad.\"%s}";
     char body[256];
     snprintf(body, sizeof body, format, ",\"cfg_scale\":3");
     json_t *asked = server_ask(&server, API_COMPLETIONS, body);

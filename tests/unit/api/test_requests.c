@@ -369,18 +369,18 @@ Test(requests, prompts_are_checked)
 
 Test(requests, a_canvas_longer_than_the_context_is_refused_with_both_numbers)
 {
-    expect(API_COMPLETIONS, "{\"prompt\":[10,11,12],\"max_tokens\":190}", 400,
-           "context_length_exceeded", "max_tokens", "193, but the context holds 192");
+    expect(API_COMPLETIONS, "{\"prompt\":[10,11,12],\"max_tokens\":510}", 400,
+           "context_length_exceeded", "max_tokens", "513, but the context holds 512");
     expect(API_COMPLETIONS, "{\"prompt\":[10],\"max_tokens\":2147483647}", 400,
            "context_length_exceeded", "max_tokens", "2147483648");
     char body[2048] = "{\"prompt\":[10";
-    for (int i = 0; i < 191; i++) {
+    for (int i = 0; i < CONTEXT - 1; i++) {
         strcat(body, ",10");
     }
     strcat(body, "]}");
-    expect(API_COMPLETIONS, body, 400, "context_length_exceeded", "prompt", "192 tokens");
+    expect(API_COMPLETIONS, body, 400, "context_length_exceeded", "prompt", "512 tokens");
     strcpy(strrchr(body, '}'), ",\"max_tokens\":1}");
-    expect(API_COMPLETIONS, body, 400, "context_length_exceeded", "prompt", "192 tokens");
+    expect(API_COMPLETIONS, body, 400, "context_length_exceeded", "prompt", "512 tokens");
 }
 
 /* Texts that are too long whatever they say are not encoded to find out. */

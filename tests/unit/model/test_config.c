@@ -242,6 +242,7 @@ Test(config, generation_config_gives_defaults)
         " \"temperature\": 0.7, \"top_p\": 0.9, \"threshold\": 0.8, \"selection\": \"factor\","
         " \"cache\": \"prefix\", \"transformers_version\": \"4.46.3\", \"min_p\": 0.25,"
         " \"factor\": 2, \"cfg_scale\": 1.5, \"refresh_interval\": 3, \"eos_early_stop\": false,"
+        " \"presence_penalty\": 0.5, \"frequency_penalty\": -0.25, \"repetition_penalty\": 1.25,"
         " \"ignore_eos\": true, \"logits_eos_inf\": true, \"confidence_eos_eot_inf\": false}");
     cr_assert_eq(result.code, 0, "%s", result.err.message);
     const struct generation_defaults *defaults = &result.defaults;
@@ -257,6 +258,9 @@ Test(config, generation_config_gives_defaults)
     cr_expect_eq(defaults->min_p, 0.25);
     cr_expect_eq(defaults->factor, 2);
     cr_expect_eq(defaults->cfg_scale, 1.5);
+    cr_expect_eq(defaults->presence_penalty, 0.5);
+    cr_expect_eq(defaults->frequency_penalty, -0.25);
+    cr_expect_eq(defaults->repetition_penalty, 1.25);
     cr_expect_eq(defaults->refresh_interval, 3);
     cr_expect_eq(defaults->eos_early_stop, 0);
     cr_expect_eq(defaults->ignore_eos, 1);
@@ -271,6 +275,8 @@ Test(config, without_generation_config_nothing_is_said)
     cr_expect(defaults->max_tokens < 0 && defaults->block_length < 0 && defaults->steps < 0 &&
               defaults->top_k < 0 && defaults->refresh_interval < 0);
     cr_expect(isnan(defaults->min_p) && isnan(defaults->factor) && isnan(defaults->cfg_scale));
+    cr_expect(isnan(defaults->presence_penalty) && isnan(defaults->frequency_penalty) &&
+              isnan(defaults->repetition_penalty));
     cr_expect(defaults->eos_early_stop < 0 && defaults->ignore_eos < 0 &&
               defaults->logits_eos_inf < 0 && defaults->confidence_eos_eot_inf < 0);
     cr_expect(isnan(defaults->temperature) && isnan(defaults->top_p) && isnan(defaults->threshold));
@@ -303,6 +309,9 @@ Test(config, bad_generation_config_is_named)
         {"{\"cfg_scale\": -1}", "cfg_scale"},
         {"{\"factor\": []}", "factor"},
         {"{\"min_p\": 2}", "min_p"},
+        {"{\"presence_penalty\": 3}", "presence_penalty"},
+        {"{\"frequency_penalty\": -3}", "frequency_penalty"},
+        {"{\"repetition_penalty\": 0}", "repetition_penalty"},
         {"{\"refresh_interval\": 0.5}", "refresh_interval"},
         {"{\"ignore_eos\": 1}", "ignore_eos"},
         {"{\"selection\": \"a name that is longer than any of them\"}", "selection"},
@@ -350,7 +359,7 @@ Test(config, reads_the_published_checkpoints)
         "build/fixtures/llada/plain", "build/fixtures/llada/grouped", "build/fixtures/llada/tied",
         "build/fixtures/llada/int8", "models/tiny"};
     static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16, DTYPE_FLOAT16, DTYPE_INT8,
-                                        DTYPE_BFLOAT16};
+                                        DTYPE_INT8};
     for (size_t i = 0; i < sizeof directories / sizeof directories[0]; i++) {
         struct model_config config;
         struct generation_defaults defaults;
