@@ -42,7 +42,7 @@ BEGIN {
 /bytes stack frame/ { stack = $1; stores = $5; loads = $9 }
 / Used [0-9]+ registers/ {
     match($0, /Used [0-9]+/); registers = substr($0, RSTART + 5, RLENGTH - 5)
-    key = name in threads ? name : name; if (!(key in threads)) sub(/<.*/, "", key)
+    key = name; if (!(key in threads)) sub(/<.*/, "", key)
     if (!(key in threads)) { print "ptx-check: " name " has no line in tests/ptx_check.sh"; failed++; next }
     of_warp = int((registers * 32 + 255) / 256) * 256
     warps = threads[key] / 32

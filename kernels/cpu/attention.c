@@ -159,8 +159,25 @@ struct attention_state {
     float sums[ATTENTION_TILE_ROWS * HEAD_DIM_MAX] __attribute__((aligned(64)));
 };
 
+/* K and V of one page; NULL behind the last one. */
+struct page {
+    const char *keys, *values;
+};
+
+/* Asks for block `index` of `blocks` of a page, which comes while others are computed. */
+static void prefetch_block(const struct cpu_backend *cpu, struct page page, int32_t index,
+                           int32_t blocks)
+{
+    size_t keys = cpu->key_page_bytes, values = cpu->value_page_bytes;
+    size_t block = (size_t)index, count = (size_t)blocks;
+    for (size_t i = keys * block / count; i < keys * (block + 1) / count; i += 64)
+        __builtin_prefetch(page.keys + i, 0, 2);
+    for (size_t i = values * block / count; i < values * (block + 1) / count; i += 64)
+        __builtin_prefetch(page.values + i, 0, 2);
+}
+
 static void attend_page(const struct cpu_backend *cpu, struct attention_state *state, int32_t rows,
-                        const char *keys, const char *values, int64_t count)
+                        struct page page, int64_t count, struct page next)
 {
     float scores[TILE_ROWS * PANEL_COLUMNS] __attribute__((aligned(64)));
     float correction[TILE_ROWS];
@@ -169,14 +186,29 @@ static void attend_page(const struct cpu_backend *cpu, struct attention_state *s
 
     for (int32_t first = 0; first < rows; first += TILE_ROWS) {
         int32_t lines = rows - first < TILE_ROWS ? rows - first : TILE_ROWS;
-        cpu->instructions.product(scores, state->query + first, lines, head_dim, keys);
+        if (next.keys != NULL)
+            prefetch_block(cpu, next, first / TILE_ROWS, (rows + TILE_ROWS - 1) / TILE_ROWS);
+        cpu->instructions.product(scores, state->query + first, lines, head_dim, page.keys);
         for (int32_t i = 0; i < lines; i++)
             correction[i] = cpu->instructions.elementwise->softmax_page(
                 scores + i * PANEL_COLUMNS, count, scale, &state->maximum[first + i],
                 &state->sum[first + i]);
         cpu->instructions.accumulate(state->sums + first * cpu->value_stride, cpu->value_stride,
-                                     correction, scores, lines, count, values);
+                                     correction, scores, lines, count, page.values);
     }
+}
+
+/* The page of position `begin` as the row sees it. */
+static struct page page_at(const struct attention_job *job, int32_t row, int32_t kv_head,
+                           int32_t begin, const struct page_copy *copy)
+{
+    if (begin >= job->cpu->step.kv_end[row])
+        return (struct page){NULL, NULL};
+    if (begin / KV_PAGE_POSITIONS == copy->index)
+        return (struct page){copy->keys, copy->values};
+    int32_t page = page_of(&job->cpu->step, row, begin);
+    return (struct page){key_page(job->cpu, job->layer, page, kv_head),
+                         value_page(job->cpu, job->layer, page, kv_head)};
 }
 
 static void attend(const struct attention_job *job, struct attention_tile tile, int32_t head,
@@ -197,13 +229,13 @@ static void attend(const struct attention_job *job, struct attention_tile tile, 
         state.sum[i] = 0;
     }
     memset(state.sums, 0, (size_t)(tile.rows * cpu->value_stride) * sizeof *state.sums);
+    struct page next = page_at(job, tile.first, kv_head, 0, copy);
     for (int32_t begin = 0; begin < kv_end; begin += KV_PAGE_POSITIONS) {
-        int32_t page = page_of(step, tile.first, begin);
-        bool copied = begin / KV_PAGE_POSITIONS == copy->index;
-        attend_page(cpu, &state, tile.rows,
-                    copied ? copy->keys : key_page(cpu, job->layer, page, kv_head),
-                    copied ? copy->values : value_page(cpu, job->layer, page, kv_head),
-                    kv_end - begin < KV_PAGE_POSITIONS ? kv_end - begin : KV_PAGE_POSITIONS);
+        struct page page = next;
+        int32_t left = kv_end - begin;
+        next = page_at(job, tile.first, kv_head, begin + KV_PAGE_POSITIONS, copy);
+        attend_page(cpu, &state, tile.rows, page,
+                    left < KV_PAGE_POSITIONS ? left : KV_PAGE_POSITIONS, next);
     }
     for (int32_t i = 0; i < tile.rows; i++) {
         float *line = state.sums + i * cpu->value_stride;

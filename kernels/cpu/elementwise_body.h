@@ -97,6 +97,12 @@ LANES_INLINE void rope_head(void *head, const float *scale, float epsilon, const
     store_row(head, rotated, NULL, head_dim, dtype);
 }
 
+/* Where all scores are -infinity so far, every weight is 0, and not the NaN of inf - inf. */
+LANES_INLINE float softmax_base(float largest)
+{
+    return largest == -INFINITY ? 0.0f : largest;
+}
+
 #if defined __AVX512F__
 /* Half the time of the form below: softmax is a third of attention at head_dim 64. */
 static float softmax_page(float *scores, int64_t count, float scale, float *maximum, float *sum)
@@ -110,17 +116,18 @@ static float softmax_page(float *scores, int64_t count, float scale, float *maxi
                                         scores + LANES * i);
         most = _mm512_max_ps(value[i], most); /* a NaN is left out */
     }
-    float largest = _mm512_reduce_max_ps(most);
-    most = _mm512_set1_ps(largest);
+    float largest = _mm512_reduce_max_ps(most), base = softmax_base(largest);
+    most = _mm512_set1_ps(base);
     __m512 total = _mm512_setzero_ps();
     for (int i = 0; i < VECTORS; i++) {
+        __mmask16 weighs = _mm512_cmp_ps_mask(value[i], _mm512_set1_ps(-INFINITY), _CMP_NEQ_UQ);
         value[i] = _mm512_mul_ps(_mm512_sub_ps(value[i], most), factor);
         lanes_exp((float_lanes *)&value[i]);
-        value[i] = _mm512_maskz_mov_ps((__mmask16)(inside >> 16 * i), value[i]);
+        value[i] = _mm512_maskz_mov_ps(weighs, value[i]);
         total = _mm512_add_ps(total, value[i]);
         _mm512_storeu_ps(scores + LANES * i, value[i]);
     }
-    __m512 correction = _mm512_mul_ps(_mm512_set1_ps(*maximum - largest), factor);
+    __m512 correction = _mm512_mul_ps(_mm512_set1_ps(*maximum - base), factor);
     lanes_exp((float_lanes *)&correction);
     *maximum = largest;
     *sum = *sum * _mm512_cvtss_f32(correction) + _mm512_reduce_add_ps(total);
@@ -140,16 +147,16 @@ static float softmax_page(float *scores, int64_t count, float scale, float *maxi
         lanes_keep_where(&values[i], &inside, -INFINITY);
         lanes_raise(&most, &values[i]);
     }
-    float largest = lanes_max(&most);
+    float largest = lanes_max(&most), base = softmax_base(largest);
     for (int32_t i = 0; i < PANEL_COLUMNS / LANES; i++) {
-        int_lanes inside = first + i * LANES < (int32_t)count;
-        values[i] -= largest;
+        int_lanes weighs = values[i] != -INFINITY;
+        values[i] -= base;
         lanes_exp(&values[i]);
-        lanes_keep_where(&values[i], &inside, 0.0f);
+        lanes_keep_where(&values[i], &weighs, 0.0f);
         total += values[i];
         lanes_store(scores, i * LANES, &values[i], DTYPE_FLOAT32);
     }
-    correction += *maximum - largest;
+    correction += *maximum - base;
     lanes_exp(&correction);
     *maximum = largest;
     *sum = *sum * correction[0] + lanes_sum(&total);

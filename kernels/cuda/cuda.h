@@ -95,6 +95,8 @@ void cuda_swiglu(struct backend *backend, void *out, const void *gate_up, int32_
 void cuda_gather(struct backend *backend, void *out, const void *in, int32_t columns);
 
 /* linear_cublaslt.cu on the device, tests/simt/ref_operations.c in the emulation. */
+/* Rows of a weight with a bias, at most: 128 lines of its sums fit into the memory for them. */
+enum { CUDA_BIASED_ROWS_MAX = 1 << 16 };
 size_t cuda_linear_bytes(void); /* that open takes; counted when memory is reserved */
 int cuda_linear_open(struct cuda_backend *cuda, struct error *err);
 void cuda_linear_close(struct cuda_backend *cuda);

@@ -22,6 +22,7 @@ enum {
     PLANS = 512,                /* buckets times sizes of weights; more are made again */
     WORKSPACE_BYTES = 32 << 20, /* what NVIDIA advises for Hopper */
     SUMS_BYTES = 32 << 20,      /* of products with a bias, in slices of so much */
+    SLICE_LINES = SUMS_BYTES / ((int)sizeof(float) * CUDA_BIASED_ROWS_MAX),
 };
 
 struct plan {
@@ -158,7 +159,9 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
             multiply(cuda, out, in, weight, lines);
         return;
     }
-    int64_t slice = SUMS_BYTES / (weight->rows * (int64_t)sizeof(float));
+    /* Whole groups of lines, so that a slice begins as aligned as the plan expects. */
+    int64_t slice =
+        SUMS_BYTES / (weight->rows * (int64_t)sizeof(float)) / SLICE_LINES * SLICE_LINES;
     for (int64_t first = 0; first < lines; first += slice) {
         int32_t count = (int32_t)(lines - first < slice ? lines - first : slice);
         uint16_t *to = (uint16_t *)out + first * weight->rows;

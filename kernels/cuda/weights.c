@@ -1,4 +1,5 @@
 /* Weights: rows of a checkpoint as bfloat16, copied to the device in pieces. */
+#include <inttypes.h>
 #include <stdlib.h>
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
@@ -107,6 +108,11 @@ int cuda_weight_create(struct backend *backend, struct weight **out,
     int status = tensor_source_check(&rows, &columns, sources, count, backend->weight_dtype, err);
     if (status != 0)
         return status;
+    if (bias != NULL && rows > CUDA_BIASED_ROWS_MAX)
+        return error_set(err, ERROR_UNSUPPORTED,
+                         "a weight of %" PRId64 " rows with a bias: device cuda takes at most %d; "
+                         "use device cpu",
+                         rows, CUDA_BIASED_ROWS_MAX);
     struct cuda_weight *weight = calloc(1, sizeof *weight);
     if (weight == NULL)
         return error_set(err, ERROR_MEMORY, "cannot allocate a weight; free some memory");

@@ -104,6 +104,7 @@ class Sampler:
         return ids[start:start + room], start + room >= len(ids)
 
     def padding(self) -> int:
+        """EOS behind a whole text: few, for its canvas has the length of the text."""
         return self.random.randint(1, COUNTED_EOS[1])
 
     def make(self, form: str) -> Segment:

@@ -53,7 +53,7 @@ def schedule(share: float, decay_from: float) -> float:
 
 def product_dtype(device: str) -> torch.dtype:
     """bf16 where the hardware multiplies it."""
-    fast = device != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    fast = device != "cpu" or getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -80,6 +80,9 @@ class Trainer:
         self.model.initialise(options.seed)
         if options.init is not None:
             self.model = load_model(options.init, self.length)
+            if self.model.shape != shape:
+                raise SystemExit(f"--init {options.init}: its shape is not that of --size "
+                                 f"{options.size} with this tokenizer: {self.model.shape}, {shape}")
         self.model.to(self.device)
         self.ema = {k: v.clone() for k, v in self.model.state_dict().items()}
         self.optimiser = Optimiser(self.model, options.matrix_rate, options.other_rate, 0.02,
