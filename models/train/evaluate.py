@@ -42,6 +42,12 @@ def tokenizer_of(folder: Path) -> Tokenizer:
     return Tokenizer.from_file(str(folder / "tokenizer.json"))
 
 
+def say_bits(name: str, window: int, documents: int, bits: list[float]) -> None:
+    change = f"{100 * (bits[0] / bits[-1] - 1):+.1f} %" if len(bits) > 1 else ""
+    say(f"| {name} | {window} | {documents} | " + " | ".join(f"{b:.4f}" for b in bits)
+        + f" | {change} |")
+
+
 def report_likelihoods(options: argparse.Namespace, model: Denoiser) -> None:
     held = by_source(read_records(options.data / "held.jsonl"))
     held = {name: texts[:options.documents] for name, texts in held.items()}
@@ -54,12 +60,16 @@ def report_likelihoods(options: argparse.Namespace, model: Denoiser) -> None:
                                                              _ in models) + " | change |")
     say("| --- " * (len(models) + 4) + "|")
     for window in options.window or [192]:
+        characters, sums = 0, [0.0] * len(models)
         for name, texts in held.items():
             bits = [bits_per_character(network, pieces_of(tokenizer_of(folder), texts, window),
                                        options.draws) for folder, network in models]
-            change = f"{100 * (bits[0] / bits[-1] - 1):+.1f} %" if len(bits) > 1 else ""
-            say(f"| {name} | {window} | {len(texts)} | " + " | ".join(f"{b:.4f}" for b in bits)
-                + f" | {change} |")
+            length = sum(len(text) for text in texts)
+            characters += length
+            sums = [total + length * b for total, b in zip(sums, bits)]
+            say_bits(name, window, len(texts), bits)
+        say_bits("all, by length", window, sum(len(texts) for texts in held.values()),
+                 [total / characters for total in sums])
 
     name = "stories" if "stories" in held else next(iter(held))
     say(f"\n### Masked cross-entropy on held-out {name}, nats per masked token\n")
@@ -82,7 +92,7 @@ def report_stories(options: argparse.Namespace, writer: Writer) -> list[tuple[st
     told = []
     for prompt in prompts.STORIES[:options.prompts]:
         text, outcome = writer.continue_text(prompt, max_tokens=options.max_tokens)
-        told.append((prompt + text, outcome))
+        told.append((text, outcome))
         say(f"1. **{prompt}**{text}".replace("\n", " / "))
     return told
 
