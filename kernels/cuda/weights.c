@@ -128,6 +128,9 @@ int cuda_weight_create(struct backend *backend, struct weight **out,
         upload_rows(cuda, weight, &piece, sources, count);
         if (bias != NULL)
             device_upload(&cuda->queue, weight->bias, bias, (size_t)rows * sizeof *bias);
+        status = device_wait(&cuda->queue, err);
+    }
+    if (status == 0) {
         *out = (struct weight *)weight;
     } else {
         cuda_weight_destroy(backend, (struct weight *)weight);
