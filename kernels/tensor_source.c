@@ -50,6 +50,15 @@ void tensor_source_read(float *out, const struct tensor_source *source, int64_t 
     }
 }
 
+const struct tensor_source *tensor_source_find(const struct tensor_source *sources, int64_t *row)
+{
+    while (*row >= sources->rows) {
+        *row -= sources->rows;
+        sources++;
+    }
+    return sources;
+}
+
 int tensor_source_check(int64_t *rows, int64_t *columns, const struct tensor_source *sources,
                         int count, enum dtype weight_dtype, struct error *err)
 {

@@ -8,6 +8,10 @@
 void tensor_source_read(float *out, const struct tensor_source *source, int64_t row, int64_t begin,
                         int64_t count);
 
+/* The source that holds row *row of sources packed one after the other; *row becomes its row there.
+ */
+const struct tensor_source *tensor_source_find(const struct tensor_source *sources, int64_t *row);
+
 /*
  * Checks that the sources can be packed one after the other as a weight of weight_dtype and gives
  * the size of the whole. ERROR_INVALID names the source.

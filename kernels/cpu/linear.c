@@ -28,16 +28,6 @@ struct pack_job {
     const struct cpu_backend *cpu;
 };
 
-/* The source that holds row `row` of the weight; *row becomes its row there. */
-static const struct tensor_source *find_source(const struct tensor_source *sources, int64_t *row)
-{
-    while (*row >= sources->rows) {
-        *row -= sources->rows;
-        sources++;
-    }
-    return sources;
-}
-
 static void pack_int8_panel(void *context, int64_t part)
 {
     const struct pack_job *job = context;
@@ -61,7 +51,7 @@ static void pack_panel(void *context, int64_t part)
         for (int64_t column = 0; column < PANEL_COLUMNS && first + column < weight->rows;
              column++) {
             int64_t row = first + column;
-            const struct tensor_source *source = find_source(job->sources, &row);
+            const struct tensor_source *source = tensor_source_find(job->sources, &row);
             tensor_source_read(values, source, row, depth, count);
             if (job->cpu->base.dtype == DTYPE_BFLOAT16) {
                 for (int64_t k = 0; k < count; k++)

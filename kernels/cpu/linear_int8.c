@@ -16,15 +16,6 @@ struct packed_row {
     float inverse;
 };
 
-static struct packed_row find_row(const struct tensor_source *source, int64_t row)
-{
-    while (row >= source->rows) {
-        row -= source->rows;
-        source++;
-    }
-    return (struct packed_row){source, row, 0};
-}
-
 /* The scale of a row, which is read once for it. */
 static float choose_scale(struct packed_row *packed, const struct cpu_elementwise *elementwise)
 {
@@ -71,7 +62,8 @@ void cpu_int8_pack_panel(struct int8_panel *panel, const struct cpu_instructions
     int8_t values[PACK_DEPTH];
 
     for (int64_t column = 0; column < count; column++) {
-        rows[column] = find_row(sources, first + column);
+        rows[column] = (struct packed_row){NULL, first + column, 0};
+        rows[column].source = tensor_source_find(sources, &rows[column].row);
         panel->scale[column] = choose_scale(&rows[column], elementwise);
     }
     for (int64_t depth = 0; depth < depths; depth += PACK_DEPTH) {

@@ -99,12 +99,6 @@ struct fiber *fiber_create(void)
     return fiber;
 }
 
-void fiber_destroy(struct fiber *fiber)
-{
-    munmap(fiber->stack, STACK_BYTES);
-    free(fiber);
-}
-
 void fiber_give(struct fiber *fiber, void (*work)(void *context), void *context)
 {
     fiber->work = work;

@@ -15,9 +15,9 @@ extern "C" {
 
 struct fiber;
 
-/* Aborts with a message where there is no memory. The fiber is idle. */
+/* Aborts with a message where there is no memory. The fiber is idle, and kept until the program
+ * ends. */
 struct fiber *fiber_create(void);
-void fiber_destroy(struct fiber *fiber); /* of an idle one */
 
 /*
  * From outside of fibers: runs the fiber, with new work where it is idle, until it waits or its
