@@ -45,6 +45,8 @@ struct backend_options {
     int threads; /* CPU backends: 0 takes the CPUs this process may use */
     /* cpu: NULL the best there is, or "scalar", "avx2", "avx512", "avx512bf16" */
     const char *instructions;
+    /* cuda: a row's result depends on nothing but its inputs, bit for bit, as it does elsewhere. */
+    bool deterministic;
 };
 
 struct attention_shape {
@@ -102,6 +104,12 @@ struct step_rows {
         *page_table; /* [sequences, stride]: page of position p is entry p / KV_PAGE_POSITIONS */
     int32_t gathered;
     const int32_t *gather; /* [gathered] rows whose hidden state the head reads */
+    /*
+     * 0, or the number of a program: all steps of one number issue the same operations up to the
+     * head, with the same buffers and weights, and linear with `rows` lines. A backend may record
+     * them and replay the recording in later steps.
+     */
+    int32_t program;
 };
 
 /* A token that was counted for penalties, or has a bias. */
@@ -204,8 +212,8 @@ struct backend_ops {
     void (*weight_destroy)(struct backend *backend, struct weight *weight); /* NULL is fine */
 
     /*
-     * Returns false when the caller shall not issue the operations of this step again because the
-     * backend replays a recording of them.
+     * Returns false where the backend replays a recording of the step's program: then the caller
+     * issues the head alone. Always true for program 0.
      */
     bool (*step_begin)(struct backend *backend, const struct step_rows *rows);
 

@@ -26,8 +26,13 @@ static void enqueue_layer(const struct model *model, int32_t index, int32_t rows
     ops->linear(backend, a->delta, a->ffn, layer->ffn_out, rows);
 }
 
-static void enqueue(const struct model *model, const struct step_rows *rows,
-                    const struct head_batch *batch, struct head_result *result)
+/* Programs of struct step_rows. */
+enum {
+    PROGRAM_STORE = 1 /* K and V alone */,
+    PROGRAM_JUDGE = 2 /* and hidden states for a head */
+};
+
+static void enqueue(const struct model *model, const struct step_rows *rows)
 {
     struct backend *backend = model->backend;
     const struct backend_ops *ops = backend->ops;
@@ -37,23 +42,25 @@ static void enqueue(const struct model *model, const struct step_rows *rows,
     ops->embed(backend, a->residual, model->weights.embedding);
     for (int32_t i = 0; i < config->layers; i++)
         enqueue_layer(model, i, rows->rows, i == 0 ? NULL : a->delta);
-    if (rows->gathered == 0)
+    if (rows->program == PROGRAM_STORE)
         return;
     ops->add_rmsnorm(backend, a->normed, a->residual, a->delta, model->weights.final_norm,
                      config->norm_epsilon, config->width);
     ops->gather(backend, a->gathered, a->normed, config->width);
-    if (batch->rows > 0)
-        ops->head(backend, result, a->gathered, model->weights.head, batch);
 }
 
 int model_forward(struct model *model, const struct step_rows *rows, const struct head_batch *batch,
                   struct head_result *result, struct error *err)
 {
     const struct backend_ops *ops = model->backend->ops;
+    struct step_rows step = *rows;
     assert(rows->rows > 0 && rows->rows <= model->limits.max_rows);
     assert(rows->gathered >= 0 && rows->gathered <= 2 * model->limits.max_head_rows);
     assert(batch->rows >= 0 && batch->rows <= model->limits.max_head_rows);
-    if (ops->step_begin(model->backend, rows))
-        enqueue(model, rows, batch, result);
+    step.program = rows->gathered > 0 ? PROGRAM_JUDGE : PROGRAM_STORE;
+    if (ops->step_begin(model->backend, &step))
+        enqueue(model, &step);
+    if (step.gathered > 0 && batch->rows > 0)
+        ops->head(model->backend, result, model->activations.gathered, model->weights.head, batch);
     return ops->step_end(model->backend, err);
 }

@@ -121,7 +121,10 @@ bool subject_is_present(const struct subject *subject)
 struct backend *subject_open(const struct subject *subject, int threads)
 {
     const char *instructions = *subject->instructions ? subject->instructions : NULL;
-    struct backend_options options = {subject->dtype, subject->dtype, threads, instructions};
+    struct backend_options options = {.dtype = subject->dtype,
+                                      .weight_dtype = subject->dtype,
+                                      .threads = threads,
+                                      .instructions = instructions};
     struct backend *backend;
     struct error err = {0};
     opened = tested_backend(subject->backend);
@@ -166,7 +169,7 @@ double subject_limit(enum operation operation, enum dtype dtype)
 
 struct backend *reference_open(enum dtype dtype)
 {
-    struct backend_options options = {dtype, dtype, 1, NULL};
+    struct backend_options options = {.dtype = dtype, .weight_dtype = dtype, .threads = 1};
     struct backend *backend;
     struct error err = {0};
     cr_assert_eq(backend_create(&backend, "ref", &options, &err), 0, "%s", err.message);

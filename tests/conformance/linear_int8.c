@@ -30,13 +30,17 @@ static struct backend *open_int8(const struct subject *subject, int threads)
     subject_need_int8(subject);
     backend_destroy(subject_open(subject, threads)); /* skips what is not there */
     const char *instructions = *subject->instructions ? subject->instructions : NULL;
-    const struct backend_options options = {subject->dtype, DTYPE_INT8, threads, instructions};
+    const struct backend_options options = {.dtype = subject->dtype,
+                                            .weight_dtype = DTYPE_INT8,
+                                            .threads = threads,
+                                            .instructions = instructions};
     return counted_backend_create(open_with(subject->backend, &options));
 }
 
 static struct backend *open_int8_reference(enum dtype dtype)
 {
-    const struct backend_options options = {dtype, DTYPE_INT8, 1, NULL};
+    const struct backend_options options = {
+        .dtype = dtype, .weight_dtype = DTYPE_INT8, .threads = 1};
     return open_with("ref", &options);
 }
 

@@ -6,7 +6,8 @@
 static struct backend *create(enum dtype dtype, enum dtype weight_dtype, const char *instructions,
                               int expected, struct error *err)
 {
-    const struct backend_options options = {dtype, weight_dtype, 1, instructions};
+    const struct backend_options options = {
+        .dtype = dtype, .weight_dtype = weight_dtype, .threads = 1, .instructions = instructions};
     struct backend *backend;
     cr_assert_eq(backend_create(&backend, "simt", &options, err), expected, "%s", err->message);
     return backend;
