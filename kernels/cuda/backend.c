@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/recorded_operations.h"
 
 /* Of the device's memory, for whatever the driver and libraries take later: recordings, modules. */
 enum { KEPT_SHARE = 20, KEPT_BYTES = 512 << 20 };
@@ -18,6 +19,7 @@ static void cuda_destroy(struct backend *backend)
     cuda_head_close(cuda);
     cuda_linear_close(cuda);
     recordings_destroy(cuda->recordings);
+    noted_operations_destroy(cuda->noted);
     device_memory_destroy(cuda->keys);
     device_memory_destroy(cuda->values);
     device_memory_destroy(cuda->rope_table);
@@ -146,7 +148,7 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
         return status;
     }
     cuda->ops = CUDA_OPS;
-    cuda_set_operations(&cuda->ops);
+    recorded_operations_set(&cuda->ops);
     cuda->ops.name = cuda->facts.backend;
     cuda->base.ops = &cuda->ops;
     cuda->base.dtype = options->dtype;
@@ -154,6 +156,8 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
     status = check_dtypes(cuda, err);
     if (status == 0)
         status = recordings_create(&cuda->recordings, err);
+    if (status == 0)
+        status = noted_operations_create(&cuda->noted, err);
     if (status == 0)
         status = cuda_linear_open(cuda, err);
     if (status != 0) {

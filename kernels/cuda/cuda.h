@@ -40,6 +40,8 @@ struct cuda_backend {
     struct device_facts facts;
     struct simt_queue queue; /* of operations; the recorder where one is enqueued for a recording */
     struct recordings *recordings;
+    struct noted_operations *noted; /* of recorded_operations.c */
+    bool recording; /* queue is the recorder: grids have to be those of the buckets */
     struct backend_limits limits;
 
     /* KV pool: [layers, kv_pages, kv_heads] pages */
@@ -88,9 +90,6 @@ size_t cuda_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype we
 int cuda_reserve(struct backend *backend, const struct backend_limits *limits, struct error *err);
 /* Fills the tables of a step and enqueues their upload; sets step and buckets. */
 void cuda_upload_tables(struct cuda_backend *cuda, const struct step_rows *rows);
-
-/* recorded_operations.c: everything of a step. */
-void cuda_set_operations(struct backend_ops *ops);
 
 /* weights.c */
 int cuda_weight_create(struct backend *backend, struct weight **out,
