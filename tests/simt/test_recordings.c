@@ -294,7 +294,7 @@ SUBJECT_TEST(recordings, they_go_with_the_memory_that_they_name)
         expect_same(&layer, &plain, 20, 5, i, 1);
     cr_expect_eq(counts_of(&layer).launched, 2);
     struct layer *both[] = {&layer, &plain};
-    for (int i = 0; i == 0; i++) {
+    for (int i = 0; i < 2; i++) {
         random.state = 78;
         both[i]->backend->ops->weight_destroy(both[i]->backend, both[i]->out);
         both[i]->out = random_weight(both[i], &random, WIDTH, HEADS * HEAD_DIM, false);
