@@ -4,6 +4,7 @@
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/recorded_operations.h"
+#include "kernels/cuda/row_buckets.h"
 
 /* Of the device's memory, for whatever the driver and libraries take later: recordings, modules. */
 enum { KEPT_SHARE = 20, KEPT_BYTES = 512 << 20 };
@@ -112,11 +113,20 @@ int cuda_check(bool *is_there, struct error *err)
     return device_check(is_there, err);
 }
 
-int64_t cuda_memory_available(void)
+struct backend_memory cuda_memory(void)
 {
     const struct device_memory memory = device_memory_read();
-    size_t kept = memory.total / KEPT_SHARE > KEPT_BYTES ? memory.total / KEPT_SHARE : KEPT_BYTES;
-    return memory.free > kept ? (int64_t)(memory.free - kept) : 0;
+    size_t kept = memory.total / KEPT_SHARE;
+    kept = kept > KEPT_BYTES ? kept : KEPT_BYTES;
+    return (struct backend_memory){
+        .available = memory.free > kept ? (int64_t)(memory.free - kept) : 0,
+        .total = (int64_t)memory.total,
+    };
+}
+
+int32_t cuda_next_bucket(int32_t rows)
+{
+    return row_bucket(rows + 1, 1 << 24);
 }
 
 bool cuda_prefers_bfloat16(void)
@@ -124,10 +134,15 @@ bool cuda_prefers_bfloat16(void)
     return true;
 }
 
+bool cuda_computes(enum dtype dtype, enum dtype weight_dtype)
+{
+    return dtype == DTYPE_BFLOAT16 && weight_dtype == DTYPE_BFLOAT16;
+}
+
 static int check_dtypes(const struct cuda_backend *cuda, struct error *err)
 {
     enum dtype dtype = cuda->base.dtype, weights = cuda->base.weight_dtype;
-    if (dtype == DTYPE_BFLOAT16 && weights == DTYPE_BFLOAT16)
+    if (cuda_computes(dtype, weights))
         return 0;
     return error_set(err, ERROR_INVALID,
                      "device %s computes in bfloat16, not in %s%s: set dtype to bfloat16, or use "

@@ -76,10 +76,12 @@ struct cuda_weight {
 int cuda_backend_create(struct backend **out, const struct backend_options *options,
                         struct error *err);
 bool cuda_prefers_bfloat16(void);
+bool cuda_computes(enum dtype dtype, enum dtype weight_dtype);
 
 /* ERROR_NO_DEVICE says what is missing; *is_there: whether there is a device at all. */
 int cuda_check(bool *is_there, struct error *err);
-int64_t cuda_memory_available(void); /* bytes of the device that may be taken; 0 where none is */
+struct backend_memory cuda_memory(void);
+int32_t cuda_next_bucket(int32_t rows);
 
 /* Behind backend_reserved_bytes and backend_weight_bytes. */
 void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
