@@ -58,6 +58,8 @@ int cuGetProcAddress_v2(const char *symbol, void **function, int version, uint64
         found = (void *)(uintptr_t)cuDriverGetVersion;
     else if (strcmp(symbol, "cuGetExportTable") == 0)
         found = (void *)(uintptr_t)cuGetExportTable;
+    else if (strcmp(symbol, "cuGetProcAddress") == 0)
+        found = (void *)(uintptr_t)cuGetProcAddress_v2;
     *function = found;
     if (status != NULL)
         *(int *)status = 0;
