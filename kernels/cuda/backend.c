@@ -64,11 +64,11 @@ void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_
                          enum dtype dtype, enum dtype weight_dtype)
 {
     struct reserved_sizes sizes = reserved_sizes(limits);
-    (void)dtype; /* both are bfloat16 */
-    (void)weight_dtype;
+    (void)dtype; /* bfloat16 */
     *kv_pool = memory_block_product(2, sizes.pages);
     *scratch = memory_block_sum(sizes.rope_table + sizes.tables + cuda_linear_bytes(),
                                 memory_block_sum(sizes.part_sums, sizes.part_norms));
+    *scratch = memory_block_sum(*scratch, cuda_operand_bytes(limits, weight_dtype));
 }
 
 static int reserve_memory(void *out, size_t *used, size_t size, const char *what, struct error *err)
@@ -161,7 +161,8 @@ static int cuda_reserve(struct backend *backend, const struct backend_limits *li
         (status = reserve_memory(&cuda->part_norms, other, sizes.part_norms, "attention parts",
                                  err)) != 0 ||
         (status = reserve_tables(cuda, &sizes, err)) != 0 ||
-        (status = fill_rope_table(cuda, sizes.rope_table, err)) != 0)
+        (status = fill_rope_table(cuda, sizes.rope_table, err)) != 0 ||
+        (status = cuda_operand_reserve(cuda, err)) != 0)
         return status;
     return cuda_head_reserve(cuda, err);
 }
@@ -208,7 +209,9 @@ static void cuda_memory_destroy(struct backend *backend, void *memory)
 static void cuda_memory_write(struct backend *backend, void *memory, const void *source,
                               size_t size)
 {
-    device_upload(&cuda_self(backend)->queue, memory, source, size);
+    struct cuda_backend *cuda = cuda_self(backend);
+    cuda_overwrites(cuda, memory, size);
+    device_upload(&cuda->queue, memory, source, size);
 }
 
 static void cuda_memory_read(struct backend *backend, void *destination, const void *memory,
@@ -224,6 +227,7 @@ static bool cuda_step_begin(struct backend *backend, const struct step_rows *row
     int32_t most =
         limits->max_rows > 2 * limits->max_head_rows ? limits->max_rows : 2 * limits->max_head_rows;
     cuda->step = *rows;
+    cuda->operand.of = NULL; /* a replayed step leaves lines that nobody here knows of */
     cuda->row_bucket = row_bucket(rows->rows, limits->max_rows);
     cuda->gathered_bucket = row_bucket(rows->gathered, most);
     struct step_extent extent =
@@ -275,16 +279,20 @@ bool cuda_prefers_bfloat16(void)
     return true;
 }
 
-static int check_dtypes(const struct cuda_backend *cuda, struct error *err)
+int cuda_dtypes_check(const struct device_facts *facts, enum dtype dtype, enum dtype weight_dtype,
+                      struct error *err)
 {
-    enum dtype dtype = cuda->base.dtype, weights = cuda->base.weight_dtype;
-    if (dtype == DTYPE_BFLOAT16 && weights == DTYPE_BFLOAT16)
-        return 0;
-    return error_set(err, ERROR_INVALID,
-                     "device %s computes in bfloat16, not in %s%s: set dtype to bfloat16, or use "
-                     "device cpu",
-                     cuda->facts.backend, dtype_name(weights == DTYPE_INT8 ? weights : dtype),
-                     weights == DTYPE_INT8 ? " weights" : "");
+    if (dtype != DTYPE_BFLOAT16)
+        return error_set(err, ERROR_INVALID,
+                         "device %s computes in bfloat16, not in %s: set dtype to bfloat16, int8%s "
+                         "or auto, or use device cpu",
+                         facts->backend, dtype_name(dtype), facts->fp8 ? ", fp8" : "");
+    if (weight_dtype == DTYPE_FP8 && !facts->fp8)
+        return error_set(err, ERROR_INVALID,
+                         "dtype \"fp8\": device %s, %s, has bfloat16 and int8; use one of them or "
+                         "auto (fp8 needs compute capability 8.9)",
+                         facts->backend, facts->name);
+    return 0;
 }
 
 int cuda_backend_create(struct backend **out, const struct backend_options *options,
@@ -303,15 +311,18 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
     cuda->base.ops = &cuda->ops;
     cuda->base.dtype = options->dtype;
     cuda->base.weight_dtype = options->weight_dtype;
-    status = check_dtypes(cuda, err);
+    cuda->deterministic = options->deterministic;
+    status = cuda_dtypes_check(&cuda->facts, options->dtype, options->weight_dtype, err);
     if (status == 0)
         status = cuda_linear_open(cuda, err);
     if (status != 0) {
         cuda_destroy(&cuda->base);
         return status;
     }
-    snprintf(cuda->description, sizeof cuda->description, "%s, %s, %s, %d multiprocessors",
-             cuda->facts.backend, dtype_name(options->dtype), cuda->facts.name,
+    bool scaled = dtype_has_scales(options->weight_dtype);
+    snprintf(cuda->description, sizeof cuda->description, "%s, %s%s%s, %s, %d multiprocessors",
+             cuda->facts.backend, scaled ? dtype_name(options->weight_dtype) : "",
+             scaled ? " weights, " : "", dtype_name(options->dtype), cuda->facts.name,
              cuda->facts.multiprocessors);
     *out = &cuda->base;
     return 0;

@@ -36,6 +36,8 @@ static int read_facts(struct device_facts *facts, struct error *err)
                          properties.name, properties.major, properties.minor);
     facts->backend = "cuda";
     facts->multiprocessors = properties.multiProcessorCount;
+    facts->fp8 = properties.major * 10 + properties.minor >= 89;
+    facts->shared_bytes = properties.sharedMemPerBlockOptin;
     snprintf(facts->name, sizeof facts->name, "%.40s, compute capability %d.%d", properties.name,
              properties.major, properties.minor);
     return 0;
