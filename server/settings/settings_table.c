@@ -108,8 +108,9 @@ const struct setting SETTINGS_TABLE[] = {
         "only the figures that take seconds; with kernels: tiny shapes, which show that it works "
         "and not how fast it is"),
     SWITCH(json, COMMAND_BENCH, true, "with kernels: one JSON document instead of tables"),
-    {"instructions", KIND_CHOICE, FIELD(instructions), NULL, 0, 0, "scalar|avx2|avx512|avx512bf16",
-     COMMAND_BENCH, true, "with kernels: the instruction set; default: the best of this CPU"},
+    {"instructions", KIND_CHOICE, FIELD(instructions), NULL, 0, 0,
+     "scalar|avx2|avx512|avx512vnni|avx512bf16", COMMAND_BENCH, true,
+     "with kernels: the instruction set; default: the best of this CPU"},
     SWITCH(help, ALL_COMMANDS, true, "this text"),
 };
 const int settings_table_size = sizeof SETTINGS_TABLE / sizeof *SETTINGS_TABLE;
