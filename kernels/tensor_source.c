@@ -29,6 +29,12 @@ static void read_int8(float *out, const int8_t *data, float scale, int64_t count
         out[i] = (float)data[i] * scale;
 }
 
+static void read_fp8(float *out, const uint8_t *data, float scale, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        out[i] = fp8_to_float(data[i]) * scale;
+}
+
 void tensor_source_read(float *out, const struct tensor_source *source, int64_t row, int64_t begin,
                         int64_t count)
 {
@@ -46,6 +52,9 @@ void tensor_source_read(float *out, const struct tensor_source *source, int64_t 
         break;
     case DTYPE_INT8:
         read_int8(out, (const int8_t *)data, source->scales[row], count);
+        break;
+    case DTYPE_FP8:
+        read_fp8(out, (const uint8_t *)data, source->scales[row], count);
         break;
     }
 }
@@ -82,16 +91,17 @@ int tensor_source_check(int64_t *rows, int64_t *columns, const struct tensor_sou
         if (dtype_size(source->dtype) == 0)
             return error_set(err, ERROR_INVALID, "matrix %d of a weight has unknown dtype %d", i,
                              (int)source->dtype);
-        if (source->data == NULL || (source->dtype == DTYPE_INT8 && source->scales == NULL))
-            return error_set(err, ERROR_INVALID, "matrix %d of a weight lacks its %s", i,
-                             source->data == NULL ? "data" : "int8 scales");
+        if (source->data == NULL || (dtype_has_scales(source->dtype) && source->scales == NULL))
+            return error_set(err, ERROR_INVALID, "matrix %d of a weight lacks its %s%s", i,
+                             source->data == NULL ? "data" : dtype_name(source->dtype),
+                             source->data == NULL ? "" : " scales");
         *rows += source->rows;
     }
-    if (weight_dtype == DTYPE_INT8 && *columns > QUANTISE_COLUMNS_MAX)
+    if (dtype_has_scales(weight_dtype) && *columns > QUANTISE_COLUMNS_MAX)
         return error_set(err, ERROR_INVALID,
-                         "a weight has %lld columns; sums over more than %d do not fit into int8 "
+                         "a weight has %lld columns; sums over more than %d do not fit into %s "
                          "products: use dtype bfloat16 or float32",
-                         (long long)*columns, (int)QUANTISE_COLUMNS_MAX);
+                         (long long)*columns, (int)QUANTISE_COLUMNS_MAX, dtype_name(weight_dtype));
     return 0;
 }
 
@@ -134,7 +144,7 @@ int backend_limits_check(const struct backend_limits *limits, enum dtype weight_
         return error_set(err, ERROR_INVALID, "head_dim (%d) and rotary_dim (%d) must be even",
                          (int)shape->head_dim, (int)shape->rotary_dim);
     int status = check_range("rotary_dim", shape->rotary_dim, 0, shape->head_dim, err);
-    if (status == 0 && weight_dtype == DTYPE_INT8)
+    if (status == 0 && dtype_has_scales(weight_dtype))
         status =
             check_range("weight_columns", limits->weight_columns, 1, QUANTISE_COLUMNS_MAX, err);
     return status;

@@ -32,9 +32,11 @@ const struct setting SETTINGS_TABLE[] = {
     CHOICE(device, MODEL_COMMANDS, "auto", "auto|cpu|ref|cuda",
            "where to compute; auto takes the best that the build has (cuda: not built yet; "
            "ref: slow reference code)"),
-    CHOICE(dtype, MODEL_COMMANDS, "auto", "auto|float32|bfloat16|int8|fp8",
-           "number format of weights, activations and KV cache; auto follows the checkpoint; int8: "
-           "weights in int8, the rest in bfloat16 or float32 (fp8: not built yet)"),
+    CHOICE(
+        dtype, MODEL_COMMANDS, "auto", "auto|float32|bfloat16|int8|fp8",
+        "number format of weights, activations and KV cache; auto follows the checkpoint; int8: "
+        "weights in int8, the rest in bfloat16 or float32; fp8: the same in 8-bit floating point, "
+        "for devices that have it"),
     INTEGER(threads, MODEL_COMMANDS, NULL, 1, 1024,
             "CPU threads of the engine; default: as many as the process may use"),
     INTEGER(max_sequences, MODEL_COMMANDS, "32", 1, 4096, "sequences refined at the same time"),
@@ -106,8 +108,9 @@ const struct setting SETTINGS_TABLE[] = {
         "only the figures that take seconds; with kernels: tiny shapes, which show that it works "
         "and not how fast it is"),
     SWITCH(json, COMMAND_BENCH, true, "with kernels: one JSON document instead of tables"),
-    {"instructions", KIND_CHOICE, FIELD(instructions), NULL, 0, 0, "scalar|avx2|avx512|avx512bf16",
-     COMMAND_BENCH, true, "with kernels: the instruction set; default: the best of this CPU"},
+    {"instructions", KIND_CHOICE, FIELD(instructions), NULL, 0, 0,
+     "scalar|avx2|avx512|avx512vnni|avx512bf16", COMMAND_BENCH, true,
+     "with kernels: the instruction set; default: the best of this CPU"},
     SWITCH(help, ALL_COMMANDS, true, "this text"),
 };
 const int settings_table_size = sizeof SETTINGS_TABLE / sizeof *SETTINGS_TABLE;

@@ -57,7 +57,7 @@ static void compare_case(const struct subject *subject, const struct attention_c
                          const struct rows *fill, const struct rows *rows, struct random *random)
 {
     struct backend *backend = open_for(subject, 3, shape);
-    struct backend *reference = reference_for(subject->dtype, shape);
+    struct backend *reference = reference_for(subject, shape);
     float *scales = random_activations(random, 2 * (size_t)shape->head_dim, DTYPE_FLOAT32);
     for (int32_t layer = 0; layer < LAYERS; layer++)
         compare_step(backend, reference, shape, fill, scales, layer, false, random);

@@ -36,7 +36,7 @@ size_t out_width(const struct attention_case *shape);
 /* A backend, or ref, with room for the case. */
 struct backend *open_for(const struct subject *subject, int threads,
                          const struct attention_case *shape);
-struct backend *reference_for(enum dtype dtype, const struct attention_case *shape);
+struct backend *reference_for(const struct subject *subject, const struct attention_case *shape);
 
 struct attended {
     void *qkv, *out; /* out is NULL where attention was not run */

@@ -128,7 +128,7 @@ SUBJECT_TEST(attention_rules, nan_and_infinity_stay_where_they_belong)
 {
     const struct attention_case shape = {2, 1, 16, 16, false, 3, {40, 70, 33}};
     struct backend *backend = open_for(subject, 2, &shape);
-    struct backend *reference = reference_for(subject->dtype, &shape);
+    struct backend *reference = reference_for(subject, &shape);
     struct rows *fill = prefill_rows(&shape, PAGES_BY_SEVENS);
     struct random random = {28};
     size_t width = qkv_width(&shape);
@@ -155,7 +155,7 @@ SUBJECT_TEST(attention_rules, rising_scores_scale_down_what_was_summed)
 {
     const struct attention_case shape = {2, 1, 16, 0, false, 1, {193}};
     struct backend *backend = open_for(subject, 2, &shape);
-    struct backend *reference = reference_for(subject->dtype, &shape);
+    struct backend *reference = reference_for(subject, &shape);
     struct rows *fill = prefill_rows(&shape, PAGES_BY_SEVENS);
     struct random random = {29};
     size_t width = qkv_width(&shape);
@@ -240,7 +240,7 @@ SUBJECT_TEST(attention_rules, far_positions_rotate_and_each_norm_is_optional)
     void *qkv = random_activations(&random, 8 * 4 * 32, subject->dtype);
     for (int i = 0; i < 2; i++) {
         struct backend *backend = subject_open(subject, 1);
-        struct backend *reference = reference_open(subject->dtype);
+        struct backend *reference = reference_open(subject);
         struct attended actual, expected;
         rotate_far(backend, &actual, qkv, scales, i == 0);
         rotate_far(reference, &expected, qkv, scales, i == 0);

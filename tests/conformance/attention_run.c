@@ -87,9 +87,9 @@ struct backend *open_for(const struct subject *subject, int threads,
     return backend;
 }
 
-struct backend *reference_for(enum dtype dtype, const struct attention_case *shape)
+struct backend *reference_for(const struct subject *subject, const struct attention_case *shape)
 {
-    struct backend *reference = reference_open(dtype);
+    struct backend *reference = reference_open(subject);
     reserve_for(reference, shape);
     return reference;
 }
