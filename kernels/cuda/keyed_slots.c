@@ -13,9 +13,9 @@ struct keyed_slots {
     } slot[];
 };
 
-struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, bool bias)
+struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, bool bias, int64_t stride)
 {
-    return (struct slot_key){{lines, (int32_t)rows, (int32_t)columns, bias}};
+    return (struct slot_key){{lines, (int32_t)rows, (int32_t)columns, (int32_t)stride * 2 + bias}};
 }
 
 struct slot_key recording_key(int32_t row_bucket, int32_t gathered_bucket, int32_t head_row_bucket,

@@ -18,9 +18,10 @@ struct slot_key {
 
 /*
  * A product of [lines, columns] by a weight [rows, columns]. The number of lines is that of the
- * row bucket: a plan for each exact number would never be used again.
+ * row bucket: a plan for each exact number would never be used again. stride: of logits' lines, in
+ * float32; 0 for others.
  */
-struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, bool bias);
+struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, bool bias, int64_t stride);
 
 /*
  * A recording of a step: what decides which kernels are launched with which grids. Everything else

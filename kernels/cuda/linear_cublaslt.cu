@@ -75,8 +75,10 @@ static cublasStatus_t choose_algorithm(struct plan *plan, cublasLtHandle_t handl
     return count > 0 ? found.state : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
+/* out: the type of the results, whose lines are `stride` apart. */
 static cublasStatus_t plan_create(struct plan *plan, cublasLtHandle_t handle, uint64_t lines,
-                                  const struct cuda_weight *weight)
+                                  const struct cuda_weight *weight, cudaDataType_t out,
+                                  int64_t stride)
 {
     const cublasOperation_t transposed = CUBLAS_OP_T;
     const uint64_t rows = (uint64_t)weight->rows, columns = (uint64_t)weight->columns;
@@ -93,9 +95,7 @@ static cublasStatus_t plan_create(struct plan *plan, cublasLtHandle_t handle, ui
         status =
             cublasLtMatrixLayoutCreate(&plan->in, CUDA_R_16BF, columns, lines, (int64_t)columns);
     if (status == CUBLAS_STATUS_SUCCESS)
-        status =
-            cublasLtMatrixLayoutCreate(&plan->out, weight->bias != NULL ? CUDA_R_32F : CUDA_R_16BF,
-                                       rows, lines, (int64_t)rows);
+        status = cublasLtMatrixLayoutCreate(&plan->out, out, rows, lines, stride);
     if (status == CUBLAS_STATUS_SUCCESS)
         status = choose_algorithm(plan, handle);
     if (status != CUBLAS_STATUS_SUCCESS)
@@ -110,30 +110,32 @@ static void note_status(struct cuda_backend *cuda, cublasStatus_t status)
         cuda->queue.fault = (int)cudaErrorNotSupported;
 }
 
-/* NULL, with the fault noted, where the library has no algorithm. */
+/* NULL, with the fault noted, where the library has no algorithm. stride 0: as long as a line. */
 static struct plan *find_plan(struct cuda_backend *cuda, int32_t lines,
-                              const struct cuda_weight *weight)
+                              const struct cuda_weight *weight, int64_t stride)
 {
+    const cudaDataType_t out = weight->bias != NULL || stride > 0 ? CUDA_R_32F : CUDA_R_16BF;
     struct cuda_linear_state *linear = cuda->linear;
     int32_t bucket = row_bucket(lines, 1 << 24);
     bool is_new;
     const int32_t slot = keyed_slots_find(
-        linear->slots, plan_key(bucket, weight->rows, weight->columns, weight->bias != NULL),
-        &is_new);
+        linear->slots,
+        plan_key(bucket, weight->rows, weight->columns, weight->bias != NULL, stride), &is_new);
     struct plan *plan = &linear->plans[slot];
     if (is_new || plan->product == NULL) {
         plan_destroy(plan);
-        note_status(cuda, plan_create(plan, linear->handle, (uint64_t)bucket, weight));
+        note_status(cuda, plan_create(plan, linear->handle, (uint64_t)bucket, weight, out,
+                                      stride > 0 ? stride : weight->rows));
     }
     return plan->product != NULL ? plan : NULL;
 }
 
 static void multiply(struct cuda_backend *cuda, void *out, const void *in,
-                     const struct cuda_weight *weight, int32_t lines)
+                     const struct cuda_weight *weight, int32_t lines, int64_t stride)
 {
     const float one = 1, zero = 0;
     const uint64_t exact = (uint64_t)lines;
-    struct plan *plan = find_plan(cuda, lines, weight);
+    struct plan *plan = find_plan(cuda, lines, weight, stride);
     if (plan == NULL)
         return;
     cublasStatus_t status = cublasLtMatrixLayoutSetAttribute(plan->in, CUBLASLT_MATRIX_LAYOUT_COLS,
@@ -156,7 +158,7 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
     const struct cuda_weight *weight = (const struct cuda_weight *)opaque;
     if (weight->bias == NULL) {
         if (lines > 0)
-            multiply(cuda, out, in, weight, lines);
+            multiply(cuda, out, in, weight, lines, 0);
         return;
     }
     /* Whole groups of lines, so that a slice begins as aligned as the plan expects. */
@@ -166,9 +168,18 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
         int32_t count = (int32_t)(lines - first < slice ? lines - first : slice);
         uint16_t *to = (uint16_t *)out + first * weight->rows;
         multiply(cuda, cuda->linear->sums, (const uint16_t *)in + first * weight->columns, weight,
-                 count);
+                 count, 0);
         cuda_add_bias(cuda, to, cuda->linear->sums, weight->bias, count, weight->rows);
     }
+}
+
+void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const void *in,
+                 const struct cuda_weight *weight, int64_t first_row, int64_t rows, int32_t lines)
+{
+    const struct cuda_weight range = {rows, weight->columns,
+                                      weight->values + first_row * weight->columns, NULL};
+    if (lines > 0)
+        multiply(cuda, out, in, &range, lines, stride);
 }
 
 size_t cuda_linear_bytes(void)

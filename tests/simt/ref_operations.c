@@ -1,6 +1,6 @@
 /*
- * The operations that have no kernel to emulate, by the reference backend on the host: linear,
- * which is cuBLASLt's on a device, and the head.
+ * The products, which are cuBLASLt's on a device and have no kernel to emulate, by the reference
+ * backend on the host.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -69,35 +69,21 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
     free(wide.values);
 }
 
-int cuda_head_reserve(struct cuda_backend *cuda, struct error *err)
+void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const void *in,
+                 const struct cuda_weight *weight, int64_t first_row, int64_t rows, int32_t lines)
 {
-    const struct backend_options options = {.dtype = cuda->base.dtype,
-                                            .weight_dtype = cuda->base.weight_dtype};
-    /* Rows of logits are all it needs. */
-    struct backend_limits limits = cuda->limits;
-    struct backend *ref;
-    limits.attention = (struct attention_shape){
-        .layers = 1, .heads = 1, .kv_heads = 1, .head_dim = 2, .rotary_dim = 2};
-    limits.kv_pages = 1;
-    int status = ref_backend_create(&ref, &options, err);
-    if (status != 0)
-        return status;
-    cuda->head = ref;
-    return ref->ops->reserve(ref, &limits, err);
-}
-
-void cuda_head_close(struct cuda_backend *cuda)
-{
-    struct backend *ref = cuda->head;
-    if (ref != NULL)
-        ref->ops->destroy(ref);
-}
-
-void cuda_head(struct backend *backend, struct head_result *result, const void *gathered,
-               const struct weight *weight, const struct head_batch *batch)
-{
-    struct ref_weight wide = widen_weight((const struct cuda_weight *)weight);
-    wide.bias = ((const struct cuda_weight *)weight)->bias;
-    ref_head(cuda_self(backend)->head, result, gathered, (const struct weight *)&wide, batch);
+    struct backend floats = {.dtype = DTYPE_FLOAT32, .weight_dtype = DTYPE_FLOAT32};
+    struct cuda_weight range = *weight;
+    range.values += first_row * weight->columns;
+    range.rows = rows;
+    struct ref_weight wide = widen_weight(&range);
+    float *products = allocate_floats(lines * rows);
+    float *wide_in = widen(in, lines * weight->columns);
+    (void)cuda;
+    ref_linear(&floats, products, wide_in, (const struct weight *)&wide, lines);
+    for (int64_t line = 0; line < lines; line++)
+        memcpy(out + line * stride, products + line * rows, (size_t)rows * sizeof *out);
+    free(products);
+    free(wide_in);
     free(wide.values);
 }
