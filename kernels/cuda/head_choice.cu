@@ -35,10 +35,12 @@ SIMT_DEVICE struct selection_cut cut_of_row(const struct selection_row &selectio
                                             const struct head_row &row)
 {
     struct selection_cut cut = selection_all();
-    if (row.top_k > 0)
-        cut = selection_cut_by(selection, cut, {false, 0, (uint64_t)row.top_k, 0});
-    if (row.top_p < 1)
-        cut = selection_cut_by(selection, cut, {true, row.top_p, 0, 0});
+    SIMT_NO_UNROLL
+    for (int i = 0; i < 2; i++) {
+        bool by_mass = i == 1;
+        if (by_mass ? row.top_p < 1 : row.top_k > 0)
+            cut = selection_cut_by(selection, cut, {by_mass, row.top_p, (uint64_t)row.top_k, 0});
+    }
     if (row.min_p > 0)
         cut = cut_by_min_p(row, selection.best, cut);
     return cut;
@@ -182,18 +184,22 @@ SIMT_DEVICE void write_list(const struct list_target &target, const struct selec
     simt_barrier();
 }
 
-SIMT_DEVICE void write_lists(const struct head_arguments &arguments, int32_t place,
-                             const struct selection_row &selection,
-                             const struct selection_row &raw_selection, int32_t index)
+SIMT_DEVICE void write_lists(const struct head_arguments &arguments, int32_t place, int32_t index,
+                             struct selection_row selection, int64_t at)
 {
     struct head_lists *lists = &arguments.lists[place];
     const struct head_row &row = head_row_at(arguments.tables, index)->row;
     const struct head_judgement &judgement = arguments.judgements[index];
-    write_list({lists->top_token, lists->top_logprob, row.top, HEAD_TOP_MAX, judgement.logsumexp},
-               selection);
-    write_list({lists->raw_top_token, lists->raw_top_logprob, row.raw_top, HEAD_RAW_TOP_MAX,
-                judgement.raw_logsumexp},
-               raw_selection);
+    SIMT_NO_UNROLL
+    for (int i = 0; i < 2; i++) {
+        bool raw = i == 1;
+        selection.logits = (raw ? arguments.raw : arguments.adjusted) + at;
+        write_list({raw ? lists->raw_top_token : lists->top_token,
+                    raw ? lists->raw_top_logprob : lists->top_logprob, raw ? row.raw_top : row.top,
+                    raw ? HEAD_RAW_TOP_MAX : HEAD_TOP_MAX,
+                    raw ? judgement.raw_logsumexp : judgement.logsumexp},
+                   selection);
+    }
 }
 
 SIMT_KERNEL(SELECTION_THREADS, 1) void head_choice_of_row(const struct head_arguments arguments)
@@ -206,12 +212,10 @@ SIMT_KERNEL(SELECTION_THREADS, 1) void head_choice_of_row(const struct head_argu
     const struct head_row &row = head_row_at(tables, index)->row;
     const struct head_judgement &judgement = arguments.judgements[index];
     int64_t at = (int64_t)simt_block_x() * arguments.blocks * HEAD_BLOCK_COLUMNS;
-    struct selection_row selection = {arguments.adjusted + at, head_candidate_end(arguments),
-                                      tables->mask_token, judgement.best_logit,
-                                      HEAD_LOG2_E / row.temperature};
-    struct selection_row raw_selection = selection;
-    raw_selection.logits = arguments.raw + at;
-    write_lists(arguments, place, selection, raw_selection, index);
+    const struct selection_row selection = {arguments.adjusted + at, head_candidate_end(arguments),
+                                            tables->mask_token, judgement.best_logit,
+                                            HEAD_LOG2_E / row.temperature};
+    write_lists(arguments, place, index, selection, at);
     if (!(row.temperature > 0) || judgement.token < 0)
         return;
     int32_t token = choose(selection, cut_of_row(selection, row), head_noise_of(row));
@@ -223,7 +227,7 @@ SIMT_KERNEL(SELECTION_THREADS, 1) void head_choice_of_row(const struct head_argu
     if (token >= 0) {
         statistics->logprob = head_log_probability(selection.logits[token], judgement.logsumexp);
         statistics->raw_logprob =
-            head_log_probability(raw_selection.logits[token], judgement.raw_logsumexp);
+            head_log_probability(arguments.raw[at + token], judgement.raw_logsumexp);
     }
 }
 

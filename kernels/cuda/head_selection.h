@@ -184,23 +184,36 @@ struct selection_order {
     uint32_t key; /* of those that are ordered by token */
 };
 
-/* Adds each token to the bin of the digit at `shift`, if its digits above it are `prefix`. */
+/* Adds a token to the bin of the digit at `shift`, if its digits above it are `prefix`. */
+SIMT_DEVICE void selection_add_token(const struct selection_row &row,
+                                     const struct selection_cut &cut,
+                                     const struct selection_rule &rule,
+                                     const struct selection_order &order, uint32_t prefix,
+                                     uint32_t shift, uint32_t bits, int32_t token, float logit)
+{
+    uint32_t key = head_key(logit), number = order.by_token ? (uint32_t)token : ~key;
+    if (!selection_has(row, cut, token, logit) || (order.by_token && key != order.key) ||
+        (uint64_t)number >> (shift + bits) != prefix)
+        return;
+    uint64_t measure = selection_measure(row, rule, logit);
+    if (measure > 0)
+        simt_atomic_add(&selection_shared_memory()->bins[number >> shift & ((1u << bits) - 1)],
+                        measure);
+}
+
 SIMT_DEVICE void selection_fill_bins(const struct selection_row &row,
                                      const struct selection_cut &cut,
                                      const struct selection_rule &rule,
                                      const struct selection_order &order, uint32_t prefix,
                                      uint32_t shift, uint32_t bits)
 {
-    uint64_t *bins = selection_shared_memory()->bins;
-    for (int32_t token = (int32_t)simt_thread(); token < row.end; token += SELECTION_THREADS) {
-        float logit = row.logits[token];
-        uint32_t key = head_key(logit), number = order.by_token ? (uint32_t)token : ~key;
-        if (!selection_has(row, cut, token, logit) || (order.by_token && key != order.key) ||
-            (uint64_t)number >> (shift + bits) != prefix)
-            continue;
-        uint64_t measure = selection_measure(row, rule, logit);
-        if (measure > 0)
-            simt_atomic_add(&bins[number >> shift & ((1u << bits) - 1)], measure);
+    for (int32_t first = (int32_t)simt_thread() * 4; first < row.end;
+         first += SELECTION_THREADS * 4) {
+        const struct four_floats four = *(const struct four_floats *)(row.logits + first);
+        selection_add_token(row, cut, rule, order, prefix, shift, bits, first, four.x);
+        selection_add_token(row, cut, rule, order, prefix, shift, bits, first + 1, four.y);
+        selection_add_token(row, cut, rule, order, prefix, shift, bits, first + 2, four.z);
+        selection_add_token(row, cut, rule, order, prefix, shift, bits, first + 3, four.w);
     }
     simt_barrier();
 }
@@ -241,23 +254,31 @@ SIMT_DEVICE uint64_t selection_keep_equal(const struct selection_rule &rule, uin
     return kept;
 }
 
-/* The cut that a rule makes in what another one has left. */
+/*
+ * The cut that a rule makes in what another one has left: first the last logit of which something
+ * is kept, then, where that is not all of it, the last token.
+ */
 SIMT_DEVICE struct selection_cut selection_cut_by(const struct selection_row &row,
                                                   const struct selection_cut &cut,
                                                   struct selection_rule rule)
 {
-    const struct selection_bin found = selection_find_number(row, cut, rule, {false, 0});
-    if (!found.exists)
-        return selection_none();
-    uint32_t key = ~found.digit;
-    uint64_t unit = selection_measure(row, rule, head_value(key)), count = found.inside / unit;
-    uint64_t kept = selection_keep_equal(rule, found.before, unit, count);
-    int32_t last = key == cut.key ? cut.last : INT32_MAX;
-    if (kept < count) {
-        struct selection_rule by_count = {false, 0, kept, 0};
-        last = (int32_t)selection_find_number(row, cut, by_count, {true, key}).digit;
+    struct selection_order order = {false, 0};
+    SIMT_NO_UNROLL
+    for (;;) {
+        const struct selection_bin found = selection_find_number(row, cut, rule, order);
+        if (!found.exists)
+            return selection_none();
+        if (order.by_token)
+            return {order.key, (int32_t)found.digit};
+        order.key = ~found.digit;
+        uint64_t unit = selection_measure(row, rule, head_value(order.key));
+        uint64_t count = found.inside / unit;
+        uint64_t kept = selection_keep_equal(rule, found.before, unit, count);
+        if (kept == count)
+            return {order.key, order.key == cut.key ? cut.last : INT32_MAX};
+        order.by_token = true;
+        rule = {false, 0, kept, 0};
     }
-    return {key, last};
 }
 
 #endif
