@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS = 40, LINES = 46, VOCABULARY = 1031, VOCABULARY_MAX = 1031, COLUMNS = 70 };
+enum { ROWS = 40, LINES = 46, VOCABULARY = 1031, VOCABULARY_MAX = 6151, COLUMNS = 70 };
 
 struct head_inputs {
     int32_t vocabulary, columns;
@@ -121,10 +121,11 @@ static struct head_inputs *make_inputs(struct random *random, enum dtype dtype, 
     inputs->bias = random_activations(random, (size_t)vocabulary, DTYPE_FLOAT32);
     inputs->hidden = random_activations(random, LINES * (size_t)columns, dtype);
     for (int i = 0; i < 6; i++)
-        inputs->counts[i] = (struct token_count){(i * 170 + 3) % vocabulary, i % 3, i % 2};
+        inputs->counts[i] =
+            (struct token_count){(i * (vocabulary / 6) + 3) % vocabulary, i % 3, i % 2};
     for (int i = 0; i < 5; i++)
-        inputs->biases[i] =
-            (struct token_bias){(i * 200 + 7) % vocabulary, i == 2 ? -INFINITY : 4.0f - i};
+        inputs->biases[i] = (struct token_bias){(i * (vocabulary / 5) + 7) % vocabulary,
+                                                i == 2 ? -INFINITY : 4.0f - i};
     for (size_t i = 0; i < words; i++) {
         inputs->allowed[i] = random_below(random, 1u << 31) << 1;
         inputs->allowed[words + i] = i == words / 3 ? 0x10010 : 0;
@@ -135,7 +136,7 @@ static struct head_inputs *make_inputs(struct random *random, enum dtype dtype, 
         row[i].seed = 0x123456789abcull + (uint64_t)i;
         row[i].position = 40 + (uint32_t)i;
         row[i].round = 1 + (uint32_t)i % 4;
-        row[i].given = i % 2 ? i * 40 % vocabulary : -1;
+        row[i].given = i % 2 ? i * (vocabulary / 30 + 1) % vocabulary : -1;
         row[i].top = i * 7 % (HEAD_TOP_MAX + 1);
         row[i].raw_top = i * 5 % (HEAD_RAW_TOP_MAX + 1);
         row[i].temperature = i < 12 ? 0 : 0.15f * (float)(i - 10);
@@ -265,10 +266,10 @@ SUBJECT_TEST(head, agrees_with_the_reference)
     backend_destroy(reference);
 }
 
-/* Vocabularies around words of an allowed set and around panels; batches of 0 to 33 rows. */
+/* Vocabularies around words of an allowed set, panels and blocks; batches of 0 to 33 rows. */
 SUBJECT_TEST(head, holds_for_every_size)
 {
-    static const int32_t vocabularies[] = {1, 2, 31, 32, 33, 64, 65, 128, 300};
+    static const int32_t vocabularies[] = {1, 2, 31, 32, 33, 64, 65, 128, 300, 2047, 2049, 6151};
     static const int32_t columns[] = {1, 2, 33};
     static const int32_t rows[] = {0, 1, 31, 33};
     struct backend *backend = open_for_head(subject, 2);
