@@ -151,12 +151,14 @@ SIMT_DEVICE void adjust(float (&adjusted)[COLUMNS], const struct head_arguments 
     }
 }
 
-/* The largest of every value over the block, in every thread. */
-SIMT_DEVICE void block_largest(float (&values)[3])
+/* The largest of the first `count` values over the block, in every thread. */
+SIMT_DEVICE void block_largest(float (&values)[3], int count)
 {
     struct statistics_shared *shared = statistics_shared_memory();
     SIMT_UNROLL
     for (int i = 0; i < 3; i++) {
+        if (i >= count)
+            continue;
         for (uint32_t lanes = SIMT_WARP / 2; lanes > 0; lanes /= 2)
             values[i] = fmaxf(values[i], simt_shuffle_xor(SIMT_ALL, values[i], lanes));
         if (simt_lane() == 0)
@@ -165,17 +167,19 @@ SIMT_DEVICE void block_largest(float (&values)[3])
     simt_barrier();
     SIMT_UNROLL
     for (int i = 0; i < 3; i++) {
-        for (int warp = 0; warp < STATISTICS_WARPS; warp++)
+        for (int warp = 0; warp < STATISTICS_WARPS && i < count; warp++)
             values[i] = fmaxf(values[i], shared->warps[warp][i]);
     }
 }
 
-/* Sums over the block, in every thread; the order depends on nothing. */
-SIMT_DEVICE void block_sums(float (&values)[3])
+/* The same for sums; their order depends on nothing. */
+SIMT_DEVICE void block_sums(float (&values)[3], int count)
 {
     struct statistics_shared *shared = statistics_shared_memory();
     SIMT_UNROLL
     for (int i = 0; i < 3; i++) {
+        if (i >= count)
+            continue;
         values[i] = simt_warp_sum(values[i]);
         if (simt_lane() == 0)
             shared->warps[simt_warp()][i] = values[i];
@@ -184,7 +188,7 @@ SIMT_DEVICE void block_sums(float (&values)[3])
     SIMT_UNROLL
     for (int i = 0; i < 3; i++) {
         values[i] = 0;
-        for (int warp = 0; warp < STATISTICS_WARPS; warp++)
+        for (int warp = 0; warp < STATISTICS_WARPS && i < count; warp++)
             values[i] += shared->warps[warp][i];
     }
 }
@@ -300,24 +304,22 @@ SIMT_DEVICE uint32_t find_candidates(const struct head_arguments &arguments,
     return candidates;
 }
 
-/* e = exp(x - largest) and e (x - largest), and e of the raw row; sums over the thread's columns.
- */
-SIMT_DEVICE void sum_exponentials(float (&sums)[3], const float (&adjusted)[COLUMNS],
-                                  const float (&raw)[COLUMNS], float largest, float raw_largest)
+/* Adds e = exp(x - largest) and e (x - largest) of the thread's columns. */
+SIMT_DEVICE void sum_exponentials(float &sum, float &weighted, const float (&logits)[COLUMNS],
+                                  float largest)
 {
     /* Where all is -infinity, every term is 0, and not the NaN of inf - inf. */
     float base = largest == -INFINITY ? 0.0f : largest;
-    float raw_base = raw_largest == -INFINITY ? 0.0f : raw_largest;
     SIMT_UNROLL
     for (int i = 0; i < COLUMNS; i++) {
-        float distance = adjusted[i] - base;
+        float distance = logits[i] - base;
         float exponential = simt_exp2(distance * HEAD_LOG2_E);
-        sums[0] += exponential;
-        sums[1] += exponential > 0 ? exponential * distance : 0.0f;
-        sums[2] += simt_exp2((raw[i] - raw_base) * HEAD_LOG2_E);
+        sum += exponential;
+        weighted += exponential > 0 ? exponential * distance : 0.0f;
     }
 }
 
+/* What the block says of the row; where nothing adjusts it, the raw row has the same sums. */
 SIMT_DEVICE void judge_columns(const struct head_arguments &arguments, const struct head_row &row,
                                bool is_noisy, const float (&raw)[COLUMNS],
                                const float (&adjusted)[COLUMNS], int32_t first,
@@ -325,27 +327,30 @@ SIMT_DEVICE void judge_columns(const struct head_arguments &arguments, const str
 {
     const struct head_noise noise = head_noise_of(row);
     uint32_t candidates = find_candidates(arguments, adjusted, first);
-    float scores[COLUMNS], largest[3] = {-INFINITY, -INFINITY, -INFINITY}, sums[3] = {};
+    bool has_raw = is_adjusted(row);
+    float scores[COLUMNS], largest[3] = {-INFINITY, -INFINITY, -INFINITY}, sums[3] = {}, unused = 0;
     make_scores(scores, adjusted, noise, is_noisy, first);
     SIMT_UNROLL
     for (int i = 0; i < COLUMNS; i++) {
         largest[0] = fmaxf(largest[0], adjusted[i]);
-        largest[1] = fmaxf(largest[1], raw[i]);
         if ((candidates >> i & 1) != 0)
-            largest[2] = fmaxf(largest[2], scores[i]);
+            largest[1] = fmaxf(largest[1], scores[i]);
+        largest[2] = fmaxf(largest[2], raw[i]);
     }
-    block_largest(largest);
-    float margin = is_noisy ? head_near_margin(largest[2]) : 0.0f;
-    uint32_t close = find_close(candidates, scores, largest[2] - margin);
+    block_largest(largest, has_raw ? 3 : 2);
+    float margin = is_noisy ? head_near_margin(largest[1]) : 0.0f;
+    uint32_t close = find_close(candidates, scores, largest[1] - margin);
     choose_contender(partial, find_contender(close, adjusted, raw, noise, is_noisy, first));
-    sum_exponentials(sums, adjusted, raw, largest[0], largest[1]);
-    block_sums(sums);
+    sum_exponentials(sums[0], sums[1], adjusted, largest[0]);
+    if (has_raw)
+        sum_exponentials(sums[2], unused, raw, largest[2]);
+    block_sums(sums, has_raw ? 3 : 2);
     if (simt_thread() == 0) {
         partial->largest = largest[0];
         partial->sum = sums[0];
         partial->weighted = sums[1];
-        partial->raw_largest = largest[1];
-        partial->raw_sum = sums[2];
+        partial->raw_largest = has_raw ? largest[2] : largest[0];
+        partial->raw_sum = has_raw ? sums[2] : sums[0];
     }
 }
 
