@@ -155,14 +155,14 @@ struct list_target {
 SIMT_DEVICE void write_list(const struct list_target &target, const struct selection_row &selection)
 {
     struct selection_shared *shared = selection_shared_memory();
-    uint32_t wanted = (uint32_t)(target.wanted < target.entries ? target.wanted : target.entries);
-    struct selection_cut cut = selection_none();
-    if (wanted > 0)
-        cut = selection_cut_by(selection, selection_all(), {false, 0, wanted, 0});
+    uint32_t entries = (uint32_t)target.entries;
+    uint32_t wanted = (uint32_t)target.wanted < entries ? (uint32_t)target.wanted : entries;
+    const struct selection_cut cut =
+        selection_cut_by(selection, selection_all(), {false, 0, wanted, 0});
     if (simt_thread() == 0)
         shared->count = 0;
     simt_barrier();
-    for (int32_t token = (int32_t)simt_thread(); token < selection.end && wanted > 0;
+    for (int32_t token = (int32_t)simt_thread(); token < selection.end;
          token += SELECTION_THREADS) {
         float logit = selection.logits[token];
         if (selection_has(selection, cut, token, logit))
@@ -177,7 +177,7 @@ SIMT_DEVICE void write_list(const struct list_target &target, const struct selec
         target.tokens[at] = (int32_t)(uint32_t)shared->list[own];
         target.logprobs[at] = head_log_probability(head_value(~(uint32_t)(shared->list[own] >> 32)),
                                                    target.logsumexp);
-    } else if (own < (uint32_t)target.entries) {
+    } else if (own < entries) {
         target.tokens[own] = -1;
         target.logprobs[own] = -INFINITY;
     }
@@ -193,6 +193,8 @@ SIMT_DEVICE void write_lists(const struct head_arguments &arguments, int32_t pla
     SIMT_NO_UNROLL
     for (int i = 0; i < 2; i++) {
         bool raw = i == 1;
+        if ((raw ? row.raw_top : row.top) <= 0)
+            continue;
         selection.logits = (raw ? arguments.raw : arguments.adjusted) + at;
         write_list({raw ? lists->raw_top_token : lists->top_token,
                     raw ? lists->raw_top_logprob : lists->top_logprob, raw ? row.raw_top : row.top,
