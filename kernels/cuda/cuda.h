@@ -119,8 +119,7 @@ void cuda_add_bias(struct cuda_backend *cuda, uint16_t *out, const float *sums, 
 void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const void *in,
                  const struct cuda_weight *weight, int64_t first_row, int64_t rows, int32_t lines);
 
-/* ---- the head: head.c and head_*.cu ----------------------------------------------------------
- */
+/* ---- the head: head.c and head_*.cu ---------------------------------------------------------- */
 
 /* Bits of cuda_head_shape.kinds; from the shift on: how many slices the stored rows take. */
 enum { CUDA_HEAD_LISTS = 1, CUDA_HEAD_SLICES_SHIFT = 8 };

@@ -24,8 +24,7 @@ struct cuda_head_state {
     int32_t rows;
 };
 
-/* ---- sizes --------------------------------------------------------------------------------------
- */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 static int32_t blocks_of(int32_t vocabulary)
 {
@@ -101,8 +100,7 @@ size_t cuda_head_bytes(const struct backend_limits *limits)
     return memory_block_sum(large, sizes.given_logits + sizes.judgements + sizes.results);
 }
 
-/* ---- memory -------------------------------------------------------------------------------------
- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static int reserve_host(struct cuda_head_state *head, const struct head_sizes *sizes,
                         int32_t vocabulary, struct error *err)
@@ -169,8 +167,7 @@ void cuda_head_close(struct cuda_backend *cuda)
     free(head);
 }
 
-/* ---- a batch ------------------------------------------------------------------------------------
- */
+/* ---- a batch --------------------------------------------------------------------------------- */
 
 uint32_t cuda_head_kinds(const struct cuda_backend *cuda, const struct head_batch *batch)
 {
@@ -232,8 +229,7 @@ struct cuda_head_shape cuda_head_prepare(struct cuda_backend *cuda, struct head_
     return shape;
 }
 
-/* ---- what is enqueued ---------------------------------------------------------------------------
- */
+/* ---- what is enqueued ------------------------------------------------------------------------ */
 
 static struct head_arguments arguments_of(const struct cuda_head_state *head,
                                           const struct cuda_weight *weight,
@@ -311,8 +307,7 @@ void cuda_head(struct backend *backend, struct head_result *result, const void *
     cuda_head_enqueue(cuda, gathered, weight, &shape);
 }
 
-/* ---- results ------------------------------------------------------------------------------------
- */
+/* ---- results --------------------------------------------------------------------------------- */
 
 static void fill_list(int32_t *tokens, float *logprobs, int32_t entries, const int32_t *from_tokens,
                       const float *from_logprobs)

@@ -25,8 +25,7 @@ enum {
     HEAD_STORED_BYTES = 256 << 20, /* else what fits into this */
 };
 
-/* ---- what a step uploads ------------------------------------------------------------------------
- */
+/* ---- what a step uploads --------------------------------------------------------------------- */
 
 /* One block of memory: this, the rows, and the rest packed behind them. Offsets in bytes. */
 struct head_tables {
@@ -72,8 +71,7 @@ size_t head_tables_fill(struct head_tables *tables, const struct head_batch *bat
 /* True for a row whose logits are stored. */
 bool head_row_is_stored(const struct head_row *row);
 
-/* ---- what the kernels keep ----------------------------------------------------------------------
- */
+/* ---- what the kernels keep ------------------------------------------------------------------- */
 
 /* One row in one block of columns. */
 struct head_partial {

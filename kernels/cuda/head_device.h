@@ -30,8 +30,7 @@ SIMT_DEVICE int32_t head_candidate_end(const struct head_arguments &arguments)
     return limit < arguments.vocabulary ? limit : arguments.vocabulary;
 }
 
-/* ---- order -------------------------------------------------------------------------------------
- */
+/* ---- order ----------------------------------------------------------------------------------- */
 
 /* Rises with the value. Both zeros have the key of 0; value is no NaN. */
 SIMT_DEVICE uint32_t head_key(float value)
@@ -68,8 +67,7 @@ SIMT_DEVICE float head_log_probability(float logit, double logsumexp)
     return logit == -INFINITY ? -INFINITY : (float)((double)logit - logsumexp);
 }
 
-/* ---- noise -------------------------------------------------------------------------------------
- */
+/* ---- noise ----------------------------------------------------------------------------------- */
 
 /* Above the largest noise that there is, -log(-log(1 - 2^-33)) = 22.87. */
 static const float HEAD_NOISE_MAX = 23.0f;

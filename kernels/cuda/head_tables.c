@@ -1,5 +1,4 @@
 /* What a step uploads for the head: rows, and what adjusts them, packed into one block. */
-#include <assert.h>
 #include <string.h>
 
 #include "kernels/cuda/head.h"
