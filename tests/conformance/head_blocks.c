@@ -46,10 +46,10 @@ struct pair {
     struct backend *actual, *reference;
 };
 
-static struct pair open_pair(const struct subject *subject, int32_t rows)
+static struct pair open_pair(const struct subject *subject, int32_t rows, int32_t vocabulary)
 {
     struct pair pair = {subject_open(subject, 2), reference_open(subject->dtype)};
-    struct backend_limits limits = plain_limits(rows, VOCABULARY);
+    struct backend_limits limits = plain_limits(rows, vocabulary);
     reserve(pair.actual, &limits);
     reserve(pair.reference, &limits);
     return pair;
@@ -74,7 +74,7 @@ static void compare_logits(const struct pair *pair, const float *logits,
 /* Logits are exact here, so each cut must fall on the very token. */
 SUBJECT_TEST(head_blocks, equal_logits_are_cut_by_token)
 {
-    struct pair pair = open_pair(subject, ROWS);
+    struct pair pair = open_pair(subject, ROWS, VOCABULARY);
     struct random random = {71};
     struct head_row row[ROWS];
     float logits[VOCABULARY];
@@ -95,7 +95,7 @@ SUBJECT_TEST(head_blocks, equal_logits_are_cut_by_token)
 /* At a low temperature a score has hardly a bit of noise in float32: it must be taken in double. */
 SUBJECT_TEST(head_blocks, noise_decides_among_large_scores)
 {
-    struct pair pair = open_pair(subject, ROWS);
+    struct pair pair = open_pair(subject, ROWS, VOCABULARY);
     struct head_row row[ROWS];
     float logits[VOCABULARY];
     for (int i = 0; i < VOCABULARY; i++)
@@ -117,7 +117,7 @@ SUBJECT_TEST(head_blocks, noise_decides_among_large_scores)
 SUBJECT_TEST(head_blocks, every_place_can_be_the_best)
 {
     static const int32_t places[] = {0, 2047, 2048, 4095, 4096, VOCABULARY - 4};
-    struct pair pair = open_pair(subject, 2);
+    struct pair pair = open_pair(subject, 2, VOCABULARY);
     float logits[VOCABULARY];
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         struct head_row row[2] = {plain_row(0), plain_row(0)};
@@ -141,7 +141,7 @@ SUBJECT_TEST(head_blocks, every_place_can_be_the_best)
 /* Whole blocks without a logit, single ones between them, rows without any. */
 SUBJECT_TEST(head_blocks, what_is_not_finite_stays_where_it_is)
 {
-    struct pair pair = open_pair(subject, ROWS);
+    struct pair pair = open_pair(subject, ROWS, VOCABULARY);
     struct random random = {72};
     struct head_row row[ROWS];
     float logits[VOCABULARY];
@@ -161,9 +161,54 @@ SUBJECT_TEST(head_blocks, what_is_not_finite_stays_where_it_is)
     close_pair(&pair);
 }
 
+/*
+ * So many blocks that they are put together in turns: the best ones stand in the second turn, or
+ * all that is allowed in one block of the first.
+ */
+SUBJECT_TEST(head_blocks, many_blocks_make_one_row)
+{
+    enum { WIDE = 72001, FEW = 6 };
+    const uint16_t one_half = bfloat16_from_float(1);
+    const float one = 1;
+    struct pair pair = open_pair(subject, FEW, WIDE);
+    const void *hidden =
+        subject->dtype == DTYPE_BFLOAT16 ? (const void *)&one_half : (const void *)&one;
+    struct random random = {76};
+    float *logits = malloc(WIDE * sizeof *logits);
+    uint32_t *allowed = calloc((WIDE + 31) / 32, sizeof *allowed);
+    struct head_row row[FEW];
+    cr_assert(logits != NULL && allowed != NULL);
+    memset(allowed + 5 * 64, 0xff, 64 * sizeof *allowed); /* block 5 */
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < WIDE; i++)
+            logits[i] = (float)random_below(&random, 64) / 16;
+        if (round == 2)
+            logits[67000] = logits[2100] = logits[4200] = logits[71000] = 20;
+        for (int i = 0; i < FEW; i++) {
+            row[i] = filtered_row(i);
+            row[i].temperature = i < 2 ? (float)i : 0.5f;
+            row[i].allowed = round == 1 ? 0 : -1;
+        }
+        struct head_batch batch = {.rows = FEW,
+                                   .row = row,
+                                   .allowed = allowed,
+                                   .mask_token = 5,
+                                   .token_limit = WIDE - 200};
+        struct head_output actual = run_head(pair.actual, logits, NULL, WIDE, 1, hidden, 1, &batch);
+        struct head_output expected =
+            run_head(pair.reference, logits, NULL, WIDE, 1, hidden, 1, &batch);
+        compare(&actual, &expected, FEW);
+        free_head_output(&actual);
+        free_head_output(&expected);
+    }
+    free(logits);
+    free(allowed);
+    close_pair(&pair);
+}
+
 SUBJECT_TEST(head_blocks, infinite_logits_are_chosen_by_their_token)
 {
-    struct pair pair = open_pair(subject, ROWS);
+    struct pair pair = open_pair(subject, ROWS, VOCABULARY);
     struct head_row row[ROWS];
     float logits[VOCABULARY];
     for (int i = 0; i < VOCABULARY; i++)
@@ -222,7 +267,7 @@ static void adjust_row(struct head_row *row, int i)
 
 SUBJECT_TEST(head_blocks, adjustments_and_guidance_meet_every_filter)
 {
-    struct pair pair = open_pair(subject, ROWS);
+    struct pair pair = open_pair(subject, ROWS, VOCABULARY);
     struct adjustments *adjustments = malloc(sizeof *adjustments);
     struct random random = {73};
     struct head_row row[ROWS];
@@ -269,7 +314,7 @@ SUBJECT_TEST(head_blocks, adjustments_and_guidance_meet_every_filter)
 SUBJECT_TEST(head_blocks, many_rows_are_judged_like_few)
 {
     enum { MANY = 600, SMALL = 150 };
-    struct pair pair = open_pair(subject, MANY);
+    struct pair pair = open_pair(subject, MANY, VOCABULARY);
     struct random random = {74};
     struct head_row *row = calloc(MANY, sizeof *row);
     float *weight = random_activations(&random, 2 * SMALL, DTYPE_FLOAT32);
@@ -306,7 +351,7 @@ SUBJECT_TEST(head_blocks, many_rows_are_judged_like_few)
 SUBJECT_TEST(head_blocks, row_does_not_depend_on_its_line)
 {
     enum { LINES = 1500, PLACES = 8 };
-    struct pair pair = open_pair(subject, LINES);
+    struct pair pair = open_pair(subject, LINES, VOCABULARY);
     struct random random = {75};
     struct head_row row[2][ROWS];
     float *weight = random_activations(&random, VOCABULARY, DTYPE_FLOAT32);
