@@ -54,11 +54,10 @@ struct choice_group {
 };
 
 /* False where no token of the group is kept and can reach `floor`. */
-SIMT_DEVICE bool load_group(struct choice_group &group, const struct selection_row &selection,
-                            const struct selection_cut &cut, const struct head_noise &noise,
-                            int32_t first, float floor)
+SIMT_DEVICE bool make_group(struct choice_group &group, const struct four_floats &four,
+                            const struct selection_row &selection, const struct selection_cut &cut,
+                            const struct head_noise &noise, int32_t first, float floor)
 {
-    const struct four_floats four = *(const struct four_floats *)(selection.logits + first);
     group.logits[0] = four.x;
     group.logits[1] = four.y;
     group.logits[2] = four.z;
@@ -84,14 +83,21 @@ SIMT_DEVICE float find_largest(const struct selection_row &selection,
     struct choice_group group;
     float largest = -INFINITY;
     for (int32_t first = (int32_t)simt_thread() * 4; first < selection.end;
-         first += SELECTION_THREADS * 4) {
-        float floor = largest - head_near_margin(largest);
-        if (!load_group(group, selection, cut, noise, first, floor))
-            continue;
+         first += SELECTION_BATCH * SELECTION_STEP) {
+        struct four_floats batch[SELECTION_BATCH];
+        selection_load(batch, selection, first);
         SIMT_UNROLL
-        for (int i = 0; i < 4; i++) {
-            if ((group.kept >> i & 1) != 0)
-                largest = fmaxf(largest, head_near_score(noise, group.logits[i], group.words[i]));
+        for (int i = 0; i < SELECTION_BATCH; i++) {
+            float floor = largest - head_near_margin(largest);
+            if (!make_group(group, batch[i], selection, cut, noise, first + i * SELECTION_STEP,
+                            floor))
+                continue;
+            SIMT_UNROLL
+            for (int j = 0; j < 4; j++) {
+                float near = head_near_score(noise, group.logits[j], group.words[j]);
+                if ((group.kept >> j & 1) != 0)
+                    largest = fmaxf(largest, near);
+            }
         }
     }
     if (simt_thread() == 0)
@@ -104,6 +110,31 @@ SIMT_DEVICE float find_largest(const struct selection_row &selection,
     return head_value(shared->largest);
 }
 
+/* The best token so far of a thread. */
+struct choice_best {
+    uint64_t key; /* of its score; 0: none */
+    int32_t token;
+};
+
+/* Enters the tokens of a group that come near enough to the best one. */
+SIMT_DEVICE void enter_group(struct choice_best &best, const struct choice_group &group,
+                             const struct head_noise &noise, int32_t first, float floor)
+{
+    SIMT_NO_UNROLL
+    for (uint32_t rest = group.kept; rest != 0; rest &= rest - 1) {
+        uint32_t i = simt_first_bit(rest);
+        float logit = i == 0 ? group.logits[0] : i == 1 ? group.logits[1] : group.logits[2];
+        uint32_t word = i == 0 ? group.words[0] : i == 1 ? group.words[1] : group.words[2];
+        logit = i == 3 ? group.logits[3] : logit;
+        word = i == 3 ? group.words[3] : word;
+        if (head_near_score(noise, logit, word) < floor)
+            continue;
+        uint64_t key = head_key_of_score(head_exact_score(noise, logit, word));
+        if (key > best.key)
+            best = {key, first + (int32_t)i};
+    }
+}
+
 /* The token with the best score of what is kept, in every thread; -1: nothing is. */
 SIMT_DEVICE int32_t choose(const struct selection_row &selection, const struct selection_cut &cut,
                            const struct head_noise &noise)
@@ -112,33 +143,23 @@ SIMT_DEVICE int32_t choose(const struct selection_row &selection, const struct s
     struct choice_group group;
     float largest = find_largest(selection, cut, noise);
     float floor = largest - head_near_margin(largest);
-    uint64_t best = 0;
-    int32_t token = -1;
+    struct choice_best best = {0, -1};
     for (int32_t first = (int32_t)simt_thread() * 4; first < selection.end;
-         first += SELECTION_THREADS * 4) {
-        if (!load_group(group, selection, cut, noise, first, floor))
-            continue;
-        SIMT_NO_UNROLL
-        for (uint32_t rest = group.kept; rest != 0; rest &= rest - 1) {
-            uint32_t i = simt_first_bit(rest);
-            float logit = i == 0 ? group.logits[0] : i == 1 ? group.logits[1] : group.logits[2];
-            uint32_t word = i == 0 ? group.words[0] : i == 1 ? group.words[1] : group.words[2];
-            logit = i == 3 ? group.logits[3] : logit;
-            word = i == 3 ? group.words[3] : word;
-            if (head_near_score(noise, logit, word) < floor)
-                continue;
-            uint64_t key = head_key_of_score(head_exact_score(noise, logit, word));
-            if (key > best) {
-                best = key;
-                token = first + (int32_t)i;
-            }
+         first += SELECTION_BATCH * SELECTION_STEP) {
+        struct four_floats batch[SELECTION_BATCH];
+        selection_load(batch, selection, first);
+        SIMT_UNROLL
+        for (int i = 0; i < SELECTION_BATCH; i++) {
+            int32_t token = first + i * SELECTION_STEP;
+            if (make_group(group, batch[i], selection, cut, noise, token, floor))
+                enter_group(best, group, noise, token, floor);
         }
     }
-    if (best > 0)
-        simt_atomic_max(&shared->score, best);
+    if (best.key > 0)
+        simt_atomic_max(&shared->score, best.key);
     simt_barrier();
-    if (best > 0 && best == shared->score)
-        simt_atomic_max(&shared->token, ~(uint32_t)token);
+    if (best.key > 0 && best.key == shared->score)
+        simt_atomic_max(&shared->token, ~(uint32_t)best.token);
     simt_barrier();
     return shared->score > 0 ? (int32_t)~shared->token : -1;
 }

@@ -1,8 +1,9 @@
 /*
  * Where a stored row is cut by top_k, top_p or the length of a list: candidates fall by logit, ties
- * by rising token, and from some place on nothing is kept. That place is found by radix: a
- * histogram over the leading digit of the candidates' order, the bin in which the cut lies, then
- * the next digit of what is in that bin. Sums are of integers, so no order of atomics matters.
+ * by rising token, and from some place on nothing is kept. That place is found by histograms: first
+ * over the distance from the best one, which spreads candidates over the bins, then, of what lies
+ * in the bin of the cut, over one digit after the other of the logit's key. Sums are of integers,
+ * so no order of atomics matters.
  * Device code; every thread of the block calls with the same arguments.
  */
 #ifndef KERNELS_CUDA_HEAD_SELECTION_H
@@ -178,64 +179,143 @@ SIMT_DEVICE void selection_clear_bins()
     simt_barrier();
 }
 
-/* All tokens of a cut, or those with one key, in the order of a number of 32 bits. */
-struct selection_order {
-    bool by_token;
-    uint32_t key; /* of those that are ordered by token */
+/*
+ * Which tokens of a cut a histogram has, and by what: at first by their distance from the best one;
+ * then those of one distance, or of one key, by a digit of a number below whose other digits are
+ * the same.
+ */
+struct selection_digit {
+    bool by_token; /* the number is the token, of those with `key`; else it is ~key */
+    uint32_t key;
+    bool by_distance;
+    uint32_t distance;
+    float scale; /* of distances */
+    uint32_t prefix, shift, bits;
 };
 
-/* Adds a token to the bin of the digit at `shift`, if its digits above it are `prefix`. */
-SIMT_DEVICE void selection_add_token(const struct selection_row &row,
-                                     const struct selection_cut &cut,
-                                     const struct selection_rule &rule,
-                                     const struct selection_order &order, uint32_t prefix,
-                                     uint32_t shift, uint32_t bits, int32_t token, float logit)
+/* Rises as the logit falls. Bins of 2^-6, or by mass such that only weights of 0 fill the last. */
+SIMT_DEVICE uint32_t selection_distance(const struct selection_row &row, float scale, float logit)
 {
-    uint32_t key = head_key(logit), number = order.by_token ? (uint32_t)token : ~key;
-    if (!selection_has(row, cut, token, logit) || (order.by_token && key != order.key) ||
-        (uint64_t)number >> (shift + bits) != prefix)
-        return;
-    uint64_t measure = selection_measure(row, rule, logit);
-    if (measure > 0)
-        simt_atomic_add(&selection_shared_memory()->bins[number >> shift & ((1u << bits) - 1)],
-                        measure);
+    if (logit == row.best)
+        return 0; /* and not the NaN of inf - inf, or of 0 times inf */
+    return (uint32_t)fmaxf(0.0f, fminf((row.best - logit) * scale, SELECTION_BINS - 1));
+}
+
+/* SELECTION_BINS: the histogram does not have it. */
+SIMT_DEVICE uint32_t selection_bin_of(const struct selection_row &row,
+                                      const struct selection_digit &digit, int32_t token,
+                                      float logit)
+{
+    uint32_t number = (uint32_t)token, key = head_key(logit);
+    if (digit.by_token && key != digit.key)
+        return SELECTION_BINS;
+    if (!digit.by_token) {
+        uint32_t distance = selection_distance(row, digit.scale, logit);
+        if (digit.by_distance)
+            return distance;
+        if (distance != digit.distance)
+            return SELECTION_BINS;
+        number = ~key;
+    }
+    bool is_below = (uint64_t)number >> (digit.shift + digit.bits) == digit.prefix;
+    return is_below ? number >> digit.shift & ((1u << digit.bits) - 1) : (uint32_t)SELECTION_BINS;
+}
+
+/*
+ * What a thread has for one bin. Where one token after the other falls into the same bin, as in a
+ * flat row or behind the last distance, they cost one atomic together.
+ */
+struct selection_run {
+    uint32_t bin;
+    uint64_t sum;
+};
+
+SIMT_DEVICE void selection_end_run(struct selection_run &run)
+{
+    if (run.sum > 0)
+        simt_atomic_add(&selection_shared_memory()->bins[run.bin], run.sum);
+    run.sum = 0;
+}
+
+SIMT_DEVICE void selection_add(struct selection_run &run, uint32_t bin, uint64_t measure)
+{
+    if (bin != run.bin)
+        selection_end_run(run);
+    run.bin = bin;
+    run.sum += measure;
+}
+
+/* Logits of four neighbours at `first` and at the same place of the next blocks of columns. */
+enum { SELECTION_BATCH = 4, SELECTION_STEP = SELECTION_THREADS * 4 };
+SIMT_DEVICE void selection_load(struct four_floats (&batch)[SELECTION_BATCH],
+                                const struct selection_row &row, int32_t first)
+{
+    SIMT_UNROLL
+    for (int i = 0; i < SELECTION_BATCH; i++) {
+        batch[i] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+        if (first + i * SELECTION_STEP < row.end)
+            batch[i] = *(const struct four_floats *)(row.logits + first + i * SELECTION_STEP);
+    }
 }
 
 SIMT_DEVICE void selection_fill_bins(const struct selection_row &row,
                                      const struct selection_cut &cut,
                                      const struct selection_rule &rule,
-                                     const struct selection_order &order, uint32_t prefix,
-                                     uint32_t shift, uint32_t bits)
+                                     const struct selection_digit &digit)
 {
+    struct selection_run run = {0, 0};
     for (int32_t first = (int32_t)simt_thread() * 4; first < row.end;
-         first += SELECTION_THREADS * 4) {
-        const struct four_floats four = *(const struct four_floats *)(row.logits + first);
-        selection_add_token(row, cut, rule, order, prefix, shift, bits, first, four.x);
-        selection_add_token(row, cut, rule, order, prefix, shift, bits, first + 1, four.y);
-        selection_add_token(row, cut, rule, order, prefix, shift, bits, first + 2, four.z);
-        selection_add_token(row, cut, rule, order, prefix, shift, bits, first + 3, four.w);
+         first += SELECTION_BATCH * SELECTION_STEP) {
+        struct four_floats batch[SELECTION_BATCH];
+        selection_load(batch, row, first);
+        SIMT_UNROLL
+        for (int i = 0; i < SELECTION_BATCH; i++) {
+            const float logits[4] = {batch[i].x, batch[i].y, batch[i].z, batch[i].w};
+            SIMT_UNROLL
+            for (int j = 0; j < 4; j++) {
+                int32_t token = first + i * SELECTION_STEP + j;
+                if (!selection_has(row, cut, token, logits[j]))
+                    continue;
+                uint32_t bin = selection_bin_of(row, digit, token, logits[j]);
+                if (bin < SELECTION_BINS)
+                    selection_add(run, bin, selection_measure(row, rule, logits[j]));
+            }
+        }
     }
+    selection_end_run(run);
     simt_barrier();
 }
 
-/* The last number that is kept, as `digit`, and the measure of all smaller ones and of its own. */
+/*
+ * The last number that is kept, as the `digit` of the bin, with the measure of all smaller ones and
+ * of its own: of the tokens with `key`, or, where that is the key of nothing, of all keys.
+ */
 SIMT_DEVICE struct selection_bin selection_find_number(const struct selection_row &row,
                                                        const struct selection_cut &cut,
-                                                       struct selection_rule &rule,
-                                                       const struct selection_order &order)
+                                                       struct selection_rule &rule, uint32_t key)
 {
+    const float by_mass = row.exponent * (SELECTION_BINS / 42); /* 2^-41 and less rounds to 0 */
+    struct selection_digit digit = {key != HEAD_KEY_OF_NOTHING,     key, false, 0,
+                                    rule.by_mass ? by_mass : 64.0f, 0,   32,    0};
     struct selection_bin found = {true, 0, 0, 0};
-    uint32_t prefix = 0, shift = 32;
-    while (shift > 0 && found.exists) {
-        uint32_t most = SELECTION_DIGIT_BITS, bits = shift < most ? shift : most;
-        bool is_first = shift == 32;
-        shift -= bits;
+    digit.by_distance = !digit.by_token;
+    SIMT_NO_UNROLL
+    while (digit.shift > 0 && found.exists) {
+        if (!digit.by_distance) {
+            uint32_t most = SELECTION_DIGIT_BITS;
+            digit.bits = digit.shift < most ? digit.shift : most;
+            digit.shift -= digit.bits;
+        }
         selection_clear_bins();
-        selection_fill_bins(row, cut, rule, order, prefix, shift, bits);
-        found = selection_find_bin(rule, found.before, is_first);
-        prefix = prefix << bits | found.digit;
+        selection_fill_bins(row, cut, rule, digit);
+        found = selection_find_bin(rule, found.before, digit.by_distance);
+        if (digit.by_distance)
+            digit.distance = found.digit;
+        else
+            digit.prefix = digit.prefix << digit.bits | found.digit;
+        digit.by_distance = false;
     }
-    found.digit = prefix;
+    found.digit = digit.prefix;
     return found;
 }
 
@@ -262,21 +342,19 @@ SIMT_DEVICE struct selection_cut selection_cut_by(const struct selection_row &ro
                                                   const struct selection_cut &cut,
                                                   struct selection_rule rule)
 {
-    struct selection_order order = {false, 0};
+    uint32_t key = HEAD_KEY_OF_NOTHING;
     SIMT_NO_UNROLL
     for (;;) {
-        const struct selection_bin found = selection_find_number(row, cut, rule, order);
+        const struct selection_bin found = selection_find_number(row, cut, rule, key);
         if (!found.exists)
             return selection_none();
-        if (order.by_token)
-            return {order.key, (int32_t)found.digit};
-        order.key = ~found.digit;
-        uint64_t unit = selection_measure(row, rule, head_value(order.key));
-        uint64_t count = found.inside / unit;
+        if (key != HEAD_KEY_OF_NOTHING)
+            return {key, (int32_t)found.digit};
+        key = ~found.digit;
+        uint64_t unit = selection_measure(row, rule, head_value(key)), count = found.inside / unit;
         uint64_t kept = selection_keep_equal(rule, found.before, unit, count);
         if (kept == count)
-            return {order.key, order.key == cut.key ? cut.last : INT32_MAX};
-        order.by_token = true;
+            return {key, key == cut.key ? cut.last : INT32_MAX};
         rule = {false, 0, kept, 0};
     }
 }
