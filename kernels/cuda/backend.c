@@ -5,6 +5,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/recorded_operations.h"
 #include "kernels/cuda/row_buckets.h"
+#include "kernels/cuda/upload.h"
 
 /* Of the device's memory, for whatever the driver and libraries take later: recordings, modules. */
 enum { KEPT_SHARE = 20, KEPT_BYTES = 512 << 20 };
@@ -21,6 +22,7 @@ static void cuda_destroy(struct backend *backend)
     cuda_linear_close(cuda);
     recordings_destroy(cuda->recordings);
     noted_operations_destroy(cuda->noted);
+    upload_destroy(cuda->upload);
     device_memory_destroy(cuda->keys);
     device_memory_destroy(cuda->values);
     device_memory_destroy(cuda->rope_table);
@@ -180,6 +182,8 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
         status = recordings_create(&cuda->recordings, err);
     if (status == 0)
         status = noted_operations_create(&cuda->noted, err);
+    if (status == 0)
+        status = upload_create(&cuda->upload, err);
     if (status == 0)
         status = cuda_linear_open(cuda, err);
     if (status != 0) {

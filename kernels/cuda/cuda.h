@@ -71,6 +71,7 @@ struct cuda_backend {
     int32_t padded_head_dim;
     float *rope_table; /* [max_positions, 2, rotary_dim / 2]: cosines, then sines */
 
+    struct upload *upload; /* of weights */
     char *staging_block, *device_block;
     struct step_tables staging, tables; /* in these blocks */
     int32_t *line_of_sequence;          /* [max_sequences] -1 */
