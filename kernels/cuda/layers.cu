@@ -244,6 +244,7 @@ void swiglu_quantised(const struct swiglu_arguments arguments)
         return;
     uint16_t *out = arguments.out + row * width;
     uint32_t largest = 0;
+    SIMT_NO_UNROLL
     for (int64_t i = (int64_t)simt_thread() * WIDTH; i < width; i += GATE_THREADS * WIDTH) {
         float values[WIDTH];
         gate_columns(values, arguments, row, i);
