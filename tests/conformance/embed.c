@@ -174,3 +174,36 @@ ANY_WEIGHTS_TEST(embed, packs_sources_of_every_dtype_one_after_the_other)
     backend->ops->weight_destroy(backend, weight);
     backend_destroy(backend);
 }
+
+/* In int8 a row has one scale, so all of it is NaN; else the numbers beside it are as they were. */
+ANY_WEIGHTS_TEST(embed, nan_and_infinity_stay_in_their_row)
+{
+    enum { COLUMNS = 40, PLAIN_ROWS = 67 };
+    struct backend *backend = open_for_rows(subject, 1);
+    struct random random = {16};
+    float *values = random_activations(&random, PLAIN_ROWS * COLUMNS, DTYPE_FLOAT32);
+    float expected[COLUMNS];
+    int32_t tokens[PLAIN_ROWS];
+    values[1 * COLUMNS + 39] = NAN;
+    values[65 * COLUMNS + 0] = -INFINITY;
+    for (int32_t i = 0; i < PLAIN_ROWS; i++)
+        tokens[i] = i;
+    struct weight *table = make_weight(backend, values, PLAIN_ROWS, COLUMNS, NULL);
+    float *embedded = run_embed(backend, table, tokens, PLAIN_ROWS, COLUMNS);
+    for (int32_t row = 0; row < PLAIN_ROWS; row++) {
+        bool bad = row == 1 || row == 65;
+        for (int32_t i = 0; i < COLUMNS && bad; i++) {
+            float value = values[row * COLUMNS + i], found = embedded[row * COLUMNS + i];
+            cr_assert_eq(isfinite(found) != 0,
+                         isfinite(value) && subject->weight_dtype != DTYPE_INT8, "%g became %g",
+                         (double)value, (double)found);
+        }
+        hold(expected, values + row * COLUMNS, COLUMNS, subject->weight_dtype);
+        if (!bad)
+            expect_same_bits(embedded + row * COLUMNS, expected, sizeof expected, "other rows");
+    }
+    free(values);
+    free(embedded);
+    backend->ops->weight_destroy(backend, table);
+    backend_destroy(backend);
+}
