@@ -144,6 +144,17 @@ int cuda_linear_prepare(struct cuda_backend *cuda, const struct weight *weight, 
                         struct error *err);
 
 /*
+ * out [lines, rows] float32 in lines of `stride` >= rows: the products of in [lines, columns] with
+ * rows [first_row, first_row + rows) of the weight, without its bias. Beside cuda_linear; out and
+ * stride are multiples of 16 bytes. What lies between rows and stride may be written.
+ */
+void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const void *in,
+                 const struct cuda_weight *weight, int64_t first_row, int64_t rows, int32_t lines);
+/* As cuda_linear_prepare. */
+int cuda_logits_prepare(struct cuda_backend *cuda, const struct cuda_weight *weight, int64_t rows,
+                        int64_t stride, int32_t lines, struct error *err);
+
+/*
  * Room for `count` quantised lines of `of`, which the caller fills; they are the operand then.
  * False where weights are bfloat16 or there is no room: nothing has to be quantised.
  */
@@ -161,12 +172,12 @@ struct cuda_product {
     int32_t lines;
     void *out; /* [lines, out_stride] */
     int64_t out_stride;
+    const float
+        *in_scales; /* [lines]: out is scaled by them and those of the rows (fp8); or NULL */
     /*
-     * NULL: out are the sums as they are, int32 of int8, else float32; with `rounded` (bfloat16
-     * weights alone) they are rounded to bfloat16. Else [lines]: fp8 lines have these scales, and
-     * out is the product, rounded to bfloat16.
+     * out is rounded to bfloat16. Else it is float32, and sums of int8, which are never rounded,
+     * are int32.
      */
-    const float *in_scales;
     bool rounded;
 };
 

@@ -179,6 +179,64 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
     cuda_overwrites(cuda, out, (size_t)product.lines * (size_t)weight->rows * sizeof(uint16_t));
 }
 
+/* Rows [first, first + rows) as float32; fp8 and int8 take whole words of 4 rows. */
+static struct cuda_product form_logits(const struct cuda_backend *cuda,
+                                       const struct cuda_weight *weight, int64_t first,
+                                       int64_t rows, int64_t stride, int32_t lines)
+{
+    bool bytes = dtype_has_scales(weight->dtype);
+    return (struct cuda_product){
+        .weight = weight,
+        .first = first,
+        .rows = bytes ? (rows + 3) / 4 * 4 : rows,
+        .lines = lines,
+        .out_stride = stride,
+        .in_scales = weight->dtype == DTYPE_FP8 ? cuda->operand.lines.scales : NULL,
+    };
+}
+
+void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const void *in,
+                 const struct cuda_weight *weight, int64_t first_row, int64_t rows, int32_t lines)
+{
+    struct cuda_product product = form_logits(cuda, weight, first_row, rows, stride, lines);
+    if (lines <= 0 || rows <= 0)
+        return;
+    set_operand(cuda, &product, in, lines);
+    product.out = out;
+    bool scaled = product.in_scales != NULL && cuda_multiply(cuda, &product);
+    if (!scaled) {
+        product.in_scales = NULL;
+        cuda_multiply(cuda, &product);
+    }
+    if (!scaled && dtype_has_scales(weight->dtype)) {
+        const struct cuda_epilogue epilogue = {
+            .out = out,
+            .dtype = DTYPE_FLOAT32,
+            .out_stride = stride,
+            .sums = out,
+            .integers = weight->dtype == DTYPE_INT8,
+            .stride = stride,
+            .line_scales = cuda->operand.lines.scales,
+            .row_scales = weight->scales + first_row,
+            .lines = lines,
+            .rows = rows,
+        };
+        cuda_finish_sums(cuda, &epilogue);
+    }
+    cuda_overwrites(cuda, out, (size_t)lines * (size_t)stride * sizeof(float));
+}
+
+int cuda_logits_prepare(struct cuda_backend *cuda, const struct cuda_weight *weight, int64_t rows,
+                        int64_t stride, int32_t lines, struct error *err)
+{
+    struct cuda_product product = form_logits(cuda, weight, 0, rows, stride, lines);
+    int status = cuda_multiply_prepare(cuda, &product, err);
+    if (status <= 0)
+        return status;
+    product.in_scales = NULL;
+    return cuda_multiply_prepare(cuda, &product, err);
+}
+
 int cuda_linear_prepare(struct cuda_backend *cuda, const struct weight *opaque, int32_t lines,
                         struct error *err)
 {

@@ -62,7 +62,7 @@ static void store(const struct cuda_product *product, int64_t line, int64_t row,
     float result = (float)sum;
     if (scales != NULL)
         result *= scales[line] * product->weight->scales[product->first + row];
-    if (scales != NULL || product->rounded)
+    if (product->rounded)
         ((uint16_t *)product->out)[at] = bfloat16_from_float(result);
     else if (product->weight->dtype == DTYPE_INT8)
         ((int32_t *)product->out)[at] = (int32_t)sum;
