@@ -35,10 +35,10 @@ $(BUILD)/tests/suite-$(subst /,-,$(1)): $(call objects,$(wildcard tests/$(1)/*.c
 endef
 $(foreach suite,conformance golden http unit/openapi,$(eval $(call suite_rules,$(suite))))
 
-# The emulation that the CUDA kernels are tested on.
+# The emulation that the CUDA kernels are tested on, and what they compute one number at a time.
 EMULATION := $(patsubst %,$(BUILD)/tests/simt/%.o,fiber simt_host warp_operations)
 TESTS += $(BUILD)/tests/suite-emulation
-$(BUILD)/tests/suite-emulation: $(BUILD)/tests/simt/test_emulation.o $(EMULATION)
+$(BUILD)/tests/suite-emulation: $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/simt/test_*.cpp)) $(EMULATION) $(call below,common)
 	@echo "  link   $@"
 	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(TEST_LIBS)
 

@@ -69,6 +69,7 @@ void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_
     *scratch = memory_block_sum(sizes.rope_table + sizes.tables + cuda_linear_bytes(),
                                 memory_block_sum(sizes.part_sums, sizes.part_norms));
     *scratch = memory_block_sum(*scratch, cuda_operand_bytes(limits, weight_dtype));
+    *scratch = memory_block_sum(*scratch, cuda_head_bytes(limits));
 }
 
 static int reserve_memory(void *out, size_t *used, size_t size, const char *what, struct error *err)
@@ -239,7 +240,11 @@ static bool cuda_step_begin(struct backend *backend, const struct step_rows *row
 
 static int cuda_step_end(struct backend *backend, struct error *err)
 {
-    return device_wait(&cuda_self(backend)->queue, err);
+    struct cuda_backend *cuda = cuda_self(backend);
+    int status = device_wait(&cuda->queue, err);
+    if (status == 0)
+        cuda_head_finish(cuda);
+    return status;
 }
 
 static void cuda_memory_used(const struct backend *backend, size_t *weights, size_t *kv,

@@ -94,7 +94,7 @@ static const struct tested_backend {
      */
     {"cuda", NULL, false, 1, 128, true, false, 30},
     /* kernels/cuda on the emulation of tests/simt */
-    {"simt", cpu_has, true, 1, 128, true, true, 1},
+    {"simt", cpu_has, true, 1, 128, true, false, 1},
 };
 
 static const struct tested_backend *tested_backend(const char *name)
@@ -312,6 +312,9 @@ struct backend_limits plain_limits(int32_t rows, int32_t vocabulary)
         .max_sequences = 1,
         .kv_pages = 1,
         .vocabulary = vocabulary,
+        .max_counts = 512,
+        .max_biases = 512,
+        .max_allowed = 8,
         .weight_columns = 2048,
     };
 }

@@ -194,9 +194,8 @@ ANY_WEIGHTS_TEST(embed, nan_and_infinity_stay_in_their_row)
         bool bad = row == 1 || row == 65;
         for (int32_t i = 0; i < COLUMNS && bad; i++) {
             float value = values[row * COLUMNS + i], found = embedded[row * COLUMNS + i];
-            cr_assert_eq(isfinite(found) != 0,
-                         isfinite(value) && subject->weight_dtype != DTYPE_INT8, "%g became %g",
-                         (double)value, (double)found);
+            cr_assert_eq(isfinite(found) != 0, isfinite(value) && !subject_is_quantised(subject),
+                         "%g became %g", (double)value, (double)found);
         }
         hold(expected, values + row * COLUMNS, COLUMNS, subject->weight_dtype);
         if (!bad)
