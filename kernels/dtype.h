@@ -7,6 +7,10 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 /* Small functions that kernels of a device use too; such a compiler is told here what they are. */
 #ifndef KERNELS_FUNCTION
 #define KERNELS_FUNCTION static inline
@@ -95,5 +99,9 @@ KERNELS_FUNCTION float fp8_to_float(uint8_t bits)
  */
 void dtype_automatic(enum dtype *activations, enum dtype *weights, enum dtype checkpoint,
                      bool bfloat16_in_hardware);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

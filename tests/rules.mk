@@ -36,7 +36,7 @@ endef
 $(foreach suite,conformance golden http unit/openapi,$(eval $(call suite_rules,$(suite))))
 
 # The emulation that the CUDA kernels are tested on, and what they compute one number at a time.
-EMULATION := $(patsubst %,$(BUILD)/tests/simt/%.o,fiber simt_host warp_operations)
+EMULATION := $(patsubst %,$(BUILD)/tests/simt/%.o,fiber queue_host simt_host warp_operations)
 TESTS += $(BUILD)/tests/suite-emulation
 $(BUILD)/tests/suite-emulation: $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/simt/test_*.cpp)) $(EMULATION) $(call below,common)
 	@echo "  link   $@"
@@ -44,10 +44,11 @@ $(BUILD)/tests/suite-emulation: $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/s
 
 # The conformance suite once more, on the kernels of kernels/cuda and their emulation. What differs
 # from the plain suite is compiled into simt/.
-ONLY_ON_DEVICE := kernels/cuda/device.cu kernels/cuda/linear_cublaslt.cu
+ONLY_ON_DEVICE := $(patsubst %,kernels/cuda/%.cu,cublaslt_library device linear_cublaslt)
 SIMT_KERNELS := $(patsubst %.cu,$(BUILD)/simt/%.o,\
 	$(filter-out $(ONLY_ON_DEVICE),$(wildcard kernels/cuda/*.cu)))
-SIMT_OBJECTS := $(patsubst %.c,$(BUILD)/simt/%.o,kernels/backends.c tests/conformance/conformance.c)
+SIMT_OBJECTS := $(patsubst %.c,$(BUILD)/simt/%.o,\
+	kernels/backends.c tests/conformance/conformance.c tests/simt/device_host.c)
 $(SIMT_OBJECTS): CPPFLAGS += -DCUDA_BACKEND='"simt"' -DCONFORMANCE_SIMT
 $(BUILD)/simt/%.o: %.cu Makefile
 	@echo "  simt   $<"
@@ -57,12 +58,25 @@ $(BUILD)/simt/%.o: %.c Makefile
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 TESTS += $(BUILD)/tests/suite-simt
 $(BUILD)/tests/suite-simt: $(SIMT_OBJECTS) $(SIMT_KERNELS) \
-		$(filter-out %/fiber.o,$(EMULATION)) \
+		$(filter %/simt_host.o %/warp_operations.o,$(EMULATION)) \
 		$(filter-out %/conformance.o,$(call objects,$(wildcard tests/conformance/*.c))) \
-		$(call objects,$(wildcard tests/simt/*.c)) \
+		$(filter-out %/device_host.o,$(call objects,$(wildcard tests/simt/*.c))) \
 		$(call below,$(UP_TO_kernels))
 	@echo "  link   $@"
 	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(TEST_LIBS)
+
+# The whole program on that emulation, which goes by the name "cuda" there: recordings, memory and
+# faults of a device, without one. Slow; not installed, and not what `make` builds.
+SIMT_PROGRAM := $(BUILD)/simt/denoised
+SIMT_REGISTRY := $(patsubst %.c,$(BUILD)/simt/program/%.o,kernels/backends.c tests/simt/device_host.c)
+$(BUILD)/simt/program/%.o: CPPFLAGS += -DCUDA_BACKEND='"cuda"'
+$(BUILD)/simt/program/%.o: %.c Makefile
+	@echo "  simt   $<"
+	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+$(SIMT_PROGRAM): $(call objects,$(PROGRAM_SOURCES)) $(SIMT_REGISTRY) $(SIMT_KERNELS) $(EMULATION) \
+		$(BUILD)/tests/simt/ref_operations.o $(call below,settings $(UP_TO_http))
+	@echo "  link   $@"
+	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 # Thread tests are plain programs, one a file: Criterion does not work under ThreadSanitizer.
 THREAD_TESTS := $(patsubst tests/thread/%.c,$(BUILD)/tests/thread/%,$(wildcard tests/thread/*.c))
@@ -79,7 +93,7 @@ $(FUZZERS): %: %.o $(BUILD)/tests/fuzz/fuzz_file.o \
 	@echo "  link   $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-TESTS_release := $(TESTS) $(THREAD_TESTS) $(FUZZERS)
+TESTS_release := $(TESTS) $(THREAD_TESTS) $(FUZZERS) $(SIMT_PROGRAM)
 TESTS_asan := $(TESTS_release)
 TESTS_tsan := $(THREAD_TESTS)
 TESTS_fuzz := $(FUZZERS)

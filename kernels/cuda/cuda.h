@@ -14,6 +14,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/recordings.h"
 #include "kernels/cuda/step_tables.h"
 
 #ifdef __cplusplus
@@ -59,7 +60,10 @@ struct cuda_backend {
     struct backend_ops ops; /* with the name of the device */
     char description[160];
     struct device_facts facts;
-    struct simt_queue queue;
+    struct simt_queue queue; /* of operations; the recorder where one is enqueued for a recording */
+    struct recordings *recordings;
+    struct noted_operations *noted; /* of recorded_operations.c */
+    bool recording; /* queue is the recorder: grids have to be those of the buckets */
     struct backend_limits limits;
 
     /* KV pool: [layers, kv_pages, kv_heads] pages */
@@ -78,7 +82,6 @@ struct cuda_backend {
     float *part_norms; /* [parts, heads, 2] largest exponent, sum of weights */
 
     bool deterministic; /* struct backend_options */
-    bool recording;     /* of a step: linear takes the lines of its row bucket */
     struct cuda_operand operand;
     void *sums; /* [lines of a slice, rows] of products, before they are scaled */
     struct cuda_product_state *product;
@@ -101,6 +104,12 @@ struct cuda_weight {
 int cuda_backend_create(struct backend **out, const struct backend_options *options,
                         struct error *err);
 bool cuda_prefers_bfloat16(void);
+bool cuda_computes(enum dtype dtype, enum dtype weight_dtype);
+
+/* ERROR_NO_DEVICE says what is missing; *is_there: whether there is a device at all. */
+int cuda_check(bool *is_there, struct error *err);
+struct backend_memory cuda_memory(void);
+int32_t cuda_next_bucket(int32_t rows);
 
 /* ERROR_INVALID, with what this device has, where it lacks one of the dtypes. */
 int cuda_dtypes_check(const struct device_facts *facts, enum dtype dtype, enum dtype weight_dtype,
@@ -110,6 +119,11 @@ int cuda_dtypes_check(const struct device_facts *facts, enum dtype dtype, enum d
 void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
                          enum dtype dtype, enum dtype weight_dtype);
 size_t cuda_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype);
+
+/* reserve.c */
+int cuda_reserve(struct backend *backend, const struct backend_limits *limits, struct error *err);
+/* Fills the tables of a step and enqueues their upload; sets step and buckets. */
+void cuda_upload_tables(struct cuda_backend *cuda, const struct step_rows *rows);
 
 /* weights.c */
 int cuda_weight_create(struct backend *backend, struct weight **out,

@@ -9,6 +9,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct error;
 
 /* What a plan or a recording was made for. */
@@ -24,12 +28,13 @@ struct slot_key {
 struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, int32_t form);
 
 /*
- * A recording of a step: what decides which kernels are launched with which grids. Everything else
- * lies in device memory at fixed addresses. `head_kinds` are bits of the owner: which kinds of head
- * rows there are.
+ * A recording of a step up to the head, and one of its head: what decides which kernels are
+ * launched with which grids. Everything else lies in device memory at fixed addresses. `kinds` are
+ * bits of the head's: which kinds of head rows there are.
  */
-struct slot_key recording_key(int32_t row_bucket, int32_t gathered_bucket, int32_t head_row_bucket,
-                              uint32_t head_kinds);
+struct slot_key body_key(int32_t program, int32_t row_bucket);
+struct slot_key head_key(int32_t program, int32_t head_row_bucket, int32_t line_bucket,
+                         uint32_t kinds);
 
 struct keyed_slots;
 
@@ -44,5 +49,9 @@ int32_t keyed_slots_find(struct keyed_slots *slots, struct slot_key key, bool *i
 
 /* Slots that were ever given out: [0, used) hold something to free. */
 int32_t keyed_slots_used(const struct keyed_slots *slots);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

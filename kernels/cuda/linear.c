@@ -163,9 +163,6 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
     struct cuda_product product = {.weight = weight, .lines = lines};
     if (lines <= 0)
         return;
-    /* A recording is replayed for every number of rows of its bucket. */
-    if (cuda->recording && lines == cuda->step.rows)
-        product.lines = cuda->row_bucket;
     set_operand(cuda, &product, in, lines);
     product.out = out;
     if (!form_results(&product, cuda) || !cuda_multiply(cuda, &product)) {

@@ -1,11 +1,41 @@
-/* kernels/cuda/device.h on the host: what is enqueued runs at once. */
+/* kernels/cuda/device.h on the host: the device's memory. Its queue is in queue_host.c. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "common/error.h"
+#include "common/memory_available.h"
 #include "kernels/cuda/device.h"
 #include "kernels/memory_block.h"
 #include "tests/simt/emulation.h"
+
+/*
+ * For tests of the whole program: the device is lost when there is a file SIMT_FAULT, and has
+ * SIMT_MEMORY bytes, by default what the host has.
+ */
+static int64_t memory_taken;
+
+static int64_t memory_total(void)
+{
+    const char *text = getenv("SIMT_MEMORY");
+    return text != NULL ? strtoll(text, NULL, 10) : INT64_MAX;
+}
+
+int device_check(bool *is_there, struct error *err)
+{
+    (void)err;
+    if (is_there != NULL)
+        *is_there = true;
+    return 0;
+}
+
+struct device_memory device_memory_read(void)
+{
+    int64_t total = memory_total();
+    if (total == INT64_MAX)
+        total = memory_available("") + memory_taken;
+    return (struct device_memory){(size_t)total, (size_t)(total - memory_taken)};
+}
 
 int device_open(struct simt_queue *queue, struct device_facts *facts, const char *instructions,
                 struct error *err)
@@ -24,7 +54,7 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
      * memory for what can do with less, so that wide rows do not fit.
      */
     *facts = (struct device_facts){
-        .backend = "simt", .multiprocessors = 2, .fp8 = true, .shared_bytes = 2 << 10};
+        .backend = CUDA_BACKEND, .multiprocessors = 2, .fp8 = true, .shared_bytes = 2 << 10};
     snprintf(facts->name, sizeof facts->name, "%s", name);
     return 0;
 }
@@ -36,11 +66,20 @@ void device_close(struct simt_queue *queue)
 
 int device_memory_create(void **out, size_t size, const char *what, struct error *err)
 {
-    return memory_block_create(out, size, what, err);
+    *out = NULL;
+    if ((int64_t)size > memory_total() - memory_taken)
+        return error_set(err, ERROR_MEMORY, "%s: cannot allocate %zu bytes on the emulated device",
+                         what, size);
+    int status = memory_block_create(out, size, what, err);
+    if (status == 0)
+        memory_taken += (int64_t)size;
+    return status;
 }
 
 void device_memory_destroy(void *memory)
 {
+    simt_finish_uploads();
+    memory_taken -= (int64_t)memory_block_size(memory);
     memory_block_destroy(memory);
 }
 
@@ -51,22 +90,14 @@ int device_staging_create(void **out, size_t size, const char *what, struct erro
 
 void device_staging_destroy(void *staging)
 {
+    simt_finish_uploads();
     memory_block_destroy(staging);
-}
-
-void device_enqueue_upload(struct simt_queue *queue, void *to, const void *from, size_t size)
-{
-    device_upload(queue, to, from, size);
-}
-
-void device_enqueue_download(struct simt_queue *queue, void *to, const void *from, size_t size)
-{
-    device_upload(queue, to, from, size);
 }
 
 void device_upload(struct simt_queue *queue, void *to, const void *from, size_t size)
 {
     (void)queue;
+    simt_finish_uploads();
     memcpy(to, from, size);
 }
 
@@ -77,7 +108,11 @@ void device_download(struct simt_queue *queue, void *to, const void *from, size_
 
 int device_wait(struct simt_queue *queue, struct error *err)
 {
-    (void)queue;
-    (void)err;
-    return 0;
+    const char *path = getenv("SIMT_FAULT");
+    simt_finish_uploads();
+    if (path != NULL && access(path, F_OK) == 0)
+        queue->fault = 1;
+    if (queue->fault == 0)
+        return 0;
+    return error_set(err, ERROR_DEVICE_LOST, "the emulated device failed, as it was told to");
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 #include "kernels/cuda/cuda.h"
 #include "kernels/quantise.h"
+#include "tests/simt/emulation.h"
 
 size_t cuda_product_bytes(void)
 {
@@ -92,15 +93,21 @@ static void check_rules(const struct cuda_product *product)
     }
 }
 
+static void run_product(const void *context)
+{
+    const struct cuda_product *product = context;
+    for (int64_t line = 0; line < product->lines; line++) {
+        for (int64_t row = 0; row < product->rows; row++)
+            store(product, line, row, sum_of(product, line, product->first + row));
+    }
+}
+
 bool cuda_multiply(struct cuda_backend *cuda, const struct cuda_product *product)
 {
     check_rules(product);
     if (product->in_scales != NULL && !multiplies_scales(cuda))
         return false;
-    for (int64_t line = 0; line < product->lines; line++) {
-        for (int64_t row = 0; row < product->rows; row++)
-            store(product, line, row, sum_of(product, line, product->first + row));
-    }
+    simt_enqueue(&cuda->queue, run_product, product, sizeof *product);
     return true;
 }
 
