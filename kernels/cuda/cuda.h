@@ -151,24 +151,12 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
                  int32_t lines);
 
 /*
- * Before the first step, for each row bucket and weight that steps will have: chooses how products
- * of `lines` lines are computed, by trying it on the device. What was not prepared is chosen in the
- * step by the library's estimate. ERROR_UNSUPPORTED where the library has nothing.
- */
-int cuda_linear_prepare(struct cuda_backend *cuda, const struct weight *weight, int32_t lines,
-                        struct error *err);
-
-/*
  * out [lines, rows] float32 in lines of `stride` >= rows: the products of in [lines, columns] with
  * rows [first_row, first_row + rows) of the weight, without its bias. Beside cuda_linear; out and
  * stride are multiples of 16 bytes. What lies between rows and stride may be written.
  */
 void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const void *in,
                  const struct cuda_weight *weight, int64_t first_row, int64_t rows, int32_t lines);
-/* As cuda_linear_prepare. */
-int cuda_logits_prepare(struct cuda_backend *cuda, const struct cuda_weight *weight, int64_t rows,
-                        int64_t stride, int32_t lines, struct error *err);
-
 /*
  * Room for `count` quantised lines of `of`, which the caller fills; they are the operand then.
  * False where weights are bfloat16 or there is no room: nothing has to be quantised.
@@ -187,12 +175,9 @@ struct cuda_product {
     int32_t lines;
     void *out; /* [lines, out_stride] */
     int64_t out_stride;
-    const float
-        *in_scales; /* [lines]: out is scaled by them and those of the rows (fp8); or NULL */
-    /*
-     * out is rounded to bfloat16. Else it is float32, and sums of int8, which are never rounded,
-     * are int32.
-     */
+    /* [lines] of fp8, or NULL: out is scaled by these and by the scales of the rows. */
+    const float *in_scales;
+    /* out is bfloat16; else it is float32, and int32 of int8, which is never rounded. */
     bool rounded;
 };
 
@@ -206,10 +191,6 @@ size_t cuda_sums_bytes(void);    /* that products may leave unscaled at a time *
 int cuda_product_open(struct cuda_backend *cuda, struct error *err);
 void cuda_product_close(struct cuda_backend *cuda);
 bool cuda_multiply(struct cuda_backend *cuda, const struct cuda_product *product);
-/* 0, 1 where cuda_multiply will return false, ERROR_UNSUPPORTED. in and out are not looked at. */
-int cuda_multiply_prepare(struct cuda_backend *cuda, const struct cuda_product *product,
-                          struct error *err);
-
 /*
  * The kernels around products: quantise.cu. Lines of bfloat16 or float32 [count, columns] to int8
  * or fp8 by kernels/quantise.h.

@@ -223,38 +223,6 @@ void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const vo
     cuda_overwrites(cuda, out, (size_t)lines * (size_t)stride * sizeof(float));
 }
 
-int cuda_logits_prepare(struct cuda_backend *cuda, const struct cuda_weight *weight, int64_t rows,
-                        int64_t stride, int32_t lines, struct error *err)
-{
-    struct cuda_product product = form_logits(cuda, weight, 0, rows, stride, lines);
-    int status = cuda_multiply_prepare(cuda, &product, err);
-    if (status <= 0)
-        return status;
-    product.in_scales = NULL;
-    return cuda_multiply_prepare(cuda, &product, err);
-}
-
-int cuda_linear_prepare(struct cuda_backend *cuda, const struct weight *opaque, int32_t lines,
-                        struct error *err)
-{
-    const struct cuda_weight *weight = (const struct cuda_weight *)opaque;
-    struct cuda_product product = {.weight = weight, .lines = lines};
-    if (form_results(&product, cuda)) {
-        int status = cuda_multiply_prepare(cuda, &product, err);
-        if (status <= 0)
-            return status;
-    }
-    /* The slices of these lines, which are of one size, and the rest. */
-    int32_t slice = slice_lines(weight, lines), rest = lines % slice;
-    struct cuda_product part = form_sums(&product, cuda, 0, slice);
-    int status = cuda_multiply_prepare(cuda, &part, err);
-    if (status == 0 && rest > 0) {
-        part = form_sums(&product, cuda, lines - rest, slice);
-        status = cuda_multiply_prepare(cuda, &part, err);
-    }
-    return status;
-}
-
 size_t cuda_linear_bytes(void)
 {
     return cuda_product_bytes() + cuda_sums_bytes();

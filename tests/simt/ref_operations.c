@@ -110,10 +110,3 @@ bool cuda_multiply(struct cuda_backend *cuda, const struct cuda_product *product
     simt_enqueue(&cuda->queue, run_product, product, sizeof *product);
     return true;
 }
-
-int cuda_multiply_prepare(struct cuda_backend *cuda, const struct cuda_product *product,
-                          struct error *err)
-{
-    (void)err;
-    return product->in_scales != NULL && !multiplies_scales(cuda) ? 1 : 0;
-}

@@ -411,19 +411,3 @@ Test(operand, rows_whose_sums_have_no_room_are_refused)
     free(values);
     backend_destroy(&cuda->base);
 }
-
-Test(operand, every_form_of_product_can_be_prepared)
-{
-    for (int i = 0; i < 6; i++) {
-        struct cuda_backend *cuda = open_backend(ORDERS[i / 2], DTYPES[i % 2]);
-        const float values[16] = {1, 2};
-        struct weight *weight = make_weight(&cuda->base, values, 8, 2, NULL);
-        struct error err = {0};
-        for (int32_t lines = 1; lines <= MOST_ROWS; lines += 13)
-            cr_expect_eq(cuda_linear_prepare(cuda, weight, lines, &err), 0, "%s", err.message);
-        cr_expect_eq(cuda_logits_prepare(cuda, (struct cuda_weight *)weight, 8, 8, MOST_ROWS, &err),
-                     0);
-        cuda->ops.weight_destroy(&cuda->base, weight);
-        backend_destroy(&cuda->base);
-    }
-}
