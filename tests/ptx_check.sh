@@ -17,6 +17,7 @@ swiglu 256 0
 swiglu_quantised 512 64
 gather 128 0
 quantise_rows 256 32
+quantise_narrow_rows 32 4
 finish_sums 256 0
 rope_store 128 2048
 attention<16> 128 12288

@@ -41,6 +41,15 @@ static float *run_embed(struct backend *backend, const struct weight *table, con
     return guarded_take(&residual);
 }
 
+/* To the nearest number of e4m3, by its definition: 3 bits of fraction from 2^-6 on, 448 at most.
+ */
+static float fp8_rounded(float value)
+{
+    int exponent = value == 0 || ilogbf(value) < -6 ? -6 : ilogbf(value);
+    float step = ldexpf(1, exponent - 3), rounded = rintf(value / step) * step;
+    return fabsf(rounded) > 448 ? copysignf(448, value) : rounded;
+}
+
 /* out [columns] = what a weight keeps of a row, by the definition of its dtype. */
 static void hold(float *out, const float *row, int32_t columns, enum dtype weight_dtype)
 {
@@ -50,6 +59,8 @@ static void hold(float *out, const float *row, int32_t columns, enum dtype weigh
     for (int32_t i = 0; i < columns; i++) {
         if (weight_dtype == DTYPE_INT8)
             out[i] = (float)(int)rintf(row[i] * (127 / largest)) * (largest / 127);
+        else if (weight_dtype == DTYPE_FP8)
+            out[i] = fp8_rounded(row[i] * (448 / largest)) * (largest / 448);
         else if (weight_dtype == DTYPE_BFLOAT16)
             out[i] = bfloat16_to_float(bfloat16_from_float(row[i]));
         else
@@ -153,12 +164,45 @@ ANY_WEIGHTS_TEST(embed, packs_sources_of_every_dtype_one_after_the_other)
     float *embedded = run_embed(backend, weight, tokens, ALL, COLUMNS);
     for (int row = 0; row < ALL; row++) {
         /* Weights in int8 keep an int8 source as it is. */
-        const float *expected = tokens[row] < ALL - PART ? held : full;
+        bool kept = tokens[row] >= ALL - PART && subject->weight_dtype != DTYPE_FP8;
+        const float *expected = kept ? full : held;
         expect_same_bits(embedded + row * COLUMNS, expected + tokens[row] % PART * COLUMNS,
                          COLUMNS * sizeof(float), "a row of a source");
     }
     record_checked(OPERATION_WEIGHT_CREATE);
     free(embedded);
     backend->ops->weight_destroy(backend, weight);
+    backend_destroy(backend);
+}
+
+/* In int8 a row has one scale, so all of it is NaN; else the numbers beside it are as they were. */
+ANY_WEIGHTS_TEST(embed, nan_and_infinity_stay_in_their_row)
+{
+    enum { COLUMNS = 40, PLAIN_ROWS = 67 };
+    struct backend *backend = open_for_rows(subject, 1);
+    struct random random = {16};
+    float *values = random_activations(&random, PLAIN_ROWS * COLUMNS, DTYPE_FLOAT32);
+    float expected[COLUMNS];
+    int32_t tokens[PLAIN_ROWS];
+    values[1 * COLUMNS + 39] = NAN;
+    values[65 * COLUMNS + 0] = -INFINITY;
+    for (int32_t i = 0; i < PLAIN_ROWS; i++)
+        tokens[i] = i;
+    struct weight *table = make_weight(backend, values, PLAIN_ROWS, COLUMNS, NULL);
+    float *embedded = run_embed(backend, table, tokens, PLAIN_ROWS, COLUMNS);
+    for (int32_t row = 0; row < PLAIN_ROWS; row++) {
+        bool bad = row == 1 || row == 65;
+        for (int32_t i = 0; i < COLUMNS && bad; i++) {
+            float value = values[row * COLUMNS + i], found = embedded[row * COLUMNS + i];
+            cr_assert_eq(isfinite(found) != 0, isfinite(value) && !subject_is_quantised(subject),
+                         "%g became %g", (double)value, (double)found);
+        }
+        hold(expected, values + row * COLUMNS, COLUMNS, subject->weight_dtype);
+        if (!bad)
+            expect_same_bits(embedded + row * COLUMNS, expected, sizeof expected, "other rows");
+    }
+    free(values);
+    free(embedded);
+    backend->ops->weight_destroy(backend, table);
     backend_destroy(backend);
 }

@@ -184,6 +184,49 @@ SUBJECT_TEST(layers, agree_with_the_reference)
     backend_destroy(reference);
 }
 
+/* The head may read a row more than once, and of a few rows only: lines are not rows. */
+SUBJECT_TEST(layers, gather_takes_more_lines_than_rows_and_fewer)
+{
+    static const struct {
+        int32_t rows, gathered;
+    } cases[] = {{3, 2 * ROWS_MAX}, {ROWS_MAX, 2}, {1, 33}};
+    enum { WIDTH = 40 };
+    struct backend *backend = open_for_rows(subject, 2);
+    struct random random = {17};
+    for (int i = 0; i < 3; i++) {
+        size_t rows = (size_t)cases[i].rows, gathered = (size_t)cases[i].gathered;
+        size_t line = WIDTH * dtype_size(subject->dtype);
+        char *in = random_activations(&random, rows * WIDTH, subject->dtype);
+        const int32_t zeros[ROWS_MAX] = {0};
+        const uint8_t shadow[ROWS_MAX] = {0};
+        int32_t gather[2 * ROWS_MAX];
+        for (size_t at = 0; at < gathered; at++)
+            gather[at] = (int32_t)random_below(&random, (uint32_t)rows);
+        const struct step_rows step = {.rows = cases[i].rows,
+                                       .token = zeros,
+                                       .sequence = zeros,
+                                       .position = zeros,
+                                       .kv_end = zeros,
+                                       .shadow = shadow,
+                                       .page_table = zeros,
+                                       .gathered = cases[i].gathered,
+                                       .gather = gather};
+        struct guarded input = guarded_create(backend, in, rows * line);
+        struct guarded output = guarded_create(backend, NULL, gathered * line);
+        begin_step(backend, &step);
+        backend->ops->gather(backend, output.data, input.data, WIDTH);
+        end_step(backend);
+        guarded_drop(&input, in);
+        char *out = guarded_take(&output);
+        for (size_t at = 0; at < gathered; at++)
+            expect_result(OPERATION_GATHER, out + at * line, in + (size_t)gather[at] * line, WIDTH,
+                          subject->dtype, "gather");
+        free(in);
+        free(out);
+    }
+    backend_destroy(backend);
+}
+
 SUBJECT_TEST(layers, results_do_not_depend_on_threads_nor_on_the_run)
 {
     struct backend *backend = open_for_rows(subject, 1);
@@ -208,6 +251,35 @@ SUBJECT_TEST(layers, results_do_not_depend_on_threads_nor_on_the_run)
     backend_destroy(backend);
 }
 
+/* Rows whose mean square is near epsilon, far below it, and zero: each judged by itself. */
+SUBJECT_TEST(layers, rows_of_small_numbers_are_normed_by_epsilon)
+{
+    static const float sizes[] = {0, 1e-6f, 1e-3f, 5e-3f, 2e-2f};
+    enum { SIZES = sizeof sizes / sizeof sizes[0] };
+    static const int32_t widths[] = {33, 256}; /* no multiple of 8, and one */
+    struct backend *backend = open_for_rows(subject, 1);
+    struct backend *reference = reference_for_rows(subject);
+    struct random random = {15};
+    for (int i = 0; i < 2; i++) {
+        size_t width = (size_t)widths[i], line = width * dtype_size(subject->dtype);
+        struct layer_input input = make_input(&random, SIZES, widths[i], subject->dtype);
+        input.added = NULL;
+        for (size_t at = 0; at < SIZES * width; at++)
+            input.residual[at] *= sizes[at / width];
+        struct layer_output actual = run_layers(backend, &input, 0, SIZES);
+        struct layer_output expected = run_layers(reference, &input, 0, SIZES);
+        for (size_t row = 0; row < SIZES; row++)
+            expect_result(OPERATION_ADD_RMSNORM, (char *)actual.normed + row * line,
+                          (char *)expected.normed + row * line, width, subject->dtype,
+                          "add_rmsnorm of small numbers");
+        free_output(&actual);
+        free_output(&expected);
+        free_input(&input);
+    }
+    backend_destroy(backend);
+    backend_destroy(reference);
+}
+
 /* NaN and infinity come out where the reference has them, and in no other row. */
 SUBJECT_TEST(layers, nan_and_infinity_of_one_row_stay_in_it)
 {
@@ -222,6 +294,8 @@ SUBJECT_TEST(layers, nan_and_infinity_of_one_row_stay_in_it)
     set_activation(input.gate_up, 2 * WIDTH + 3, NAN, subject->dtype);      /* gate of row 1 */
     set_activation(input.gate_up, 3 * WIDTH + 5, INFINITY, subject->dtype); /* up of row 1 */
     set_activation(input.gate_up, 7 * WIDTH + 6, NAN, subject->dtype);
+    input.gather[0] = input.gather[3] = 1;
+    input.gather[1] = 0;
     struct layer_output actual = run_layers(backend, &input, 0, BAD_ROWS);
     struct layer_output expected = run_layers(reference, &input, 0, BAD_ROWS);
     expect_near(actual.residual, expected.residual, BAD_ROWS * WIDTH, DTYPE_FLOAT32, 0, "residual");
@@ -229,6 +303,7 @@ SUBJECT_TEST(layers, nan_and_infinity_of_one_row_stay_in_it)
                   subject->dtype, "add_rmsnorm with NaN");
     expect_result(OPERATION_SWIGLU, actual.activated, expected.activated, BAD_ROWS * WIDTH,
                   subject->dtype, "swiglu with NaN");
+    compare_gathered(&input, &actual, subject->dtype);
     free_output(&actual);
     free_output(&expected);
     free_input(&input);

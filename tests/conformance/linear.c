@@ -178,6 +178,63 @@ ANY_WEIGHTS_TEST(linear, line_does_not_depend_on_batch_or_threads)
     backend_destroy(backend);
 }
 
+/* As q, k and v are: panels across sources, each source in its own dtype. */
+ANY_WEIGHTS_TEST(linear, rows_of_several_sources_are_one_weight)
+{
+    enum { LINES = 7, COLUMNS = 33, ROWS = 3 + 64 + 70 };
+    struct backend *backend = open_for_lines(subject, 2);
+    struct backend *reference = reference_for_lines(subject);
+    struct random random = {5};
+    const struct linear_case parts[2] = {{LINES, 3, COLUMNS, true}, {LINES, 64, COLUMNS, true}};
+    uint16_t *half = random_activations(&random, 70 * COLUMNS, DTYPE_BFLOAT16);
+    struct tensor_source sources[3] = {random_source(&random, &parts[0], DTYPE_FLOAT32),
+                                       random_source(&random, &parts[1], DTYPE_INT8),
+                                       {half, NULL, DTYPE_BFLOAT16, 70, COLUMNS}};
+    const struct tensor_source all = {.rows = ROWS, .columns = COLUMNS};
+    float *bias = random_floats(&random, ROWS);
+    void *in = random_activations(&random, LINES * COLUMNS, subject->dtype), *out[2];
+    struct backend *backends[2] = {backend, reference};
+    for (int i = 0; i < 2; i++) {
+        struct weight *weight;
+        cr_assert_eq(backends[i]->ops->weight_create(backends[i], &weight, sources, 3, bias, NULL),
+                     0);
+        out[i] = multiply(backends[i], weight, &all, in, LINES);
+        backends[i]->ops->weight_destroy(backends[i], weight);
+    }
+    expect_result(OPERATION_LINEAR, out[0], out[1], LINES * ROWS, subject->dtype,
+                  "linear of three sources");
+    free_source(&sources[0]);
+    free_source(&sources[1]);
+    free_source(&sources[2]);
+    free(bias);
+    free(in);
+    free(out[0]);
+    free(out[1]);
+    backend_destroy(backend);
+    backend_destroy(reference);
+}
+
+/* As many lines as reserve had to expect: rows of a step, or head rows and their partners. */
+ANY_WEIGHTS_TEST(linear, takes_as_many_lines_as_the_limits_allow)
+{
+    static const struct {
+        int32_t rows, head_rows;
+    } cases[] = {{10, 1}, {3, 5}};
+    const struct linear_case shape = {10, 70, 100, true};
+    for (int i = 0; i < 2; i++) {
+        struct backend *backend = subject_open(subject, 2);
+        struct backend *reference = reference_for_lines(subject);
+        struct backend_limits limits = plain_limits(cases[i].rows, 16);
+        struct random random = {6};
+        limits.max_head_rows = cases[i].head_rows;
+        limits.weight_columns = (int32_t)shape.columns;
+        reserve(backend, &limits);
+        compare_case(backend, reference, &shape, DTYPE_FLOAT32, &random);
+        backend_destroy(backend);
+        backend_destroy(reference);
+    }
+}
+
 /* A batch without lines, as the head of a step that samples nothing: no output, no fault. */
 ANY_WEIGHTS_TEST(linear, no_lines_write_nothing)
 {

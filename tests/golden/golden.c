@@ -17,12 +17,12 @@ const char *golden_path(const char *fixture, const char *file)
     return path;
 }
 
-struct model *golden_load_model(const char *fixture, const char *backend_name, enum dtype dtype)
+struct model *golden_load_model(const char *fixture, const char *backend_name,
+                                struct golden_dtypes dtypes)
 {
     struct error err = {0};
     struct backend *backend = NULL;
-    struct backend_options options = {.dtype = dtype == DTYPE_INT8 ? DTYPE_FLOAT32 : dtype,
-                                      .weight_dtype = dtype};
+    struct backend_options options = {.dtype = dtypes.activations, .weight_dtype = dtypes.weights};
     int failed = backend_create(&backend, backend_name, &options, &err);
     cr_assert_eq(failed, 0, "%s", err.message);
 
@@ -33,6 +33,11 @@ struct model *golden_load_model(const char *fixture, const char *backend_name, e
     failed = model_load(&model, directory, backend, &err);
     cr_assert_eq(failed, 0, "%s", err.message);
     return model;
+}
+
+bool golden_is_int8(const char *fixture)
+{
+    return strcmp(fixture, "int8") == 0 || strcmp(fixture, "tiny") == 0;
 }
 
 struct checkpoint *golden_open_logits(const char *fixture)

@@ -33,11 +33,11 @@ Test(keyed_slots, give_a_key_its_slot_again)
 {
     struct keyed_slots *slots;
     bool is_new;
-    cr_assert_eq(keyed_slots_create(&slots, 4, NULL), 0);
+    cr_assert_eq(keyed_slots_create(&slots, 5, NULL), 0);
     const struct slot_key keys[] = {plan_key(32, 4096, 4096, 0), plan_key(32, 4096, 4096, 1),
-                                    plan_key(48, 4096, 4096, 0),
+                                    plan_key(48, 4096, 4096, 0), plan_key(32, 2048, 4096, 0),
                                     plan_key(32, 4096, 12288, 0)};
-    for (int32_t i = 0; i < 4; i++) {
+    for (int32_t i = 0; i < 5; i++) {
         cr_assert_eq(keyed_slots_find(slots, keys[i], &is_new), i);
         cr_assert(is_new);
     }
