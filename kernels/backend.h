@@ -74,12 +74,17 @@ struct backend_limits {
     int32_t weight_columns;
 };
 
-/* A matrix in host memory as it lies in a checkpoint; read during weight_create only. */
+/*
+ * A matrix in host memory as it lies in a checkpoint, read during weight_create only; or one of
+ * random numbers, made where it is needed (kernels/random_matrix.h says which).
+ */
 struct tensor_source {
-    const void *data;    /* [rows, columns], row after row */
+    const void *data;    /* [rows, columns], row after row; NULL: random numbers */
     const float *scales; /* [rows] for DTYPE_INT8 (weight = data * scale), else NULL */
-    enum dtype dtype;
+    enum dtype dtype;    /* of random numbers: DTYPE_BFLOAT16 */
     int64_t rows, columns;
+    uint64_t seed; /* of random numbers, which lie evenly between -spread and spread */
+    float spread;
 };
 
 struct backend; /* one device with its memory; each implementation embeds it first */

@@ -16,6 +16,7 @@ add_rmsnorm 256 16416
 swiglu 256 0
 gather 128 0
 add_bias 256 0
+random_matrix 256 0
 rope_store 128 2048
 attention<16> 128 12288
 attention<32> 128 20480

@@ -84,6 +84,11 @@ int cuda_weight_create(struct backend *backend, struct weight **out,
                        struct error *err);
 void cuda_weight_destroy(struct backend *backend, struct weight *weight);
 
+/* out [rows, columns] bfloat16 = rows from `row` on of a source of random numbers:
+ * random_matrix.cu */
+void cuda_random_matrix(struct cuda_backend *cuda, uint16_t *out,
+                        const struct tensor_source *source, int64_t row, int64_t rows);
+
 /* The operations, as struct backend_ops describes them: layers.cu, rope_store.cu, attention.cu. */
 void cuda_embed(struct backend *backend, float *residual, const struct weight *table);
 void cuda_add_rmsnorm(struct backend *backend, void *out, float *residual, const void *delta,

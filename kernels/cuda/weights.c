@@ -58,24 +58,39 @@ static int piece_create(struct piece *piece, int64_t columns, struct error *err)
     return status;
 }
 
+/* Behind the rows that are there already. */
+static void upload_piece(struct cuda_backend *cuda, const struct cuda_weight *weight,
+                         struct piece *piece, int64_t *done)
+{
+    if (piece->filled > 0)
+        device_upload(&cuda->queue, weight->values + *done * weight->columns, piece->values,
+                      matrix_bytes(piece->filled, weight->columns));
+    *done += piece->filled;
+    piece->filled = 0;
+}
+
 static void upload_rows(struct cuda_backend *cuda, const struct cuda_weight *weight,
                         struct piece *piece, const struct tensor_source *sources, int count)
 {
     int64_t columns = weight->columns, done = 0;
     for (int i = 0; i < count; i++) {
+        if (sources[i].data == NULL) {
+            upload_piece(cuda, weight, piece, &done);
+            cuda_random_matrix(cuda, weight->values + done * columns, &sources[i], 0,
+                               sources[i].rows);
+            done += sources[i].rows;
+            continue;
+        }
         for (int64_t row = 0; row < sources[i].rows; row++) {
             uint16_t *to = piece->values + piece->filled++ * columns;
             tensor_source_read(piece->line, &sources[i], row, 0, columns);
             for (int64_t column = 0; column < columns; column++)
                 to[column] = bfloat16_from_float(piece->line[column]);
-            if (piece->filled < piece->rows && done + piece->filled < weight->rows)
-                continue;
-            device_upload(&cuda->queue, weight->values + done * columns, piece->values,
-                          matrix_bytes(piece->filled, columns));
-            done += piece->filled;
-            piece->filled = 0;
+            if (piece->filled == piece->rows)
+                upload_piece(cuda, weight, piece, &done);
         }
     }
+    upload_piece(cuda, weight, piece, &done);
 }
 
 static int reserve_weight(struct cuda_backend *cuda, struct cuda_weight *weight, bool biased,

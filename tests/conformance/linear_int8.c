@@ -83,14 +83,19 @@ static void free_operands(struct operands *operands)
 
 static struct tensor_source float_source(const struct operands *operands)
 {
-    return (struct tensor_source){operands->full, NULL, DTYPE_FLOAT32, operands->shape.rows,
-                                  operands->shape.columns};
+    return (struct tensor_source){.data = operands->full,
+                                  .dtype = DTYPE_FLOAT32,
+                                  .rows = operands->shape.rows,
+                                  .columns = operands->shape.columns};
 }
 
 static struct tensor_source int8_source(const struct operands *operands)
 {
-    return (struct tensor_source){operands->small, operands->scales, DTYPE_INT8,
-                                  operands->shape.rows, operands->shape.columns};
+    return (struct tensor_source){.data = operands->small,
+                                  .scales = operands->scales,
+                                  .dtype = DTYPE_INT8,
+                                  .rows = operands->shape.rows,
+                                  .columns = operands->shape.columns};
 }
 
 /* [lines, rows] of one source, as malloc'ed bytes. */
@@ -229,7 +234,8 @@ SUBJECT_TEST(linear_int8, inputs_round_to_nearest_even_and_tiny_lines_are_zeros)
     }
     for (size_t i = 0; i < 2 * COLUMNS; i++)
         set_activation(stored, i, in[i], subject->dtype);
-    struct tensor_source source = {unit, ones, DTYPE_INT8, COLUMNS, COLUMNS};
+    struct tensor_source source = {
+        .data = unit, .scales = ones, .dtype = DTYPE_INT8, .rows = COLUMNS, .columns = COLUMNS};
     void *out = multiply(backend, &source, NULL, stored, 2);
     for (size_t i = 0; i < COLUMNS; i++) {
         float q = activation_at(out, i, subject->dtype);
@@ -258,7 +264,8 @@ SUBJECT_TEST(linear_int8, deepest_weight_does_not_overflow)
         set_activation(in, i, 127, subject->dtype);
     limits.weight_columns = COLUMNS_LIMIT;
     reserve(backend, &limits);
-    struct tensor_source source = {rows, scales, DTYPE_INT8, 2, COLUMNS_LIMIT};
+    struct tensor_source source = {
+        .data = rows, .scales = scales, .dtype = DTYPE_INT8, .rows = 2, .columns = COLUMNS_LIMIT};
     void *out = multiply(backend, &source, NULL, in, 1);
     const double exact[2] = {-128.0 * 127 * COLUMNS_LIMIT, 127.0 * 127 * COLUMNS_LIMIT};
     for (size_t i = 0; i < 2; i++) {
