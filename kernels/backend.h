@@ -283,8 +283,19 @@ int backend_create(struct backend **out, const char *name, const struct backend_
                    struct error *err);
 void backend_destroy(struct backend *backend); /* NULL is fine */
 
+/* The device that backend_create takes for this name: itself, or what "auto" stands for here. */
+const char *backend_best_name(const char *name);
+
 /* True where the device computes bfloat16 in hardware, so that "auto" should choose it. */
 bool backend_prefers_bfloat16(const char *name);
+
+/*
+ * What a device's memory can do at most, to compare kernels with: bytes a second, read and written
+ * ones together, of copies of `size` bytes within it; the best of a few. Outside of steps. 0 where
+ * operations compute on the CPU, whose rates kernels/cpu/peak.h has. `backend` is one of
+ * backend_create.
+ */
+int backend_copy_rate(double *out, struct backend *backend, size_t size, struct error *err);
 
 /*
  * What memory_used will count, before there is a backend: the KV pool and the scratch that reserve

@@ -14,7 +14,17 @@ struct backend_entry {
     void (*reserved_bytes)(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
                            enum dtype dtype, enum dtype weight_dtype);
     size_t (*weight_bytes)(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype);
+    int (*copy_rate)(double *out, struct backend *backend, size_t size, struct error *err);
 };
+
+static int no_copy_rate(double *out, struct backend *backend, size_t size, struct error *err)
+{
+    (void)backend;
+    (void)size;
+    (void)err;
+    *out = 0;
+    return 0;
+}
 
 static bool never(void)
 {
@@ -23,11 +33,12 @@ static bool never(void)
 
 /* "auto" takes the first one. */
 static const struct backend_entry BACKENDS[] = {
-    {"cpu", cpu_backend_create, cpu_prefers_bfloat16, cpu_reserved_bytes, cpu_weight_bytes},
-    {"ref", ref_backend_create, never, ref_reserved_bytes, ref_weight_bytes},
+    {"cpu", cpu_backend_create, cpu_prefers_bfloat16, cpu_reserved_bytes, cpu_weight_bytes,
+     no_copy_rate},
+    {"ref", ref_backend_create, never, ref_reserved_bytes, ref_weight_bytes, no_copy_rate},
 #ifdef CUDA_BACKEND /* the name that it goes by: "simt" on the emulation of tests/simt */
     {CUDA_BACKEND, cuda_backend_create, cuda_prefers_bfloat16, cuda_reserved_bytes,
-     cuda_weight_bytes},
+     cuda_weight_bytes, cuda_copy_rate},
 #endif
 };
 
@@ -64,10 +75,21 @@ int backend_create(struct backend **out, const char *name, const struct backend_
     return entry->create(out, options, err);
 }
 
+int backend_copy_rate(double *out, struct backend *backend, size_t size, struct error *err)
+{
+    return find_backend(backend->ops->name)->copy_rate(out, backend, size, err);
+}
+
 void backend_destroy(struct backend *backend)
 {
     if (backend != NULL)
         backend->ops->destroy(backend);
+}
+
+const char *backend_best_name(const char *name)
+{
+    const struct backend_entry *entry = find_backend(name);
+    return entry != NULL ? entry->name : name;
 }
 
 bool backend_prefers_bfloat16(const char *name)

@@ -78,6 +78,9 @@ void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_
                          enum dtype dtype, enum dtype weight_dtype);
 size_t cuda_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype);
 
+/* Behind backend_copy_rate: copy_rate.c */
+int cuda_copy_rate(double *out, struct backend *backend, size_t size, struct error *err);
+
 /* weights.c */
 int cuda_weight_create(struct backend *backend, struct weight **out,
                        const struct tensor_source *sources, int count, const float *bias,

@@ -309,7 +309,8 @@ static void read_flags(struct bench_flags *flags, const struct settings *setting
 static int check_part(const struct settings *settings, struct error *err)
 {
     if (settings->positional_count > 0)
-        return error_set(err, ERROR_INVALID, "bench has no part \"%s\"; name kernels, or nothing",
+        return error_set(err, ERROR_INVALID,
+                         "bench has no part \"%s\"; name kernels, rounds, or nothing",
                          settings->positional[0]);
     if (settings->json || settings->instructions != NULL)
         return error_set(err, ERROR_INVALID, "--%s belongs to: denoised bench kernels",

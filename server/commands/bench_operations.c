@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "common/clock.h"
 #include "common/error.h"
 #include "kernels/cpu/cpu.h"
 #include "server/commands/bench_workload.h"
@@ -10,6 +11,8 @@
 enum {
     SLOWEST_S = 3, /* what would take longer is left out */
     CASES_MAX = 5,
+    STEP_NS = 2000000, /* a step lasts so long at least, */
+    STEP_CALLS_MAX = 4096,
 };
 
 /* What is measured of every layer. */
@@ -66,7 +69,7 @@ static void report(const struct workload *workload, const struct operation_case 
                    double seconds)
 {
     const struct bench_kernels *bench = workload->bench;
-    double peak = what->weighs ? bench->weight_product_rate : bench->product_rate;
+    double peak = bench->product_rates[what->weighs ? bench->weight_dtype : bench->options.dtype];
     double compute = what->flops / peak, memory = what->bytes / bench->read_rate;
     double floor_s = compute > memory ? compute : memory;
     const char *bound = compute > memory ? "products" : "memory";
@@ -83,16 +86,46 @@ static void report(const struct workload *workload, const struct operation_case 
                         "percent_of_floor", 100 * floor_s / seconds, "bound", bound));
 }
 
-/* The operation for the workload's rows; returns its seconds. */
+/* One step that has the same operation so many times. */
+struct repeated {
+    struct workload *workload;
+    void (*run)(void *context);
+    int64_t calls;
+};
+
+static void run_repeated(void *context)
+{
+    const struct repeated *repeated = context;
+    struct workload *workload = repeated->workload;
+    const struct backend_ops *ops = workload->backend->ops;
+
+    if (ops->step_begin(workload->backend, &workload->step)) {
+        for (int64_t i = 0; i < repeated->calls; i++)
+            repeated->run(workload);
+    }
+    ops->step_end(workload->backend, NULL);
+}
+
+/*
+ * The operation for the workload's rows; returns its seconds. A device computes while the host goes
+ * on, and to wait for it takes longer than a small kernel does: so steps are timed, of as many
+ * calls as it takes for that not to matter.
+ */
 static double measure(struct workload *workload, const struct operation_case *what,
                       void (*run)(void *context))
 {
-    struct backend *backend = workload->backend;
+    const struct bench_kernels *bench = workload->bench;
+    struct repeated repeated = {workload, run, 1};
 
-    /* The CPU computes before an operation returns, so that many may be timed in one step. */
-    backend->ops->step_begin(backend, &workload->step);
-    double seconds = bench_median_seconds(workload->bench, run, workload);
-    backend->ops->step_end(backend, NULL);
+    run_repeated(&repeated); /* warm-up */
+    for (int64_t ns = 0; !bench->quick && ns < STEP_NS && repeated.calls < STEP_CALLS_MAX;) {
+        int64_t begin = clock_now_ns();
+        run_repeated(&repeated);
+        ns = clock_now_ns() - begin;
+        if (ns < STEP_NS)
+            repeated.calls *= 2;
+    }
+    double seconds = bench_median_seconds(bench, run_repeated, &repeated) / (double)repeated.calls;
     report(workload, what, seconds);
     return seconds;
 }

@@ -103,9 +103,14 @@ const struct setting SETTINGS_TABLE[] = {
      "with a temperature: the same seed gives the same text; default: a new one every time"},
     SWITCH(
         quick, COMMAND_BENCH, true,
-        "only the figures that take seconds; with kernels: tiny shapes, which show that it works "
-        "and not how fast it is"),
-    SWITCH(json, COMMAND_BENCH, true, "with kernels: one JSON document instead of tables"),
+        "only the figures that take seconds; with kernels and rounds: tiny shapes, which show that "
+        "it works and not how fast it is"),
+    SWITCH(json, COMMAND_BENCH, true,
+           "with kernels and rounds: one JSON document instead of tables"),
+    {"shape", KIND_CHOICE, FIELD(shape), NULL, 0, 0, "llada-8b|small|tiny", COMMAND_BENCH, true,
+     "with rounds: the model's, whose weights are random; default: small, on a device llada-8b"},
+    {"price_per_hour", KIND_NUMBER, FIELD(price_per_hour), NULL, 0, 1e6, NULL, COMMAND_BENCH, true,
+     "with rounds: what the machine costs, for the price of a million tokens"},
     {"instructions", KIND_CHOICE, FIELD(instructions), NULL, 0, 0, "scalar|avx2|avx512|avx512bf16",
      COMMAND_BENCH, true, "with kernels: the instruction set; default: the best of this CPU"},
     SWITCH(help, ALL_COMMANDS, true, "this text"),
