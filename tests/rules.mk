@@ -36,18 +36,19 @@ endef
 $(foreach suite,conformance golden http unit/openapi,$(eval $(call suite_rules,$(suite))))
 
 # The emulation that the CUDA kernels are tested on.
-EMULATION := $(patsubst %,$(BUILD)/tests/simt/%.o,fiber simt_host warp_operations)
+EMULATION := $(patsubst %,$(BUILD)/tests/simt/%.o,fiber queue_host simt_host warp_operations)
 TESTS += $(BUILD)/tests/suite-emulation
-$(BUILD)/tests/suite-emulation: $(BUILD)/tests/simt/test_emulation.o $(EMULATION)
+$(BUILD)/tests/suite-emulation: $(BUILD)/tests/simt/test_emulation.o $(EMULATION) $(call below,common)
 	@echo "  link   $@"
 	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(TEST_LIBS)
 
 # The conformance suite once more, on the kernels of kernels/cuda and their emulation. What differs
 # from the plain suite is compiled into simt/.
-ONLY_ON_DEVICE := kernels/cuda/device.cu kernels/cuda/linear_cublaslt.cu
+ONLY_ON_DEVICE := $(patsubst %,kernels/cuda/%.cu,cublaslt_library device linear_cublaslt)
 SIMT_KERNELS := $(patsubst %.cu,$(BUILD)/simt/%.o,\
 	$(filter-out $(ONLY_ON_DEVICE),$(wildcard kernels/cuda/*.cu)))
-SIMT_OBJECTS := $(patsubst %.c,$(BUILD)/simt/%.o,kernels/backends.c tests/conformance/conformance.c)
+SIMT_OBJECTS := $(patsubst %.c,$(BUILD)/simt/%.o,\
+	kernels/backends.c tests/conformance/conformance.c tests/simt/device_host.c)
 $(SIMT_OBJECTS): CPPFLAGS += -DCUDA_BACKEND='"simt"' -DCONFORMANCE_SIMT
 $(BUILD)/simt/%.o: %.cu Makefile
 	@echo "  simt   $<"
@@ -57,9 +58,9 @@ $(BUILD)/simt/%.o: %.c Makefile
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 TESTS += $(BUILD)/tests/suite-simt
 $(BUILD)/tests/suite-simt: $(SIMT_OBJECTS) $(SIMT_KERNELS) \
-		$(filter-out %/fiber.o,$(EMULATION)) \
+		$(filter %/simt_host.o %/warp_operations.o,$(EMULATION)) \
 		$(filter-out %/conformance.o,$(call objects,$(wildcard tests/conformance/*.c))) \
-		$(call objects,$(wildcard tests/simt/*.c)) \
+		$(filter-out %/device_host.o,$(call objects,$(wildcard tests/simt/*.c))) \
 		$(call below,$(UP_TO_kernels))
 	@echo "  link   $@"
 	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(TEST_LIBS)

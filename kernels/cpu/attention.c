@@ -3,6 +3,7 @@
 #include "common/thread_pool.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/memory_block.h"
+#include "kernels/rope.h"
 
 enum {
     HEAD_DIM_MAX = 256,
@@ -30,11 +31,9 @@ static int32_t page_of(const struct step_rows *step, int32_t row, int32_t positi
                             position / KV_PAGE_POSITIONS];
 }
 
-/* The angles are rounded as the models' own code rounds them: every step in float32. */
 int cpu_rope_reserve(struct cpu_backend *cpu, struct error *err)
 {
     const struct attention_shape *shape = &cpu->limits.attention;
-    int64_t half = shape->rotary_dim / 2;
     void *table;
     size_t size = memory_block_product((size_t)cpu->limits.max_positions,
                                        (size_t)shape->rotary_dim * sizeof(float));
@@ -43,15 +42,7 @@ int cpu_rope_reserve(struct cpu_backend *cpu, struct error *err)
         return status;
     cpu->rope_table = table;
     cpu->other_bytes += size;
-    for (int64_t i = 0; i < half; i++) {
-        float exponent = (float)(2 * i) / (float)shape->rotary_dim;
-        float inverse_frequency = 1.0f / powf((float)shape->rope_theta, exponent);
-        for (int64_t position = 0; position < cpu->limits.max_positions; position++) {
-            float angle = (float)position * inverse_frequency;
-            cpu->rope_table[2 * half * position + i] = (float)cos(angle);
-            cpu->rope_table[2 * half * position + half + i] = (float)sin(angle);
-        }
-    }
+    rope_table_fill(table, cpu->limits.max_positions, shape->rotary_dim, shape->rope_theta);
     return 0;
 }
 

@@ -13,6 +13,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/recordings.h"
 #include "kernels/cuda/step_tables.h"
 
 #ifdef __cplusplus
@@ -37,7 +38,8 @@ struct cuda_backend {
     struct backend_ops ops; /* with the name of the device */
     char description[160];
     struct device_facts facts;
-    struct simt_queue queue;
+    struct simt_queue queue; /* of operations; the recorder where one is enqueued for a recording */
+    struct recordings *recordings;
     struct backend_limits limits;
 
     /* KV pool: [layers, kv_pages, kv_heads] pages */
@@ -73,6 +75,10 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
                         struct error *err);
 bool cuda_prefers_bfloat16(void);
 
+/* ERROR_NO_DEVICE says what is missing; *is_there: whether there is a device at all. */
+int cuda_check(bool *is_there, struct error *err);
+int64_t cuda_memory_available(void); /* bytes of the device that may be taken; 0 where none is */
+
 /* Behind backend_reserved_bytes and backend_weight_bytes. */
 void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
                          enum dtype dtype, enum dtype weight_dtype);
@@ -80,6 +86,14 @@ size_t cuda_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype we
 
 /* Behind backend_copy_rate: copy_rate.c */
 int cuda_copy_rate(double *out, struct backend *backend, size_t size, struct error *err);
+
+/* reserve.c */
+int cuda_reserve(struct backend *backend, const struct backend_limits *limits, struct error *err);
+/* Fills the tables of a step and enqueues their upload; sets step and buckets. */
+void cuda_upload_tables(struct cuda_backend *cuda, const struct step_rows *rows);
+
+/* recorded_operations.c: everything of a step. */
+void cuda_set_operations(struct backend_ops *ops);
 
 /* weights.c */
 int cuda_weight_create(struct backend *backend, struct weight **out,

@@ -1,70 +1,139 @@
 /* kernels/cuda/device.h by the CUDA runtime. */
 #include <cuda_runtime.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "kernels/cuda/cublaslt_library.h"
 #include "kernels/cuda/device.h"
 
 extern "C" {
 #include "common/error.h"
 }
 
+enum { LEAST_MAJOR = 8 }; /* compute capability: mma.sync of bfloat16, cp.async */
+
+struct device_recording {
+    cudaGraphExec_t graph;
+};
+
 static int fail(struct error *err, int code, const char *what, cudaError_t status)
 {
     return error_set(err, code, "%s: %s", what, cudaGetErrorString(status));
 }
 
-static int read_facts(struct device_facts *facts, struct error *err)
+/* Both are 1000 * major + 10 * minor. */
+static int check_driver(struct error *err)
 {
-    int count = 0, device = 0;
-    cudaDeviceProp properties;
-    cudaError_t status = cudaGetDeviceCount(&count);
-    if (status != cudaSuccess || count == 0)
+    int driver = 0, runtime = 0;
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    if (driver == 0)
         return error_set(err, ERROR_NO_DEVICE,
-                         "device \"cuda\": no CUDA device was found (%s); check the driver with "
-                         "nvidia-smi, or use device cpu",
-                         cudaGetErrorString(status));
-    status = cudaGetDevice(&device);
-    if (status == cudaSuccess)
-        status = cudaGetDeviceProperties(&properties, device);
-    if (status != cudaSuccess)
-        return fail(err, ERROR_NO_DEVICE, "device \"cuda\" cannot be opened", status);
-    if (properties.major < 8)
+                         "device \"cuda\": there is no NVIDIA driver; install it (nvidia-smi shows "
+                         "whether it works), or use device cpu");
+    /* A driver serves every runtime of its major version. */
+    if (driver / 1000 < runtime / 1000)
         return error_set(err, ERROR_NO_DEVICE,
-                         "device \"cuda\": %s has compute capability %d.%d, but 8.0 or newer is "
-                         "needed; use device cpu",
-                         properties.name, properties.major, properties.minor);
-    facts->backend = "cuda";
-    facts->multiprocessors = properties.multiProcessorCount;
-    snprintf(facts->name, sizeof facts->name, "%.40s, compute capability %d.%d", properties.name,
-             properties.major, properties.minor);
+                         "device \"cuda\": the NVIDIA driver serves CUDA %d.%d at most, and this "
+                         "build needs %d.0; update the driver, or use device cpu",
+                         driver / 1000, driver % 1000 / 10, runtime / 1000);
     return 0;
+}
+
+static int check_device(const cudaDeviceProp *properties, struct error *err)
+{
+    if (properties->major >= LEAST_MAJOR)
+        return 0;
+    return error_set(err, ERROR_NO_DEVICE,
+                     "device \"cuda\": %s has compute capability %d.%d, but %d.0 or newer is "
+                     "needed; use device cpu",
+                     properties->name, properties->major, properties->minor, LEAST_MAJOR);
+}
+
+/* The properties of the device that CUDA_VISIBLE_DEVICES puts first. */
+static int find_device(cudaDeviceProp *properties, struct error *err)
+{
+    int count = 0, device = 0, code = check_driver(err);
+    if (code != 0)
+        return code;
+    cudaError_t status = cudaGetDeviceCount(&count);
+    if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0))
+        return error_set(err, ERROR_NO_DEVICE,
+                         "device \"cuda\": the NVIDIA driver finds no device; see nvidia-smi and "
+                         "CUDA_VISIBLE_DEVICES, or use device cpu");
+    if (status == cudaSuccess)
+        status = cudaGetDevice(&device);
+    if (status == cudaSuccess)
+        status = cudaGetDeviceProperties(properties, device);
+    if (status == cudaSuccess)
+        return 0;
+    return error_set(err, ERROR_NO_DEVICE,
+                     "device \"cuda\" cannot be used (%s); see nvidia-smi, or use device cpu",
+                     cudaGetErrorString(status));
+}
+
+int device_check(bool *is_there, struct error *err)
+{
+    cudaDeviceProp properties;
+    int code = find_device(&properties, err);
+    if (is_there != NULL)
+        *is_there = code == 0;
+    if (code == 0)
+        code = check_device(&properties, err);
+    return code != 0 ? code : cublaslt_library_open(err);
+}
+
+struct device_memory device_memory_read(void)
+{
+    struct device_memory memory = {};
+    if (device_check(NULL, NULL) == 0 && cudaMemGetInfo(&memory.free, &memory.total) != cudaSuccess)
+        memory = {};
+    return memory;
 }
 
 int device_open(struct simt_queue *queue, struct device_facts *facts, const char *instructions,
                 struct error *err)
 {
     cudaStream_t stream;
+    cudaDeviceProp properties;
     *queue = {};
     if (instructions != NULL && *instructions != 0)
         return error_set(err, ERROR_INVALID,
                          "instructions \"%s\": device cuda has no choice of them; leave it out",
                          instructions);
-    int code = read_facts(facts, err);
+    int code = device_check(NULL, err);
+    if (code == 0)
+        code = find_device(&properties, err);
     if (code != 0)
         return code;
     cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
     if (status != cudaSuccess)
         return fail(err, ERROR_NO_DEVICE, "device \"cuda\" cannot be opened", status);
     queue->stream = stream;
+    facts->backend = "cuda";
+    facts->multiprocessors = properties.multiProcessorCount;
+    snprintf(facts->name, sizeof facts->name, "%.40s, compute capability %d.%d", properties.name,
+             properties.major, properties.minor);
+    for (void *&mark : queue->marks) {
+        cudaEvent_t event;
+        status = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+        if (status != cudaSuccess)
+            return fail(err, ERROR_NO_DEVICE, "device \"cuda\" cannot be opened", status);
+        mark = event;
+    }
     return 0;
 }
 
 void device_close(struct simt_queue *queue)
 {
+    for (void *mark : queue->marks) {
+        if (mark != NULL)
+            cudaEventDestroy((cudaEvent_t)mark);
+    }
     if (queue->stream != NULL)
         cudaStreamDestroy((cudaStream_t)queue->stream);
-    queue->stream = NULL;
+    *queue = {};
 }
 
 int device_memory_create(void **out, size_t size, const char *what, struct error *err)
@@ -148,6 +217,80 @@ void device_upload(struct simt_queue *queue, void *to, const void *from, size_t 
 void device_download(struct simt_queue *queue, void *to, const void *from, size_t size)
 {
     copy_now(queue, to, from, size);
+}
+
+void device_mark_set(struct simt_queue *queue, int mark)
+{
+    note_fault(queue,
+               cudaEventRecord((cudaEvent_t)queue->marks[mark], (cudaStream_t)queue->stream));
+}
+
+void device_mark_wait(struct simt_queue *queue, int mark)
+{
+    note_fault(queue, cudaEventSynchronize((cudaEvent_t)queue->marks[mark]));
+}
+
+int device_recorder_open(struct simt_queue *recorder, struct error *err)
+{
+    cudaStream_t stream;
+    *recorder = {};
+    cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    if (status != cudaSuccess)
+        return fail(err, ERROR_NO_DEVICE, "the CUDA device has no room for a stream", status);
+    recorder->stream = stream;
+    return 0;
+}
+
+void device_recorder_close(struct simt_queue *recorder)
+{
+    device_close(recorder);
+}
+
+void device_recording_begin(struct simt_queue *recorder)
+{
+    note_fault(recorder, cudaStreamBeginCapture((cudaStream_t)recorder->stream,
+                                                cudaStreamCaptureModeThreadLocal));
+}
+
+struct device_recording *device_recording_end(struct simt_queue *recorder, struct error *err)
+{
+    cudaStream_t stream = (cudaStream_t)recorder->stream;
+    cudaGraph_t graph = NULL;
+    cudaGraphExec_t executable = NULL;
+    /* Ended whatever came before: the stream stays in its capture otherwise. */
+    note_fault(recorder, cudaStreamEndCapture(stream, &graph));
+    if (recorder->fault == 0)
+        note_fault(recorder, cudaGraphInstantiate(&executable, graph, 0));
+    if (recorder->fault == 0)
+        note_fault(recorder, cudaGraphUpload(executable, stream));
+    if (graph != NULL)
+        cudaGraphDestroy(graph);
+    struct device_recording *recording =
+        recorder->fault == 0 ? (struct device_recording *)malloc(sizeof *recording) : NULL;
+    if (recording != NULL) {
+        recording->graph = executable;
+        return recording;
+    }
+    fail(err, ERROR_UNSUPPORTED, "this step cannot be recorded as a CUDA graph",
+         recorder->fault != 0 ? (cudaError_t)recorder->fault : cudaErrorMemoryAllocation);
+    if (executable != NULL)
+        cudaGraphExecDestroy(executable);
+    cudaGetLastError(); /* no fault of the step that comes next */
+    recorder->fault = 0;
+    return NULL;
+}
+
+void device_recording_launch(struct simt_queue *queue, struct device_recording *recording)
+{
+    note_fault(queue, cudaGraphLaunch(recording->graph, (cudaStream_t)queue->stream));
+}
+
+void device_recording_destroy(struct device_recording *recording)
+{
+    if (recording == NULL)
+        return;
+    cudaGraphExecDestroy(recording->graph);
+    free(recording);
 }
 
 int device_wait(struct simt_queue *queue, struct error *err)

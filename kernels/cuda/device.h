@@ -1,10 +1,11 @@
 /*
- * The machine under the CUDA backend: memory and copies. On the device it is the CUDA runtime, in
- * the tests the host's own memory and the emulation of tests/simt. One owner thread.
+ * The machine under the CUDA backend: memory, copies and recordings. On the device it is the CUDA
+ * runtime, in the tests the host's own memory and the emulation of tests/simt. One owner thread.
  */
 #ifndef KERNELS_CUDA_DEVICE_H
 #define KERNELS_CUDA_DEVICE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "kernels/cuda/queue.h"
@@ -20,6 +21,19 @@ struct device_facts {
     char name[80];       /* of the device */
     int multiprocessors;
 };
+
+/*
+ * Whether there is a device that device_open would take, without opening it. ERROR_NO_DEVICE names
+ * what is missing: driver, device, or what the device lacks. *is_there (NULL is fine) tells whether
+ * there is a device at all.
+ */
+int device_check(bool *is_there, struct error *err);
+
+/* Bytes of the device, and how many of them are free; 0 where there is no device. */
+struct device_memory {
+    size_t total, free;
+};
+struct device_memory device_memory_read(void);
 
 /*
  * Opens the device and the queue of its operations. `instructions` is struct backend_options': NULL
@@ -46,6 +60,29 @@ void device_enqueue_copy(struct simt_queue *queue, void *to, const void *from, s
 /* Done when they return. */
 void device_upload(struct simt_queue *queue, void *to, const void *from, size_t size);
 void device_download(struct simt_queue *queue, void *to, const void *from, size_t size);
+
+/*
+ * Numbered places in a queue, to learn when the copies before them are done. device_mark_wait
+ * returns at once for a mark that was never set.
+ */
+enum { DEVICE_MARKS = 2 };
+void device_mark_set(struct simt_queue *queue, int mark);
+void device_mark_wait(struct simt_queue *queue, int mark);
+
+/*
+ * What was enqueued once, to be enqueued again as a whole. `recorder` is a queue of its own
+ * (device_recorder_open): nothing enqueued there between begin and end runs, it becomes the
+ * recording. Arguments of kernels and addresses are kept as they are. device_recording_end gives
+ * NULL, and says why, where something that was enqueued cannot be recorded; the recorder can then
+ * be used again.
+ */
+struct device_recording;
+int device_recorder_open(struct simt_queue *recorder, struct error *err);
+void device_recorder_close(struct simt_queue *recorder); /* one that was never opened is fine */
+void device_recording_begin(struct simt_queue *recorder);
+struct device_recording *device_recording_end(struct simt_queue *recorder, struct error *err);
+void device_recording_launch(struct simt_queue *queue, struct device_recording *recording);
+void device_recording_destroy(struct device_recording *recording); /* NULL is fine */
 
 /* Waits for all that was enqueued. ERROR_DEVICE_LOST with the first fault, now and ever after. */
 int device_wait(struct simt_queue *queue, struct error *err);

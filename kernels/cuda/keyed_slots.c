@@ -18,10 +18,16 @@ struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, bool bias
     return (struct slot_key){{lines, (int32_t)rows, (int32_t)columns, bias}};
 }
 
-struct slot_key recording_key(int32_t row_bucket, int32_t gathered_bucket, int32_t head_row_bucket,
-                              uint32_t head_kinds)
+/* Programs are positive, so that a body's key is never that of a head. */
+struct slot_key body_key(int32_t program, int32_t row_bucket)
 {
-    return (struct slot_key){{row_bucket, gathered_bucket, head_row_bucket, (int32_t)head_kinds}};
+    return (struct slot_key){{program, row_bucket, 0, 0}};
+}
+
+struct slot_key head_key(int32_t program, int32_t head_row_bucket, int32_t line_bucket,
+                         uint32_t kinds)
+{
+    return (struct slot_key){{-program, head_row_bucket, line_bucket, (int32_t)kinds}};
 }
 
 int keyed_slots_create(struct keyed_slots **out, int32_t capacity, struct error *err)

@@ -23,12 +23,13 @@ struct slot_key {
 struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, bool bias);
 
 /*
- * A recording of a step: what decides which kernels are launched with which grids. Everything else
- * lies in device memory at fixed addresses. `head_kinds` are bits of the owner: which kinds of head
- * rows there are.
+ * A recording of a step up to the head, and one of its head: what decides which kernels are
+ * launched with which grids. Everything else lies in device memory at fixed addresses. `kinds` are
+ * bits of the head's: which kinds of head rows there are.
  */
-struct slot_key recording_key(int32_t row_bucket, int32_t gathered_bucket, int32_t head_row_bucket,
-                              uint32_t head_kinds);
+struct slot_key body_key(int32_t program, int32_t row_bucket);
+struct slot_key head_key(int32_t program, int32_t head_row_bucket, int32_t line_bucket,
+                         uint32_t kinds);
 
 struct keyed_slots;
 

@@ -170,21 +170,23 @@ struct gather_arguments {
 
 template <int WIDTH> SIMT_KERNEL(COPY_THREADS) void gather(const struct gather_arguments arguments)
 {
-    int64_t line = simt_block_x(), columns = arguments.columns;
-    if (line >= arguments.counts->gathered)
-        return;
-    const uint16_t *from = arguments.in + arguments.gather[line] * columns;
-    uint16_t *to = arguments.out + line * columns;
-    for (int64_t i = (int64_t)simt_thread() * WIDTH; i < columns; i += COPY_THREADS * WIDTH)
-        copy_bfloat16<WIDTH>(to + i, from + i);
+    int64_t columns = arguments.columns, gathered = arguments.counts->gathered;
+    for (int64_t line = simt_block_x(); line < gathered; line += simt_grid_x()) {
+        const uint16_t *from = arguments.in + arguments.gather[line] * columns;
+        uint16_t *to = arguments.out + line * columns;
+        for (int64_t i = (int64_t)simt_thread() * WIDTH; i < columns; i += COPY_THREADS * WIDTH)
+            copy_bfloat16<WIDTH>(to + i, from + i);
+    }
 }
 
+/* As many blocks as rows, whatever is gathered of them: a recording has one grid for a row bucket.
+ */
 extern "C" void cuda_gather(struct backend *backend, void *out, const void *in, int32_t columns)
 {
     struct cuda_backend *cuda = cuda_self(backend);
     const struct gather_arguments arguments = {cuda->tables.counts, cuda->tables.gather,
                                                (uint16_t *)out, (const uint16_t *)in, columns};
-    const struct simt_grid grid = {(uint32_t)cuda->gathered_bucket, 1, COPY_THREADS, 0};
+    const struct simt_grid grid = {(uint32_t)cuda->row_bucket, 1, COPY_THREADS, 0};
     if (is_wide(columns))
         simt_launch(&cuda->queue, gather<8>, grid, arguments);
     else

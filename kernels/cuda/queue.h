@@ -6,8 +6,9 @@
 #define KERNELS_CUDA_QUEUE_H
 
 struct simt_queue {
-    void *stream; /* cudaStream_t; NULL in the emulation */
-    int fault;    /* the first cudaError_t, 0 where there was none */
+    void *stream;   /* cudaStream_t; in the emulation NULL, or what is being recorded */
+    void *marks[2]; /* device.h: cudaEvent_t, NULL before the first use */
+    int fault;      /* the first cudaError_t, 0 where there was none */
 };
 
 #endif

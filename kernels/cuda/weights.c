@@ -27,6 +27,7 @@ void cuda_weight_destroy(struct backend *backend, struct weight *opaque)
     struct cuda_weight *weight = (struct cuda_weight *)opaque;
     if (weight == NULL)
         return;
+    recordings_forget(cuda_self(backend)->recordings);
     cuda_self(backend)->weight_bytes -= cuda_weight_bytes(
         weight->rows, weight->columns, weight->bias != NULL, backend->weight_dtype);
     device_memory_destroy(weight->values);

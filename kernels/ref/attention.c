@@ -1,5 +1,6 @@
 #include <math.h>
 #include "kernels/ref/ref.h"
+#include "kernels/rope.h"
 
 /* Offset of one position's K or V of one kv head in the caches. */
 static size_t cache_offset(const struct ref_backend *ref, int32_t layer, int32_t row,
@@ -25,16 +26,12 @@ static void normalise_head(double *head, const float *scale, double epsilon, int
         head[i] = head[i] / rms * scale[i];
 }
 
-/*
- * Rotates (x1, x2), the halves of the leading rotary_dim dimensions. The angle is rounded as the
- * models' own code rounds it: every step in float32.
- */
+/* Rotates (x1, x2), the halves of the leading rotary_dim dimensions. */
 static void rotate_head(double *head, int32_t position, int32_t rotary_dim, double theta)
 {
     int32_t half = rotary_dim / 2;
     for (int32_t i = 0; i < half; i++) {
-        float inverse_frequency = 1.0f / powf((float)theta, (float)(2 * i) / (float)rotary_dim);
-        float angle = (float)position * inverse_frequency;
+        float angle = rope_angle(position, rope_inverse_frequency(i, rotary_dim, theta));
         float cosine = (float)cos(angle), sine = (float)sin(angle);
         double x1 = head[i], x2 = head[i + half];
         head[i] = x1 * cosine - x2 * sine;

@@ -12,7 +12,8 @@ enum {
     SLOWEST_S = 3, /* what would take longer is left out */
     CASES_MAX = 5,
     STEP_NS = 2000000, /* a step lasts so long at least, */
-    STEP_CALLS_MAX = 4096,
+    STEP_CALLS_MAX = 1024,
+    RECORDING_STEPS = 3, /* of a program until a backend replays it, at most */
 };
 
 /* What is measured of every layer. */
@@ -63,6 +64,7 @@ struct operation_case {
     char shape[48];
     double flops, bytes;
     bool weighs; /* its products are those of a matrix of weights */
+    bool heads;  /* it is head: once a step, and never part of a recording of a step's body */
 };
 
 static void report(const struct workload *workload, const struct operation_case *what,
@@ -90,7 +92,7 @@ static void report(const struct workload *workload, const struct operation_case 
 struct repeated {
     struct workload *workload;
     void (*run)(void *context);
-    int64_t calls;
+    int calls;
 };
 
 static void run_repeated(void *context)
@@ -100,16 +102,29 @@ static void run_repeated(void *context)
     const struct backend_ops *ops = workload->backend->ops;
 
     if (ops->step_begin(workload->backend, &workload->step)) {
-        for (int64_t i = 0; i < repeated->calls; i++)
+        for (int i = 0; i < repeated->calls; i++)
             repeated->run(workload);
     }
     ops->step_end(workload->backend, NULL);
 }
 
+/* As many calls as make a step so long that its begin and end do not matter. */
+static void choose_calls(struct repeated *repeated)
+{
+    int64_t ns = 0;
+
+    while (ns < STEP_NS && repeated->calls < STEP_CALLS_MAX) {
+        repeated->calls *= ns == 0 ? 1 : 2;
+        int64_t begin = clock_now_ns();
+        run_repeated(repeated);
+        ns = clock_now_ns() - begin;
+    }
+}
+
 /*
  * The operation for the workload's rows; returns its seconds. A device computes while the host goes
- * on, and to wait for it takes longer than a small kernel does: so steps are timed, of as many
- * calls as it takes for that not to matter.
+ * on, and launching a small kernel and waiting for it takes longer than the kernel: so steps of
+ * many calls are timed, which the backend may record as a program of their own.
  */
 static double measure(struct workload *workload, const struct operation_case *what,
                       void (*run)(void *context))
@@ -117,15 +132,16 @@ static double measure(struct workload *workload, const struct operation_case *wh
     const struct bench_kernels *bench = workload->bench;
     struct repeated repeated = {workload, run, 1};
 
+    workload->step.program = 0;
     run_repeated(&repeated); /* warm-up */
-    for (int64_t ns = 0; !bench->quick && ns < STEP_NS && repeated.calls < STEP_CALLS_MAX;) {
-        int64_t begin = clock_now_ns();
-        run_repeated(&repeated);
-        ns = clock_now_ns() - begin;
-        if (ns < STEP_NS)
-            repeated.calls *= 2;
+    if (!bench->quick && !what->heads)
+        choose_calls(&repeated);
+    if (!what->heads) {
+        workload->step.program = ++workload->programs;
+        for (int i = 0; i < RECORDING_STEPS; i++)
+            run_repeated(&repeated);
     }
-    double seconds = bench_median_seconds(bench, run_repeated, &repeated) / (double)repeated.calls;
+    double seconds = bench_median_seconds(bench, run_repeated, &repeated) / repeated.calls;
     report(workload, what, seconds);
     return seconds;
 }
@@ -312,7 +328,7 @@ static int bench_vocabulary(struct workload *workload, const struct plan *plan, 
         measure(workload, &what, run_embed);
     }
     what.operation = "head";
-    what.weighs = true;
+    what.weighs = what.heads = true;
     for (int i = 0; i < plan->head.count; i++) {
         int32_t rows = plan->head.rows[i];
         workload_set_rows(workload, &(struct rows_shape){1, rows, rows}, 0);

@@ -1,11 +1,38 @@
-/* kernels/cuda/device.h on the host: what is enqueued runs at once. */
+/* kernels/cuda/device.h on the host: the device's memory. Its queue is in queue_host.c. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "common/error.h"
+#include "common/memory_available.h"
 #include "kernels/cuda/device.h"
 #include "kernels/memory_block.h"
 #include "tests/simt/emulation.h"
+
+/*
+ * For tests of the whole program: SIMT_FAULT=N lets the N-th wait for the device fail, and every
+ * later one; SIMT_MEMORY=BYTES is what the device has.
+ */
+static int64_t waits, fault_at, memory_total, memory_taken;
+
+static int64_t number_of(const char *variable, int64_t otherwise)
+{
+    const char *text = getenv(variable);
+    return text != NULL ? strtoll(text, NULL, 10) : otherwise;
+}
+
+int device_check(bool *is_there, struct error *err)
+{
+    (void)err;
+    if (is_there != NULL)
+        *is_there = true;
+    return 0;
+}
+
+struct device_memory device_memory_read(void)
+{
+    memory_total = number_of("SIMT_MEMORY", memory_available(""));
+    return (struct device_memory){(size_t)memory_total, (size_t)(memory_total - memory_taken)};
+}
 
 int device_open(struct simt_queue *queue, struct device_facts *facts, const char *instructions,
                 struct error *err)
@@ -19,8 +46,10 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
                          name);
     simt_set_order(order);
     *queue = (struct simt_queue){0};
+    waits = 0;
+    fault_at = number_of("SIMT_FAULT", 0);
     /* Few multiprocessors, so that blocks of attention take several items each. */
-    *facts = (struct device_facts){.backend = "simt", .multiprocessors = 2};
+    *facts = (struct device_facts){.backend = CUDA_BACKEND, .multiprocessors = 2};
     snprintf(facts->name, sizeof facts->name, "%s", name);
     return 0;
 }
@@ -32,11 +61,16 @@ void device_close(struct simt_queue *queue)
 
 int device_memory_create(void **out, size_t size, const char *what, struct error *err)
 {
-    return memory_block_create(out, size, what, err);
+    int status = memory_block_create(out, size, what, err);
+    if (status == 0)
+        memory_taken += (int64_t)size;
+    return status;
 }
 
 void device_memory_destroy(void *memory)
 {
+    simt_finish_uploads();
+    memory_taken -= (int64_t)memory_block_size(memory);
     memory_block_destroy(memory);
 }
 
@@ -47,12 +81,8 @@ int device_staging_create(void **out, size_t size, const char *what, struct erro
 
 void device_staging_destroy(void *staging)
 {
+    simt_finish_uploads();
     memory_block_destroy(staging);
-}
-
-void device_enqueue_upload(struct simt_queue *queue, void *to, const void *from, size_t size)
-{
-    device_upload(queue, to, from, size);
 }
 
 void device_enqueue_copy(struct simt_queue *queue, void *to, const void *from, size_t size)
@@ -63,6 +93,7 @@ void device_enqueue_copy(struct simt_queue *queue, void *to, const void *from, s
 void device_upload(struct simt_queue *queue, void *to, const void *from, size_t size)
 {
     (void)queue;
+    simt_finish_uploads();
     memcpy(to, from, size);
 }
 
@@ -73,7 +104,12 @@ void device_download(struct simt_queue *queue, void *to, const void *from, size_
 
 int device_wait(struct simt_queue *queue, struct error *err)
 {
-    (void)queue;
-    (void)err;
-    return 0;
+    simt_finish_uploads();
+    waits++;
+    if (queue->fault == 0 && fault_at > 0 && waits >= fault_at)
+        queue->fault = 1;
+    if (queue->fault == 0)
+        return 0;
+    return error_set(err, ERROR_DEVICE_LOST, "the emulated device failed at wait %lld, as asked",
+                     (long long)fault_at);
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include "kernels/cuda/cuda.h"
 #include "kernels/ref/ref.h"
+#include "tests/simt/emulation.h"
 
 int cuda_linear_open(struct cuda_backend *cuda, struct error *err)
 {
@@ -50,8 +51,8 @@ static struct ref_weight widen_weight(const struct cuda_weight *weight)
 }
 
 /* As on a device: where there is a bias, a kernel adds it to float32 sums. */
-void cuda_linear(struct backend *backend, void *out, const void *in, const struct weight *opaque,
-                 int32_t lines)
+static void multiply(struct backend *backend, void *out, const void *in,
+                     const struct weight *opaque, int32_t lines)
 {
     const struct cuda_weight *weight = (const struct cuda_weight *)opaque;
     struct ref_weight wide = widen_weight(weight);
@@ -67,6 +68,27 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
         free(wide_in);
     }
     free(wide.values);
+}
+
+struct linear_call {
+    struct backend *backend;
+    void *out;
+    const void *in;
+    const struct weight *weight;
+    int32_t lines;
+};
+
+static void run_linear(const void *context)
+{
+    const struct linear_call *call = context;
+    multiply(call->backend, call->out, call->in, call->weight, call->lines);
+}
+
+void cuda_linear(struct backend *backend, void *out, const void *in, const struct weight *weight,
+                 int32_t lines)
+{
+    const struct linear_call call = {backend, out, in, weight, lines};
+    simt_enqueue(&cuda_self(backend)->queue, run_linear, &call, sizeof call);
 }
 
 int cuda_head_reserve(struct cuda_backend *cuda, struct error *err)

@@ -14,6 +14,9 @@
 
 #include <math.h>
 #include <string.h>
+#include <type_traits>
+
+#include "tests/simt/emulation.h"
 
 #define SIMT_DEVICE      static inline
 #define SIMT_KERNEL(...) static
@@ -125,27 +128,36 @@ void simt_run(const char *name, const struct simt_grid *grid, void (*run)(const 
 
 /* A kernel with its arguments, of a type that the emulation does not know. */
 template <class A> struct simt_call {
+    const char *name;
+    struct simt_grid grid;
     void (*kernel)(A);
-    const A *arguments;
+    A arguments;
+
+    static void run_thread(const void *context)
+    {
+        const struct simt_call *call = (const struct simt_call *)context;
+        call->kernel(call->arguments);
+    }
 
     static void run(const void *context)
     {
         const struct simt_call *call = (const struct simt_call *)context;
-        call->kernel(*call->arguments);
+        simt_run(call->name, &call->grid, run_thread, call);
     }
 };
 
 template <class A>
-static inline void simt_launch_kernel(const char *name, void (*kernel)(A),
+static inline void simt_launch_kernel(struct simt_queue *queue, const char *name, void (*kernel)(A),
                                       const struct simt_grid &grid, const A &arguments)
 {
     const struct simt_call<A> call = {
-        kernel, &arguments
+        name, grid, kernel, arguments
     };
-    simt_run(name, &grid, simt_call<A>::run, &call);
+    static_assert(std::is_trivially_copyable<A>::value, "a recording copies arguments as bytes");
+    simt_enqueue(queue, simt_call<A>::run, &call, sizeof call);
 }
 
 #define simt_launch(queue, kernel, grid, arguments)                                                \
-    ((void)(queue), simt_launch_kernel(#kernel, kernel, grid, arguments))
+    simt_launch_kernel(queue, #kernel, kernel, grid, arguments)
 
 #endif
