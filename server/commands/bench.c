@@ -11,6 +11,7 @@
 #include "common/error.h"
 #include "common/rng.h"
 #include "server/commands/bench_kernels.h"
+#include "server/commands/bench_rounds.h"
 #include "server/commands/child_server.h"
 #include "server/commands/commands.h"
 #include "server/commands/runtime.h"
@@ -326,6 +327,8 @@ int command_bench(struct settings *settings)
 
     if (settings->positional_count == 1 && strcmp(settings->positional[0], "kernels") == 0)
         return bench_kernels_run(settings);
+    if (settings->positional_count == 1 && strcmp(settings->positional[0], "rounds") == 0)
+        return bench_rounds_run(settings);
     if (check_part(settings, &err) != 0)
         return runtime_complain(&err);
     read_flags(&flags, settings);
