@@ -1,6 +1,7 @@
 /*
  * The numeric contract: one table of operations, implemented by kernels/ref (plain C, double sums,
- * the oracle), kernels/cpu (SIMD and threads) and later kernels/cuda. It knows tensors only.
+ * the oracle), kernels/cpu (SIMD and threads) and kernels/cuda (NVIDIA GPUs). It knows tensors
+ * only.
  *
  * Threads: one owner thread calls everything. Operations between step_begin and step_end enqueue
  * and cannot fail; a device fault is sticky and appears at step_end. Nothing in a step allocates.
@@ -110,11 +111,17 @@ struct step_rows {
     int32_t gathered;
     const int32_t *gather; /* [gathered] rows whose hidden state the head reads */
     /*
-     * 0, or the number of a program: all steps of one number issue the same operations up to the
-     * head, with the same buffers and weights, and linear with `rows` lines. A backend may record
-     * them and replay the recording in later steps.
+     * 0, or the number of a program (positive): all steps of one number issue the same operations,
+     * with the same buffers, which hold max_rows lines, and weights; linear has `rows` lines. The
+     * head may be left out. A backend may record the operations and replay the recording in later
+     * steps.
      */
     int32_t program;
+    /*
+     * Nobody waits for this step and nothing of it matters: a backend may take its time to choose
+     * how steps of so many rows are computed. The one kind of step that may allocate.
+     */
+    bool rehearsal;
 };
 
 /* A token that was counted for penalties, or has a bias. */
@@ -274,20 +281,49 @@ struct backend {
 };
 
 /*
- * Makes a backend by name: "ref", "cpu", or "auto" for the best device present. The one place that
- * lists the backends is kernels/backends.c. ERROR_NO_DEVICE for a name that this build lacks or a
- * device that is not there, ERROR_INVALID for a dtype or instruction set that the device lacks (the
- * message lists what it has).
+ * Makes a backend by name: "ref", "cpu", "cuda", or "auto" for the best device present. The one
+ * place that lists the backends is kernels/backends.c. ERROR_NO_DEVICE for a name that this build
+ * lacks or a device that is not there, ERROR_INVALID for a dtype or instruction set that the device
+ * lacks (the message lists what it has).
  */
 int backend_create(struct backend **out, const char *name, const struct backend_options *options,
                    struct error *err);
 void backend_destroy(struct backend *backend); /* NULL is fine */
 
-/* The device that backend_create takes for this name: itself, or what "auto" stands for here. */
+/* Whether there is such a device, before anything else is asked of it. ERROR_NO_DEVICE. */
+int backend_check(const char *name, struct error *err);
+
+/* The backend that backend_create takes for this name: itself, or what "auto" stands for here. */
 const char *backend_best_name(const char *name);
+
+/*
+ * Why "auto" does not take a device that is there (ERROR_NO_DEVICE), for a note to the user; 0
+ * where it takes it, where no device is there, and for every other name.
+ */
+int backend_passed_over(const char *name, struct error *err);
 
 /* True where the device computes bfloat16 in hardware, so that "auto" should choose it. */
 bool backend_prefers_bfloat16(const char *name);
+
+/* What it computes in. False for an unknown name. */
+bool backend_computes(const char *name, enum dtype dtype, enum dtype weight_dtype);
+
+/* dtype_automatic, and bfloat16 where the backend lacks what that says. */
+void backend_automatic_dtype(enum dtype *activations, enum dtype *weights, const char *name,
+                             enum dtype checkpoint);
+
+/* The memory that a backend of this name takes, as it is now; the host's for an unknown name. */
+struct backend_memory {
+    int64_t available; /* bytes that may be taken */
+    int64_t total;     /* bytes of a device with memory of its own, else 0 */
+};
+struct backend_memory backend_memory_read(const char *name);
+
+/*
+ * Steps are computed as if they had one of a few numbers of rows: the first of these above `rows`.
+ * 0 where every number is one of them.
+ */
+int32_t backend_next_bucket(const char *name, int32_t rows);
 
 /*
  * What a device's memory can do at most, to compare kernels with: bytes a second, read and written

@@ -1,5 +1,7 @@
+#include <stdio.h>
 #include <string.h>
 #include "common/error.h"
+#include "common/memory_available.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/cpu.h"
 #ifdef CUDA_BACKEND
@@ -9,11 +11,16 @@
 
 struct backend_entry {
     const char *name;
+    /* NULL: always there. Else ERROR_NO_DEVICE says what is missing. */
+    int (*check)(bool *is_there, struct error *err);
     int (*create)(struct backend **out, const struct backend_options *options, struct error *err);
     bool (*prefers_bfloat16)(void);
+    bool (*computes)(enum dtype dtype, enum dtype weight_dtype);
     void (*reserved_bytes)(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
                            enum dtype dtype, enum dtype weight_dtype);
     size_t (*weight_bytes)(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype);
+    struct backend_memory (*memory)(void);
+    int32_t (*next_bucket)(int32_t rows);
     int (*copy_rate)(double *out, struct backend *backend, size_t size, struct error *err);
 };
 
@@ -31,26 +38,84 @@ static bool never(void)
     return false;
 }
 
-/* "auto" takes the first one. */
+static bool computes_all(enum dtype dtype, enum dtype weight_dtype)
+{
+    return (dtype == DTYPE_FLOAT32 || dtype == DTYPE_BFLOAT16) &&
+           (weight_dtype == dtype || weight_dtype == DTYPE_INT8);
+}
+
+static struct backend_memory host_memory(void)
+{
+    return (struct backend_memory){.available = memory_available("")};
+}
+
+static int32_t no_bucket(int32_t rows)
+{
+    (void)rows;
+    return 0;
+}
+
+/* "auto" takes the first one that is there. */
 static const struct backend_entry BACKENDS[] = {
-    {"cpu", cpu_backend_create, cpu_prefers_bfloat16, cpu_reserved_bytes, cpu_weight_bytes,
-     no_copy_rate},
-    {"ref", ref_backend_create, never, ref_reserved_bytes, ref_weight_bytes, no_copy_rate},
-#ifdef CUDA_BACKEND /* the name that it goes by: "simt" on the emulation of tests/simt */
-    {CUDA_BACKEND, cuda_backend_create, cuda_prefers_bfloat16, cuda_reserved_bytes,
-     cuda_weight_bytes, cuda_copy_rate},
+#ifdef CUDA_BACKEND /* the name that it goes by: "simt" in the tests on the emulation */
+    {CUDA_BACKEND, cuda_check, cuda_backend_create, cuda_prefers_bfloat16, cuda_computes,
+     cuda_reserved_bytes, cuda_weight_bytes, cuda_memory, cuda_next_bucket, cuda_copy_rate},
 #endif
+    {"cpu", NULL, cpu_backend_create, cpu_prefers_bfloat16, computes_all, cpu_reserved_bytes,
+     cpu_weight_bytes, host_memory, no_bucket, no_copy_rate},
+    {"ref", NULL, ref_backend_create, never, computes_all, ref_reserved_bytes, ref_weight_bytes,
+     host_memory, no_bucket, no_copy_rate},
 };
+enum { BACKEND_COUNT = sizeof BACKENDS / sizeof BACKENDS[0] };
 
 static const struct backend_entry *find_backend(const char *name)
 {
-    if (strcmp(name, "auto") == 0)
-        return &BACKENDS[0];
-    for (size_t i = 0; i < sizeof BACKENDS / sizeof BACKENDS[0]; i++) {
-        if (strcmp(BACKENDS[i].name, name) == 0)
-            return &BACKENDS[i];
+    bool automatic = strcmp(name, "auto") == 0;
+    for (size_t i = 0; i < BACKEND_COUNT; i++) {
+        const struct backend_entry *entry = &BACKENDS[i];
+        bool is_it = automatic ? entry->check == NULL || entry->check(NULL, NULL) == 0
+                               : strcmp(entry->name, name) == 0;
+        if (is_it)
+            return entry;
     }
     return NULL;
+}
+
+const char *backend_best_name(const char *name)
+{
+    const struct backend_entry *entry = find_backend(name);
+    return entry != NULL ? entry->name : name;
+}
+
+int backend_passed_over(const char *name, struct error *err)
+{
+    for (size_t i = 0; strcmp(name, "auto") == 0 && i < BACKEND_COUNT; i++) {
+        bool is_there = false;
+        int code = BACKENDS[i].check != NULL ? BACKENDS[i].check(&is_there, err) : 0;
+        if (code == 0 || is_there)
+            return code;
+    }
+    return 0;
+}
+
+static int unknown_backend(const char *name, struct error *err)
+{
+    char names[100] = "auto";
+    for (size_t i = 0; i < BACKEND_COUNT; i++) {
+        size_t used = strlen(names);
+        snprintf(names + used, sizeof names - used, "%s%s",
+                 i + 1 < (size_t)BACKEND_COUNT ? ", " : " or ", BACKENDS[i].name);
+    }
+    return error_set(err, ERROR_NO_DEVICE, "device \"%s\": this build has no such backend; use %s",
+                     name, names);
+}
+
+int backend_check(const char *name, struct error *err)
+{
+    const struct backend_entry *entry = find_backend(name);
+    if (entry == NULL)
+        return unknown_backend(name, err);
+    return entry->check != NULL ? entry->check(NULL, err) : 0;
 }
 
 int backend_create(struct backend **out, const char *name, const struct backend_options *options,
@@ -59,9 +124,7 @@ int backend_create(struct backend **out, const char *name, const struct backend_
     *out = NULL;
     const struct backend_entry *entry = find_backend(name);
     if (entry == NULL)
-        return error_set(err, ERROR_NO_DEVICE,
-                         "device \"%s\": this build has no such backend; use auto, cpu or ref",
-                         name);
+        return unknown_backend(name, err);
     if (options->dtype != DTYPE_FLOAT32 && options->dtype != DTYPE_BFLOAT16)
         return error_set(err, ERROR_INVALID,
                          "backend %s cannot compute in %s; use float32 or bfloat16", entry->name,
@@ -86,16 +149,42 @@ void backend_destroy(struct backend *backend)
         backend->ops->destroy(backend);
 }
 
-const char *backend_best_name(const char *name)
-{
-    const struct backend_entry *entry = find_backend(name);
-    return entry != NULL ? entry->name : name;
-}
-
 bool backend_prefers_bfloat16(const char *name)
 {
     const struct backend_entry *entry = find_backend(name);
     return entry != NULL && entry->prefers_bfloat16();
+}
+
+void backend_automatic_dtype(enum dtype *activations, enum dtype *weights, const char *name,
+                             enum dtype checkpoint)
+{
+    const struct backend_entry *entry = find_backend(name);
+    dtype_automatic(activations, weights, checkpoint, backend_prefers_bfloat16(name));
+    if (entry == NULL || entry->computes(*activations, *weights))
+        return;
+    if (*weights == *activations)
+        *weights = DTYPE_BFLOAT16;
+    *activations = DTYPE_BFLOAT16;
+    if (!entry->computes(*activations, *weights))
+        *weights = *activations;
+}
+
+bool backend_computes(const char *name, enum dtype dtype, enum dtype weight_dtype)
+{
+    const struct backend_entry *entry = find_backend(name);
+    return entry != NULL && entry->computes(dtype, weight_dtype);
+}
+
+struct backend_memory backend_memory_read(const char *name)
+{
+    const struct backend_entry *entry = find_backend(name);
+    return entry != NULL ? entry->memory() : host_memory();
+}
+
+int32_t backend_next_bucket(const char *name, int32_t rows)
+{
+    const struct backend_entry *entry = find_backend(name);
+    return entry != NULL ? entry->next_bucket(rows) : 0;
 }
 
 void backend_reserved_bytes(size_t *kv_pool, size_t *scratch, const char *name,

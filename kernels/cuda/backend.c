@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/recorded_operations.h"
+#include "kernels/cuda/row_buckets.h"
 
 /* Of the device's memory, for whatever the driver and libraries take later: recordings, modules. */
 enum { KEPT_SHARE = 20, KEPT_BYTES = 512 << 20 };
@@ -18,6 +20,7 @@ static void cuda_destroy(struct backend *backend)
     cuda_head_close(cuda);
     cuda_linear_close(cuda);
     recordings_destroy(cuda->recordings);
+    noted_operations_destroy(cuda->noted);
     device_memory_destroy(cuda->keys);
     device_memory_destroy(cuda->values);
     device_memory_destroy(cuda->rope_table);
@@ -110,11 +113,20 @@ int cuda_check(bool *is_there, struct error *err)
     return device_check(is_there, err);
 }
 
-int64_t cuda_memory_available(void)
+struct backend_memory cuda_memory(void)
 {
     const struct device_memory memory = device_memory_read();
-    size_t kept = memory.total / KEPT_SHARE > KEPT_BYTES ? memory.total / KEPT_SHARE : KEPT_BYTES;
-    return memory.free > kept ? (int64_t)(memory.free - kept) : 0;
+    size_t kept = memory.total / KEPT_SHARE;
+    kept = kept > KEPT_BYTES ? kept : KEPT_BYTES;
+    return (struct backend_memory){
+        .available = memory.free > kept ? (int64_t)(memory.free - kept) : 0,
+        .total = (int64_t)memory.total,
+    };
+}
+
+int32_t cuda_next_bucket(int32_t rows)
+{
+    return row_bucket(rows + 1, 1 << 24);
 }
 
 bool cuda_prefers_bfloat16(void)
@@ -122,10 +134,15 @@ bool cuda_prefers_bfloat16(void)
     return true;
 }
 
+bool cuda_computes(enum dtype dtype, enum dtype weight_dtype)
+{
+    return dtype == DTYPE_BFLOAT16 && weight_dtype == DTYPE_BFLOAT16;
+}
+
 static int check_dtypes(const struct cuda_backend *cuda, struct error *err)
 {
     enum dtype dtype = cuda->base.dtype, weights = cuda->base.weight_dtype;
-    if (dtype == DTYPE_BFLOAT16 && weights == DTYPE_BFLOAT16)
+    if (cuda_computes(dtype, weights))
         return 0;
     return error_set(err, ERROR_INVALID,
                      "device %s computes in bfloat16, not in %s%s: set dtype to bfloat16, or use "
@@ -146,7 +163,7 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
         return status;
     }
     cuda->ops = CUDA_OPS;
-    cuda_set_operations(&cuda->ops);
+    recorded_operations_set(&cuda->ops);
     cuda->ops.name = cuda->facts.backend;
     cuda->base.ops = &cuda->ops;
     cuda->base.dtype = options->dtype;
@@ -154,6 +171,8 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
     status = check_dtypes(cuda, err);
     if (status == 0)
         status = recordings_create(&cuda->recordings, err);
+    if (status == 0)
+        status = noted_operations_create(&cuda->noted, err);
     if (status == 0)
         status = cuda_linear_open(cuda, err);
     if (status != 0) {

@@ -40,6 +40,8 @@ struct cuda_backend {
     struct device_facts facts;
     struct simt_queue queue; /* of operations; the recorder where one is enqueued for a recording */
     struct recordings *recordings;
+    struct noted_operations *noted; /* of recorded_operations.c */
+    bool recording; /* queue is the recorder: grids have to be those of the buckets */
     struct backend_limits limits;
 
     /* KV pool: [layers, kv_pages, kv_heads] pages */
@@ -74,10 +76,12 @@ struct cuda_weight {
 int cuda_backend_create(struct backend **out, const struct backend_options *options,
                         struct error *err);
 bool cuda_prefers_bfloat16(void);
+bool cuda_computes(enum dtype dtype, enum dtype weight_dtype);
 
 /* ERROR_NO_DEVICE says what is missing; *is_there: whether there is a device at all. */
 int cuda_check(bool *is_there, struct error *err);
-int64_t cuda_memory_available(void); /* bytes of the device that may be taken; 0 where none is */
+struct backend_memory cuda_memory(void);
+int32_t cuda_next_bucket(int32_t rows);
 
 /* Behind backend_reserved_bytes and backend_weight_bytes. */
 void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
@@ -91,9 +95,6 @@ int cuda_copy_rate(double *out, struct backend *backend, size_t size, struct err
 int cuda_reserve(struct backend *backend, const struct backend_limits *limits, struct error *err);
 /* Fills the tables of a step and enqueues their upload; sets step and buckets. */
 void cuda_upload_tables(struct cuda_backend *cuda, const struct step_rows *rows);
-
-/* recorded_operations.c: everything of a step. */
-void cuda_set_operations(struct backend_ops *ops);
 
 /* weights.c */
 int cuda_weight_create(struct backend *backend, struct weight **out,

@@ -1,13 +1,112 @@
 /*
- * The operations of a step as struct backend_ops has them, around those of the kernels: each runs,
- * and in a step that is being recorded is enqueued once more for the recording (recordings.h).
+ * The operations of a step as struct backend_ops has them, around those of the kernels. In the
+ * first step of a program and row bucket they are noted, and enqueued once more for the recording
+ * when the last one has come (recordings.h).
  */
-#include "kernels/cuda/cuda.h"
-#include "kernels/cuda/row_buckets.h"
+#include "kernels/cuda/recorded_operations.h"
 
-static bool exchange(struct cuda_backend *cuda)
+#include <stdlib.h>
+#include "common/error.h"
+#include "kernels/cuda/cuda.h"
+
+enum kind { EMBED, ADD_RMSNORM, LINEAR, ROPE_STORE, ATTENTION, SWIGLU, GATHER };
+
+/* An operation with its arguments under the names of struct backend_ops; not all have all of them.
+ */
+struct noted {
+    enum kind kind;
+    int32_t layer, columns;
+    float epsilon;
+    void *out;
+    const void *in; /* delta of add_rmsnorm */
+    float *residual;
+    const struct weight *weight;
+    const float *scale, *k_scale; /* q_scale of rope_store */
+};
+
+/* Of a step that is to be recorded. */
+struct noted_operations {
+    bool active;
+    int32_t count;
+    struct noted operation[NOTED_MAX];
+};
+
+int noted_operations_create(struct noted_operations **out, struct error *err)
 {
-    return recordings_exchange(cuda->recordings, &cuda->queue);
+    *out = calloc(1, sizeof **out);
+    if (*out == NULL)
+        return error_set(err, ERROR_MEMORY,
+                         "cannot allocate the list of a step's operations; free "
+                         "some memory");
+    return 0;
+}
+
+void noted_operations_destroy(struct noted_operations *noted)
+{
+    free(noted);
+}
+
+/* `lines` of linear. */
+static void issue(struct cuda_backend *cuda, const struct noted *operation, int32_t lines)
+{
+    struct backend *backend = &cuda->base;
+    const struct noted *o = operation;
+    switch (o->kind) {
+    case EMBED:
+        cuda_embed(backend, o->residual, o->weight);
+        break;
+    case ADD_RMSNORM:
+        cuda_add_rmsnorm(backend, o->out, o->residual, o->in, o->scale, o->epsilon, o->columns);
+        break;
+    case LINEAR:
+        cuda_linear(backend, o->out, o->in, o->weight, lines);
+        break;
+    case ROPE_STORE:
+        cuda_rope_store(backend, o->out, o->scale, o->k_scale, o->layer);
+        break;
+    case ATTENTION:
+        cuda_attention(backend, o->out, o->in, o->layer);
+        break;
+    case SWIGLU:
+        cuda_swiglu(backend, o->out, o->in, o->columns);
+        break;
+    case GATHER:
+        cuda_gather(backend, o->out, o->in, o->columns);
+        break;
+    }
+}
+
+/* Runs the operation, and notes it where the step is to be recorded. */
+static void run(struct backend *backend, const struct noted *operation, int32_t lines)
+{
+    struct cuda_backend *cuda = cuda_self(backend);
+    struct noted_operations *noted = cuda->noted;
+    issue(cuda, operation, lines);
+    if (!noted->active)
+        return;
+    if (noted->count < NOTED_MAX)
+        noted->operation[noted->count] = *operation;
+    noted->count++;
+}
+
+/*
+ * Behind the last operation of a body: makes its recording. It serves every number of rows of the
+ * bucket, so its products have all of the bucket's lines.
+ */
+static void end_body(struct cuda_backend *cuda)
+{
+    struct noted_operations *noted = cuda->noted;
+    if (!noted->active)
+        return;
+    noted->active = false;
+    if (noted->count > NOTED_MAX)
+        return;
+    recordings_begin(cuda->recordings, &cuda->queue);
+    cuda->recording = true;
+    for (int32_t i = 0; i < noted->count; i++)
+        issue(cuda, &noted->operation[i], cuda->row_bucket);
+    cuda->recording = false;
+    recordings_end(cuda->recordings, &cuda->queue);
 }
 
 static bool step_begin(struct backend *backend, const struct step_rows *rows)
@@ -16,99 +115,80 @@ static bool step_begin(struct backend *backend, const struct step_rows *rows)
     cuda_upload_tables(cuda, rows);
     if (rows->program == 0)
         return true;
-    return !recordings_begin(cuda->recordings, &cuda->queue,
-                             body_key(rows->program, cuda->row_bucket));
+    enum recordings_use use =
+        recordings_use(cuda->recordings, &cuda->queue, body_key(rows->program, cuda->row_bucket));
+    cuda->noted->active = use == RECORDINGS_MAKE;
+    cuda->noted->count = 0;
+    return use != RECORDINGS_LAUNCHED;
 }
 
 static void embed(struct backend *backend, float *residual, const struct weight *table)
 {
-    struct cuda_backend *cuda = cuda_self(backend);
-    cuda_embed(backend, residual, table);
-    if (exchange(cuda)) {
-        cuda_embed(backend, residual, table);
-        exchange(cuda);
-    }
+    const struct noted operation = {.kind = EMBED, .residual = residual, .weight = table};
+    run(backend, &operation, 0);
 }
 
 static void add_rmsnorm(struct backend *backend, void *out, float *residual, const void *delta,
                         const float *scale, float epsilon, int32_t columns)
 {
-    struct cuda_backend *cuda = cuda_self(backend);
-    cuda_add_rmsnorm(backend, out, residual, delta, scale, epsilon, columns);
-    if (exchange(cuda)) {
-        cuda_add_rmsnorm(backend, out, residual, delta, scale, epsilon, columns);
-        exchange(cuda);
-    }
+    const struct noted operation = {.kind = ADD_RMSNORM,
+                                    .out = out,
+                                    .residual = residual,
+                                    .in = delta,
+                                    .scale = scale,
+                                    .epsilon = epsilon,
+                                    .columns = columns};
+    run(backend, &operation, 0);
 }
 
-/* A recording serves every number of rows of its bucket, so it multiplies all of the bucket's. */
 static void linear(struct backend *backend, void *out, const void *in, const struct weight *weight,
                    int32_t lines)
 {
-    struct cuda_backend *cuda = cuda_self(backend);
-    cuda_linear(backend, out, in, weight, lines);
-    if (exchange(cuda)) {
-        cuda_linear(backend, out, in, weight, cuda->row_bucket);
-        exchange(cuda);
-    }
+    const struct noted operation = {.kind = LINEAR, .out = out, .in = in, .weight = weight};
+    run(backend, &operation, lines);
 }
 
 static void rope_store(struct backend *backend, void *qkv, const float *q_scale,
                        const float *k_scale, int32_t layer)
 {
-    struct cuda_backend *cuda = cuda_self(backend);
-    cuda_rope_store(backend, qkv, q_scale, k_scale, layer);
-    if (exchange(cuda)) {
-        cuda_rope_store(backend, qkv, q_scale, k_scale, layer);
-        exchange(cuda);
-    }
+    const struct noted operation = {
+        .kind = ROPE_STORE, .out = qkv, .scale = q_scale, .k_scale = k_scale, .layer = layer};
+    run(backend, &operation, 0);
 }
 
 static void attention(struct backend *backend, void *out, const void *qkv, int32_t layer)
 {
-    struct cuda_backend *cuda = cuda_self(backend);
-    cuda_attention(backend, out, qkv, layer);
-    if (exchange(cuda)) {
-        cuda_attention(backend, out, qkv, layer);
-        exchange(cuda);
-    }
+    const struct noted operation = {.kind = ATTENTION, .out = out, .in = qkv, .layer = layer};
+    run(backend, &operation, 0);
 }
 
 static void swiglu(struct backend *backend, void *out, const void *gate_up, int32_t width)
 {
-    struct cuda_backend *cuda = cuda_self(backend);
-    cuda_swiglu(backend, out, gate_up, width);
-    if (exchange(cuda)) {
-        cuda_swiglu(backend, out, gate_up, width);
-        exchange(cuda);
-    }
+    const struct noted operation = {.kind = SWIGLU, .out = out, .in = gate_up, .columns = width};
+    run(backend, &operation, 0);
 }
 
 static void gather(struct backend *backend, void *out, const void *in, int32_t columns)
 {
-    struct cuda_backend *cuda = cuda_self(backend);
-    cuda_gather(backend, out, in, columns);
-    if (exchange(cuda)) {
-        cuda_gather(backend, out, in, columns);
-        exchange(cuda);
-    }
+    const struct noted operation = {.kind = GATHER, .out = out, .in = in, .columns = columns};
+    run(backend, &operation, 0);
 }
 
 static void head(struct backend *backend, struct head_result *result, const void *gathered,
                  const struct weight *weight, const struct head_batch *batch)
 {
-    recordings_end(cuda_self(backend)->recordings); /* that of the body */
+    end_body(cuda_self(backend));
     cuda_head(backend, result, gathered, weight, batch);
 }
 
 static int step_end(struct backend *backend, struct error *err)
 {
     struct cuda_backend *cuda = cuda_self(backend);
-    recordings_end(cuda->recordings);
+    end_body(cuda);
     return device_wait(&cuda->queue, err);
 }
 
-void cuda_set_operations(struct backend_ops *ops)
+void recorded_operations_set(struct backend_ops *ops)
 {
     ops->step_begin = step_begin;
     ops->embed = embed;

@@ -5,22 +5,14 @@
 #include "common/log.h"
 #include "kernels/cuda/device.h"
 
-enum slot_state {
-    SLOT_UNSEEN,  /* the next step is the first one */
-    SLOT_SEEN,    /* the next step is recorded */
-    SLOT_READY,   /* the next step launches the recording */
-    SLOT_REFUSED, /* it cannot be recorded */
-};
-
 struct recordings {
     struct simt_queue recorder;
     struct keyed_slots *slots;
     struct recording_slot {
-        enum slot_state state;
-        struct device_recording *recording;
+        struct device_recording *recording; /* NULL: not made */
+        bool refused;
     } slot[RECORDINGS_MAX];
-    struct recording_slot *under_way; /* that is being recorded, or NULL */
-    bool noted;                       /* that one was refused */
+    struct recording_slot *to_make; /* what recordings_end makes */
     struct recordings_counts counts;
 };
 
@@ -37,7 +29,7 @@ int recordings_create(struct recordings **out, struct error *err)
 static void slot_clear(struct recording_slot *slot)
 {
     device_recording_destroy(slot->recording);
-    *slot = (struct recording_slot){SLOT_UNSEEN, NULL};
+    *slot = (struct recording_slot){0};
 }
 
 void recordings_forget(struct recordings *recordings)
@@ -56,58 +48,48 @@ void recordings_destroy(struct recordings *recordings)
     free(recordings);
 }
 
-bool recordings_begin(struct recordings *recordings, struct simt_queue *queue, struct slot_key key)
+enum recordings_use recordings_use(struct recordings *recordings, struct simt_queue *queue,
+                                   struct slot_key key)
 {
     bool is_new;
     struct recording_slot *slot =
         &recordings->slot[keyed_slots_find(recordings->slots, key, &is_new)];
     if (is_new)
         slot_clear(slot);
-    switch (slot->state) {
-    case SLOT_UNSEEN:
-        slot->state = SLOT_SEEN;
-        return false;
-    case SLOT_SEEN:
-        recordings->under_way = slot;
-        device_recording_begin(&recordings->recorder);
-        return false;
-    case SLOT_READY:
-        recordings->counts.launched++;
-        device_recording_launch(queue, slot->recording);
-        return true;
-    case SLOT_REFUSED:
-        break;
-    }
-    return false;
+    if (slot->refused)
+        return RECORDINGS_NONE;
+    recordings->to_make = slot;
+    if (slot->recording == NULL)
+        return RECORDINGS_MAKE;
+    recordings->counts.launched++;
+    device_recording_launch(queue, slot->recording);
+    return RECORDINGS_LAUNCHED;
 }
 
-void recordings_end(struct recordings *recordings)
+static void exchange(struct simt_queue *a, struct simt_queue *b)
+{
+    struct simt_queue other = *a;
+    *a = *b;
+    *b = other;
+}
+
+void recordings_begin(struct recordings *recordings, struct simt_queue *queue)
+{
+    device_recording_begin(&recordings->recorder);
+    exchange(&recordings->recorder, queue);
+}
+
+void recordings_end(struct recordings *recordings, struct simt_queue *queue)
 {
     struct error err = {0};
-    struct recording_slot *slot = recordings->under_way;
-    if (slot == NULL)
-        return;
-    recordings->under_way = NULL;
+    struct recording_slot *slot = recordings->to_make;
+    exchange(&recordings->recorder, queue);
     slot->recording = device_recording_end(&recordings->recorder, &err);
-    slot->state = slot->recording != NULL ? SLOT_READY : SLOT_REFUSED;
-    if (slot->recording != NULL) {
-        recordings->counts.made++;
-        return;
-    }
-    recordings->counts.refused++;
-    if (!recordings->noted)
-        log_line(LOG_WARNING, err.message, "\"effect\":\"such steps are launched one by one\"");
-    recordings->noted = true;
-}
-
-bool recordings_exchange(struct recordings *recordings, struct simt_queue *queue)
-{
-    if (recordings->under_way == NULL)
-        return false;
-    struct simt_queue other = *queue;
-    *queue = recordings->recorder;
-    recordings->recorder = other;
-    return true;
+    slot->refused = slot->recording == NULL;
+    recordings->counts.made += !slot->refused;
+    recordings->counts.refused += slot->refused;
+    if (slot->refused && recordings->counts.refused == 1)
+        log_line(LOG_WARNING, err.message, "\"effect\":\"its operations are launched one by one\"");
 }
 
 struct recordings_counts recordings_count(const struct recordings *recordings)

@@ -4,9 +4,9 @@
  * grids, which a key fixes, and nothing of a step's contents.
  *
  * The first step of a key runs as it is, so that whatever its operations make once is there: plans
- * of products, loaded kernels. In the second step every operation runs as well and is then recorded
- * beside that (recorded_operations.c). So nothing is lost where a recording is refused: the steps
- * of that key run as they are from then on. Later steps launch the recording.
+ * of products, loaded kernels. Behind it the same operations are enqueued once more, for the
+ * recording (recorded_operations.c). So nothing is lost where a recording is refused: the steps of
+ * that key run as they are from then on. Later steps launch the recording.
  *
  * The memory that a driver takes for a recording is the one thing that is not reserved at start.
  * One owner thread.
@@ -34,20 +34,23 @@ void recordings_destroy(struct recordings *recordings); /* NULL is fine */
 /* A buffer or a weight has gone: all recordings are dropped. Not inside of a step. */
 void recordings_forget(struct recordings *recordings);
 
-/*
- * True where a recording of the key was launched on the queue: nothing is left to enqueue. Else the
- * caller enqueues, and calls recordings_end behind the last operation.
- */
-bool recordings_begin(struct recordings *recordings, struct simt_queue *queue, struct slot_key key);
-void recordings_end(struct recordings *recordings);
+/* What the step of a key has to do. */
+enum recordings_use {
+    RECORDINGS_LAUNCHED, /* nothing: its recording was launched on the queue */
+    RECORDINGS_MAKE,     /* enqueue its operations, and then again between begin and end */
+    RECORDINGS_NONE,     /* enqueue its operations: they cannot be recorded */
+};
+enum recordings_use recordings_use(struct recordings *recordings, struct simt_queue *queue,
+                                   struct slot_key key);
 
 /*
- * Between begin and end of a step that is being recorded: exchanges the queue for the recorder.
- * False, and nothing is exchanged, in other steps.
+ * Around the operations that are the recording of the key that was to be made last: begin exchanges
+ * the queue for one where nothing runs, end takes that back. The first refusal is logged.
  */
-bool recordings_exchange(struct recordings *recordings, struct simt_queue *queue);
+void recordings_begin(struct recordings *recordings, struct simt_queue *queue);
+void recordings_end(struct recordings *recordings, struct simt_queue *queue);
 
-/* For tests: how many there are, and how many launches. */
+/* How many were made and refused, and how often one was launched. */
 struct recordings_counts {
     int32_t made, refused;
     int64_t launched;

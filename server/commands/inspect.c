@@ -58,14 +58,15 @@ static void print_tensors(const struct checkpoint *checkpoint)
 static void print_memory(const struct model_config *config)
 {
     static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16, DTYPE_INT8};
-    bool bfloat16 = backend_prefers_bfloat16("auto");
     int32_t pages = (config->max_positions + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS;
 
     printf("\nmemory needed    weights  KV of one full canvas  activations for its rows\n");
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
         enum dtype dtype = dtypes[i], weights;
         if (dtype == DTYPE_INT8)
-            dtype_automatic(&dtype, &weights, DTYPE_INT8, bfloat16);
+            backend_automatic_dtype(&dtype, &weights, "auto", DTYPE_INT8);
+        if (!backend_computes("auto", dtype, dtypes[i]))
+            continue;
         struct model_memory needed = model_memory_estimate(
             config, "auto", dtype, dtypes[i], config->max_positions, config->max_positions, pages);
         printf("  %-9s %10.1f MB %19.1f MB %22.1f MB\n", dtype_name(dtypes[i]),

@@ -7,8 +7,10 @@
 
 #include "common/clock.h"
 #include "common/error.h"
-#include "common/memory_available.h"
+#include "common/log.h"
 #include "server/engine/kv_pages.h"
+
+enum { WARM_UP_US = 1000000 };
 
 static bool has_config(const char *directory)
 {
@@ -68,47 +70,72 @@ int runtime_choose_dtype(struct backend_options *options, const struct settings 
     }
     if (strcmp(settings->dtype, "int8") == 0)
         named = DTYPE_INT8;
-    else if (strcmp(settings->dtype, "auto") == 0)
+    else if (strcmp(settings->dtype, "auto") == 0) {
         code = model_checkpoint_dtype(&named, directory, err);
-    else
+        if (code == 0)
+            backend_automatic_dtype(&options->dtype, &options->weight_dtype, settings->device,
+                                    named);
+        return code;
+    } else
         return error_set(err, ERROR_INVALID,
                          "dtype \"%s\": this device has float32, bfloat16 and int8; use one of "
                          "them or auto",
                          settings->dtype);
-    if (code != 0)
-        return code;
     dtype_automatic(&options->dtype, &options->weight_dtype, named,
                     backend_prefers_bfloat16(settings->device));
     return 0;
 }
 
+static int device_find(const struct settings *settings, struct error *err)
+{
+    struct error passed_over = {0};
+
+    if (backend_passed_over(settings->device, &passed_over) != 0)
+        log_line(LOG_WARNING, passed_over.message, "\"computes_on\":\"%s\"",
+                 backend_best_name(settings->device));
+    return backend_check(settings->device, err);
+}
+
 /* What is reserved at start, and the memory that takes. */
 struct memory_plan {
+    const char *device; /* never "auto" */
+    struct backend_memory memory;
     int32_t kv_tokens, max_rows;
     struct model_memory needed;
 };
 
+static double memory_total(const struct model_memory *memory)
+{
+    return (double)memory->weights + (double)memory->norms + (double)memory->kv_pool +
+           (double)memory->activations;
+}
+
 static struct model_memory memory_needed(const struct memory_plan *plan,
-                                         const struct settings *settings,
                                          const struct model_config *config,
                                          const struct backend_options *options)
 {
-    return model_memory_estimate(config, settings->device, options->dtype, options->weight_dtype,
+    return model_memory_estimate(config, plan->device, options->dtype, options->weight_dtype,
                                  plan->max_rows, plan->max_rows, kv_pages_needed(plan->kv_tokens));
 }
 
-/* By default every sequence may have a full canvas, as far as that leaves most memory free. */
-static int32_t kv_tokens_choose(const struct settings *settings, const struct model_config *config,
-                                const struct backend_options *options, int64_t available)
+/*
+ * By default every sequence may have a full canvas: as far as that leaves most of the host's memory
+ * free, or as a device's own has room behind weights and activations.
+ */
+static int32_t kv_tokens_choose(const struct memory_plan *plan, const struct settings *settings,
+                                const struct model_config *config,
+                                const struct backend_options *options)
 {
-    struct memory_plan one_page = {.kv_tokens = KV_PAGE_POSITIONS, .max_rows = 2};
-    struct model_memory taken = memory_needed(&one_page, settings, config, options);
+    struct memory_plan one_page = *plan;
+    one_page.kv_tokens = KV_PAGE_POSITIONS;
+    struct model_memory taken = memory_needed(&one_page, config, options);
     int64_t context = config->max_positions, wanted = settings->kv_cache_tokens;
-    int64_t most = INT32_MAX / 2;
+    int64_t most = INT32_MAX / 2, left = plan->memory.available - (int64_t)taken.weights;
 
     if (wanted < 0) {
-        int64_t quarter = (available - (int64_t)taken.weights) / 4;
-        int64_t pages = quarter / (int64_t)(taken.kv_pool > 0 ? taken.kv_pool : 1);
+        int64_t others = (int64_t)taken.norms + (int64_t)taken.activations;
+        int64_t share = plan->memory.total > 0 ? left - others : left / 4;
+        int64_t pages = share / (int64_t)(taken.kv_pool > 0 ? taken.kv_pool : 1);
         int64_t fit = pages < most / KV_PAGE_POSITIONS ? pages * KV_PAGE_POSITIONS : most;
         wanted = context * settings->max_sequences;
         wanted = wanted < fit ? wanted : fit;
@@ -151,27 +178,29 @@ static int memory_plan(struct memory_plan *plan, const struct settings *settings
 {
     struct model_config config;
     struct generation_defaults defaults;
-    int64_t available = memory_available("");
     char uses[300];
     int code = model_config_read(&config, &defaults, directory, err);
 
     if (code != 0)
         return code;
-    plan->kv_tokens = kv_tokens_choose(settings, &config, options, available);
+    plan->device = backend_best_name(settings->device);
+    plan->memory = backend_memory_read(plan->device);
     plan->max_rows = (int32_t)settings->max_rows_per_tick;
     /* A guided canvas takes two rows a position; a sequence's block usually 32. */
     if (plan->max_rows < 0) {
         int64_t blocks = settings->max_sequences * 32, context = config.max_positions;
         plan->max_rows = (int32_t)(2 * context > blocks ? 2 * context : blocks);
     }
-    plan->needed = memory_needed(plan, settings, &config, options);
-    double total = (double)plan->needed.weights + (double)plan->needed.norms +
-                   (double)plan->needed.kv_pool + (double)plan->needed.activations;
-    if (total <= (double)available)
+    plan->kv_tokens = kv_tokens_choose(plan, settings, &config, options);
+    plan->needed = memory_needed(plan, &config, options);
+    double total = memory_total(&plan->needed);
+    if (total <= (double)plan->memory.available)
         return 0;
     memory_describe(uses, sizeof uses, &plan->needed);
-    return error_set(err, ERROR_INVALID, "%.1f MB do not fit into the available %.1f MB: %s",
-                     total / 1e6, (double)available / 1e6, uses);
+    return error_set(err, ERROR_INVALID, "%.1f MB do not fit into the available %.1f MB%s%s: %s",
+                     total / 1e6, (double)plan->memory.available / 1e6,
+                     plan->memory.total > 0 ? " of device " : "",
+                     plan->memory.total > 0 ? plan->device : "", uses);
 }
 
 static int engine_make(struct runtime *runtime, const struct settings *settings,
@@ -187,6 +216,8 @@ static int engine_make(struct runtime *runtime, const struct settings *settings,
     };
     int code = engine_create(&runtime->engine, runtime->model, &options, err);
 
+    if (code == 0)
+        code = model_warm_up(runtime->model, WARM_UP_US, err);
     if (code == ERROR_MEMORY) {
         struct error cause = *err;
         char uses[300];
@@ -232,8 +263,10 @@ static void api_fill(struct runtime *runtime, const struct settings *settings,
 
 int runtime_start(struct runtime *runtime, const struct settings *settings, struct error *err)
 {
-    struct backend_options options = {.threads =
-                                          settings->threads < 0 ? 0 : (int)settings->threads};
+    struct backend_options options = {
+        .threads = settings->threads < 0 ? 0 : (int)settings->threads,
+        .deterministic = settings->deterministic,
+    };
     struct memory_plan plan = {0};
     struct backend *backend = NULL;
     const char *template_reason = NULL;
@@ -245,9 +278,11 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
     if (code == 0)
         code = runtime_choose_dtype(&options, settings, runtime->model_directory, err);
     if (code == 0)
+        code = device_find(settings, err);
+    if (code == 0)
         code = memory_plan(&plan, settings, runtime->model_directory, &options, err);
     if (code == 0)
-        code = backend_create(&backend, settings->device, &options, err);
+        code = backend_create(&backend, plan.device, &options, err);
     if (code == 0)
         code = model_load(&runtime->model, runtime->model_directory, backend, err);
     snprintf(path, sizeof path, "%s/tokenizer.json", runtime->model_directory);
@@ -301,6 +336,10 @@ void runtime_print_memory(const struct runtime *runtime, FILE *out)
     fprintf(out, "memory   weights %.1f MB, KV pool %.1f MB (%d positions), activations %.1f MB\n",
             (double)(used.weights + used.norms) / mb, (double)used.kv_pool / mb,
             counters.kv_pages_total * KV_PAGE_POSITIONS, (double)used.activations / mb);
+    struct backend_memory memory = backend_memory_read(backend->ops->name);
+    if (memory.total > 0)
+        fprintf(out, "device   %.1f MB of its %.1f MB can still be taken\n",
+                (double)memory.available / mb, (double)memory.total / mb);
 }
 
 int runtime_complain(const struct error *err)

@@ -92,6 +92,13 @@ int model_create_random(struct model **out, const struct model_config *config, u
 int model_reserve(struct model *model, int32_t max_rows, int32_t max_head_rows,
                   int32_t max_sequences, int32_t kv_pages, struct error *err);
 
+/*
+ * Where the backend computes in a few numbers of rows: one step of each, from the smallest on,
+ * until all are done or `limit_us` has passed, so that real steps of these sizes find everything
+ * prepared. Once, after model_reserve and before the first step. ERROR_DEVICE_LOST, ERROR_MEMORY.
+ */
+int model_warm_up(struct model *model, int64_t limit_us, struct error *err);
+
 void model_free(struct model *model); /* NULL is fine; frees the backend */
 
 /*

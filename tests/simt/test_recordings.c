@@ -186,10 +186,10 @@ SUBJECT_TEST(recordings, a_replayed_step_gives_the_bits_of_an_issued_one)
     /* Other contents every time; fewer rows, more rows, all of the bucket; other rows gathered. */
     const int32_t rows[] = {20, 11, 32, 32, 1, 29, 7}, gathered[] = {3, 11, 32, 0, 60, 1, 7};
     for (int i = 0; i < 7; i++)
-        cr_expect_eq(expect_same(&layer, &plain, rows[i], gathered[i], 100 + (uint64_t)i, 1), i < 2,
+        cr_expect_eq(expect_same(&layer, &plain, rows[i], gathered[i], 100 + (uint64_t)i, 1), i == 0,
                      "step %d", i);
     cr_expect_eq(counts_of(&layer).made, 1);
-    cr_expect_eq(counts_of(&layer).launched, 5);
+    cr_expect_eq(counts_of(&layer).launched, 6);
     layer_destroy(&layer);
     layer_destroy(&plain);
 }
@@ -202,11 +202,11 @@ SUBJECT_TEST(recordings, every_row_bucket_and_program_has_its_own)
         for (int i = 0; i < 5; i++)
             cr_expect_eq(
                 expect_same(&layer, &plain, rows[i], 9, round * 5 + (uint64_t)i, 1 + i % 2),
-                round < 2, "%d rows", rows[i]);
+                round == 0, "%d rows", rows[i]);
     }
     cr_expect(expect_same(&layer, &plain, 30, 9, 1000, 2), "another program is another recording");
-    cr_expect_eq(counts_of(&layer).made, 5);
-    cr_expect_eq(counts_of(&layer).launched, 10);
+    cr_expect_eq(counts_of(&layer).made, 6);
+    cr_expect_eq(counts_of(&layer).launched, 15);
     layer_destroy(&layer);
     layer_destroy(&plain);
 }
@@ -232,7 +232,7 @@ SUBJECT_TEST(recordings, keys_and_values_are_stored_by_a_replay)
             look.kv_end[row] = 60;
         }
         run(&plain, &fill, 0, expected);
-        cr_expect_eq(run(&layer, &fill, 1, found), i < 2);
+        cr_expect_eq(run(&layer, &fill, 1, found), i == 0);
         run(&plain, &look, 0, expected);
         run(&layer, &look, 0, found);
         expect_same_bits(found, expected, 12 * WIDTH * sizeof *found,
@@ -259,10 +259,8 @@ SUBJECT_TEST(recordings, the_one_that_was_not_used_for_the_longest_time_makes_ro
     struct step step;
     uint16_t out[WIDTH];
     step_fill(&step, 1, 1, 5);
-    for (int32_t program = 1; program <= RECORDINGS_MAX; program++) {
+    for (int32_t program = 1; program <= RECORDINGS_MAX; program++)
         run(&layer, &step, program, out);
-        run(&layer, &step, program, out);
-    }
     cr_expect_eq(counts_of(&layer).made, RECORDINGS_MAX);
     cr_expect_not(run(&layer, &step, 1, out), "1 is used, 2 is the oldest");
     cr_expect(run(&layer, &step, RECORDINGS_MAX + 1, out));
@@ -283,7 +281,7 @@ SUBJECT_TEST(recordings, a_step_that_cannot_be_recorded_is_issued_every_time)
     cr_expect_eq(counts_of(&layer).refused, 1);
     cr_expect_eq(counts_of(&layer).made, 0);
     for (uint64_t i = 0; i < 3; i++) /* another bucket is tried */
-        cr_expect_eq(expect_same(&layer, &plain, 40, 5, i, 1), i < 2);
+        cr_expect_eq(expect_same(&layer, &plain, 40, 5, i, 1), i == 0);
     layer_destroy(&layer);
     layer_destroy(&plain);
 }
@@ -294,7 +292,7 @@ SUBJECT_TEST(recordings, they_go_with_the_memory_that_they_name)
     struct random random = {78};
     for (uint64_t i = 0; i < 3; i++)
         expect_same(&layer, &plain, 20, 5, i, 1);
-    cr_expect_eq(counts_of(&layer).launched, 1);
+    cr_expect_eq(counts_of(&layer).launched, 2);
     struct layer *both[] = {&layer, &plain};
     for (int i = 0; i < 2; i++) {
         random.state = 78;
@@ -302,11 +300,11 @@ SUBJECT_TEST(recordings, they_go_with_the_memory_that_they_name)
         both[i]->out = random_weight(both[i], &random, WIDTH, HEADS * HEAD_DIM, false);
     }
     for (uint64_t i = 0; i < 4; i++)
-        cr_expect_eq(expect_same(&layer, &plain, 20, 5, i, 1), i < 2, "step %d", (int)i);
+        cr_expect_eq(expect_same(&layer, &plain, 20, 5, i, 1), i == 0, "step %d", (int)i);
     layer.backend->ops->memory_destroy(layer.backend, layer.delta);
     layer.delta = memory_of(&layer, ROWS * WIDTH * sizeof(uint16_t));
     for (uint64_t i = 0; i < 4; i++)
-        cr_expect_eq(expect_same(&layer, &plain, 20, 5, i, 1), i < 2, "step %d", (int)i);
+        cr_expect_eq(expect_same(&layer, &plain, 20, 5, i, 1), i == 0, "step %d", (int)i);
     layer_destroy(&layer);
     layer_destroy(&plain);
 }
