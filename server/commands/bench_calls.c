@@ -90,8 +90,7 @@ static int measure(struct call_figures *figures, const struct bench_rounds *roun
     double seconds[SAMPLES_MAX], gaps[SAMPLES_MAX];
     int samples = 0, code = 0;
 
-    /* A device records what it has seen once, and replays what it has seen twice. */
-    for (int i = 0; rounds->bench.on_device && i < 2 && code == 0; i++)
+    if (rounds->bench.on_device) /* warm-up */
         code = run_calls(figures, rounds, call, err);
     int64_t end = clock_now_us() + (rounds->bench.quick ? 0 : CASE_US);
     do {

@@ -13,7 +13,6 @@ enum {
     CASES_MAX = 5,
     STEP_NS = 2000000, /* a step lasts so long at least, */
     STEP_CALLS_MAX = 1024,
-    RECORDING_STEPS = 3, /* of a program until a backend replays it, at most */
 };
 
 /* What is measured of every layer. */
@@ -133,13 +132,14 @@ static double measure(struct workload *workload, const struct operation_case *wh
     struct repeated repeated = {workload, run, 1};
 
     workload->step.program = 0;
-    run_repeated(&repeated); /* warm-up */
+    workload->step.rehearsal = true; /* time to choose how it is computed */
+    run_repeated(&repeated);
+    workload->step.rehearsal = false;
     if (!bench->quick && !what->heads)
         choose_calls(&repeated);
     if (!what->heads) {
         workload->step.program = ++workload->programs;
-        for (int i = 0; i < RECORDING_STEPS; i++)
-            run_repeated(&repeated);
+        run_repeated(&repeated); /* which the backend may record */
     }
     double seconds = bench_median_seconds(bench, run_repeated, &repeated) / repeated.calls;
     report(workload, what, seconds);

@@ -6,8 +6,6 @@
 #include "common/error.h"
 #include "common/rng.h"
 
-enum { RECORDING_STEPS = 3 /* until a device replays what it has recorded, at most */ };
-
 /* ---- floors ---------------------------------------------------------------------------------- */
 
 static double weight_bytes(const struct bench_rounds *rounds, int64_t rows, int64_t columns)
@@ -186,8 +184,12 @@ static void run_pass(void *context)
 
 static double pass_seconds(const struct bench_rounds *rounds, struct pass *pass)
 {
-    for (int i = 0; rounds->bench.on_device && i < RECORDING_STEPS; i++)
+    if (rounds->bench.on_device) { /* which the backend may record */
+        pass->step.rehearsal = true;
         run_pass(pass);
+        pass->step.rehearsal = false;
+        run_pass(pass);
+    }
     return bench_median_seconds(&rounds->bench, run_pass, pass);
 }
 

@@ -7,12 +7,14 @@
 
 #include "common/clock.h"
 #include "common/error.h"
-#include "common/memory_available.h"
 #include "server/commands/runtime.h"
 #include "server/engine/engine.h"
 #include "server/engine/kv_pages.h"
 
-enum { SLOWEST_S = 3 /* passes that would take longer are left out */ };
+enum {
+    SLOWEST_S = 3, /* passes that would take longer are left out */
+    WARM_UP_US = 3000000,
+};
 
 /* ---- shapes ---------------------------------------------------------------------------------- */
 
@@ -119,16 +121,14 @@ static struct engine_options engine_options_of(const struct bench_rounds *rounds
 static bool fits(const struct bench_rounds *rounds, const struct engine_options *options)
 {
     const struct bench_kernels *bench = &rounds->bench;
-
-    if (bench->on_device)
-        return true;
+    const struct backend_memory memory = backend_memory_read(bench->device);
     struct model_memory needed = model_memory_estimate(
         &rounds->config, bench->device, bench->options.dtype, bench->weight_dtype,
         options->max_rows_per_tick, options->max_rows_per_tick,
         kv_pages_needed(options->kv_cache_tokens));
     double total = (double)needed.weights + (double)needed.norms + (double)needed.kv_pool +
                    (double)needed.activations;
-    return total < 0.75 * (double)memory_available("");
+    return total < (memory.total > 0 ? 1 : 0.75) * (double)memory.available;
 }
 
 static void close_model(struct bench_rounds *rounds)
@@ -152,6 +152,8 @@ static int open_with(struct bench_rounds *rounds, int32_t sequences, struct erro
         code = model_create_random(&rounds->model, &rounds->config, 1, backend, err);
     if (code == 0)
         code = engine_create(&rounds->engine, rounds->model, &options, err);
+    if (code == 0)
+        code = model_warm_up(rounds->model, WARM_UP_US, err);
     if (code != 0)
         close_model(rounds);
     rounds->max_sequences = sequences;
