@@ -1,6 +1,7 @@
 /* denoised bench: what this program costs and how fast it is, on this machine. */
 #include "server/commands/bench.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -313,9 +314,16 @@ static int check_part(const struct settings *settings, struct error *err)
         return error_set(err, ERROR_INVALID,
                          "bench has no part \"%s\"; name kernels, rounds, or nothing",
                          settings->positional[0]);
-    if (settings->json || settings->instructions != NULL)
-        return error_set(err, ERROR_INVALID, "--%s belongs to: denoised bench kernels",
-                         settings->json ? "json" : "instructions");
+    const char *of_a_part = settings->json                   ? "json"
+                            : settings->report != NULL       ? "report"
+                            : settings->instructions != NULL ? "instructions"
+                                                             : NULL;
+    if (of_a_part != NULL)
+        return error_set(err, ERROR_INVALID, "--%s belongs to: denoised bench kernels, or rounds",
+                         of_a_part);
+    if (settings->shape != NULL || !isnan(settings->price_per_hour))
+        return error_set(err, ERROR_INVALID, "--%s belongs to: denoised bench rounds",
+                         settings->shape != NULL ? "shape" : "price-per-hour");
     return 0;
 }
 

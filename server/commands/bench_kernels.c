@@ -1,6 +1,7 @@
 /* denoised bench kernels: what is common to its parts, and their order. */
 #include "server/commands/bench_kernels.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +25,7 @@ void bench_say(const struct bench_kernels *bench, const char *format, ...)
 {
     va_list arguments;
 
-    if (bench->document != NULL)
+    if (bench->silent)
         return;
     va_start(arguments, format);
     vprintf(format, arguments);
@@ -163,6 +164,18 @@ void bench_set_dtypes(struct bench_kernels *bench, enum dtype dtype, enum dtype 
     bench->element = (double)dtype_size(dtype);
 }
 
+/* Before minutes are spent on what is to be written there. */
+static int check_report(const char *path, struct error *err)
+{
+    FILE *file = path != NULL ? fopen(path, "we") : NULL;
+
+    if (file != NULL)
+        fclose(file);
+    return path == NULL || file != NULL
+               ? 0
+               : error_set(err, ERROR_INVALID, "report \"%s\": the file cannot be written", path);
+}
+
 int bench_choose_device(struct bench_kernels *bench, const struct settings *settings,
                         struct error *err)
 {
@@ -179,7 +192,11 @@ int bench_choose_device(struct bench_kernels *bench, const struct settings *sett
     bench->options.threads = settings->threads > 0 ? (int)settings->threads : cpu_count();
     bench->options.deterministic = settings->deterministic;
     bench->quick = settings->quick;
-    return 0;
+    bench->silent = settings->json;
+    bench->report = settings->report;
+    if (bench->silent || bench->report != NULL)
+        bench->document = json_object();
+    return check_report(bench->report, err);
 }
 
 int bench_choose_instructions(struct bench_kernels *bench, const struct settings *settings,
@@ -195,18 +212,28 @@ int bench_choose_instructions(struct bench_kernels *bench, const struct settings
     return code;
 }
 
-void bench_finish(struct bench_kernels *bench, int code)
+int bench_finish(struct bench_kernels *bench, int code, struct error *err)
 {
-    if (code == 0 && bench->document != NULL) {
-        json_dumpf(bench->document, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(10));
+    static const size_t form = JSON_INDENT(1) | JSON_REAL_PRECISION(10);
+
+    if (code == 0 && bench->silent) {
+        json_dumpf(bench->document, stdout, form);
         putchar('\n');
     }
+    if (code == 0 && bench->report != NULL &&
+        json_dump_file(bench->document, bench->report, form) != 0)
+        code = error_set(err, ERROR_IO, "report \"%s\": the file cannot be written", bench->report);
     json_decref(bench->document);
+    return code;
 }
 
 static int choose(struct bench_kernels *bench, const struct settings *settings, struct error *err)
 {
     struct backend_options options;
+
+    if (settings->shape != NULL || !isnan(settings->price_per_hour))
+        return error_set(err, ERROR_INVALID, "--%s belongs to: denoised bench rounds",
+                         settings->shape != NULL ? "shape" : "price-per-hour");
     int code = bench_choose_device(bench, settings, err);
 
     if (code == 0)
@@ -239,8 +266,6 @@ int bench_kernels_run(const struct settings *settings)
     struct error err = {0};
     int code = choose(&bench, settings, &err);
 
-    if (code == 0 && settings->json)
-        bench.document = json_object();
     if (code == 0)
         code = open_and_describe(&bench, &err);
     if (code == 0)
@@ -249,6 +274,6 @@ int bench_kernels_run(const struct settings *settings)
         code = bench_operations(&bench, &err);
     if (code == 0 && !bench.on_device)
         code = bench_models(&bench, &err);
-    bench_finish(&bench, code);
+    code = bench_finish(&bench, code, &err);
     return code == 0 ? 0 : runtime_complain(&err);
 }

@@ -23,8 +23,10 @@ struct bench_kernels {
     bool on_device;                 /* none of the CPU's: operations only enqueue */
     struct backend_options options; /* of every backend; on the CPU names the instruction set */
     char model_directory[PATH_MAX]; /* kernels alone */
-    bool quick;       /* tiny shapes and one sample: whether it works, not how fast it is */
-    json_t *document; /* NULL: tables are printed as the figures come */
+    bool quick;         /* tiny shapes and one sample: whether it works, not how fast it is */
+    json_t *document;   /* NULL: tables alone */
+    bool silent;        /* no tables: the document goes to the standard output */
+    const char *report; /* a file for the document, or NULL */
 
     enum dtype weight_dtype;        /* of matrices: what their products are computed in */
     double weight_element, element; /* bytes of a number of a matrix; of all others */
@@ -52,8 +54,11 @@ int bench_choose_instructions(struct bench_kernels *bench, const struct settings
 /* What is measured on, in the first line of the tables or the first keys of the document. */
 void bench_describe(const struct bench_kernels *bench, const char *description);
 
-/* Prints and frees the document where there is one. */
-void bench_finish(struct bench_kernels *bench, int code);
+/*
+ * Where the document of a run that ended with `code` is to go; frees it. Returns the code, or
+ * ERROR_IO where the report cannot be written.
+ */
+int bench_finish(struct bench_kernels *bench, int code, struct error *err);
 
 /* `denoised bench kernels`; returns the exit status. */
 int bench_kernels_run(const struct settings *settings);
@@ -70,11 +75,11 @@ double bench_median(double *values, int count); /* count >= 1; sorts them */
 double bench_median_seconds(const struct bench_kernels *bench, void (*run)(void *context),
                             void *context);
 
-/* A piece of the tables; nothing where a JSON document is made. */
+/* A piece of the tables. */
 void bench_say(const struct bench_kernels *bench, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Puts a row into a list of the document, which then owns it; frees it where tables are printed. */
+/* Puts a row into a list of the document, which then owns it; frees it where there is none. */
 void bench_add(const struct bench_kernels *bench, const char *list, json_t *row);
 
 /* Says in table and document what is not measured, and why. */

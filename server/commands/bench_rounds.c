@@ -26,6 +26,7 @@ static const struct shape {
     {"llada-8b", 32, 4096, 32, 12288, 126464, 4096, false}, /* LLaDA-8B's */
     {"small", 8, 512, 8, 1408, 32768, 1024, false},
     {"tiny", 6, 256, 4, 704, 4096, 1024, true}, /* that of models/tiny, with more context */
+    {"toy", 2, 64, 2, 176, 512, 256, false},    /* for --quick */
 };
 
 static void choose_shape(struct bench_rounds *rounds, const char *name)
@@ -372,7 +373,7 @@ static int choose(struct bench_rounds *rounds, const struct settings *settings, 
     bench_set_dtypes(bench, options.dtype, options.weight_dtype);
     rounds->price_per_hour = settings->price_per_hour;
     rounds->plan = bench->quick ? QUICK_PLAN : bench->on_device ? PLAN : CPU_PLAN;
-    const char *otherwise = bench->quick ? "tiny" : bench->on_device ? "llada-8b" : "small";
+    const char *otherwise = bench->quick ? "toy" : bench->on_device ? "llada-8b" : "small";
     choose_shape(rounds, settings->shape != NULL ? settings->shape : otherwise);
     return bench_choose_instructions(bench, settings, err);
 }
@@ -396,14 +397,12 @@ int bench_rounds_run(const struct settings *settings)
     struct error err = {0};
     int code = choose(&rounds, settings, &err);
 
-    if (code == 0 && settings->json)
-        rounds.bench.document = json_object();
     if (code == 0)
         code = describe(&rounds, &err);
     if (code == 0)
         code = bench_peaks(&rounds.bench, &err);
     if (code == 0)
         code = bench_formats(&rounds, settings, &err);
-    bench_finish(&rounds.bench, code);
+    code = bench_finish(&rounds.bench, code, &err);
     return code == 0 ? 0 : runtime_complain(&err);
 }

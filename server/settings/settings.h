@@ -42,7 +42,7 @@ struct settings {
     const char *log_level, *log_format;
 
     bool print_config, help, chat, quick, json;
-    const char *instructions, *shape;
+    const char *instructions, *shape, *report;
     double price_per_hour;
     int64_t seed;
 
