@@ -1,4 +1,4 @@
-# make            build/$(FLAVOR)/denoised for the CPU (and build/gpu/denoised once a CUDA backend exists)
+# make            build/$(FLAVOR)/denoised for the CPU; with nvcc also build/gpu/denoised (CUDA=0: not)
 # make run        install what is missing, build, serve models/tiny on 127.0.0.1:8080
 # make test       install what is missing, build, run every test
 # make lint       formatting, compiler warnings as errors, clang-tidy
@@ -117,21 +117,7 @@ $(BUILD)/%.o: %.cpp Makefile | $(BUILD)/tools
 	@echo "  c++    $<"
 	$(Q)mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c -o $@ $<
 
-# CUDA: machine code for compute capability 8.0 and 9.0, and PTX that newer devices compile for
-# themselves. Only these objects need nvcc. Beside each lies what the assembler said of it.
-NVCC := $(shell command -v nvcc 2>/dev/null)
-CUDA_TARGETS := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a \
-	-gencode arch=compute_90,code=compute_90
-NVCC_FLAGS := -std=c++17 -O3 -Werror all-warnings -Xptxas -v \
-	-Xcompiler=-Wall,-Wextra,-Wshadow,-Werror
-CUDA_OBJECTS := $(patsubst %.cu,build/gpu/%.o,$(wildcard kernels/cuda/*.cu))
-build/gpu/%.o: %.cu Makefile
-	@echo "  nvcc   $<"
-	$(Q)mkdir -p $(@D) && $(NVCC) -I. -D_GNU_SOURCE $(NVCC_FLAGS) $(CUDA_TARGETS) -MMD -MP -c -o $@ $< \
-		>$@.ptxas 2>&1 || { grep -v '^ptxas info\|bytes stack frame' $@.ptxas; exit 1; }
-
-ptx-check: $(if $(NVCC),$(CUDA_OBJECTS))
-	@tests/ptx_check.sh $(if $(NVCC),$(CUDA_OBJECTS:=.ptxas))
+include kernels/cuda/rules.mk
 
 ALL_C = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cpp')
 lint:

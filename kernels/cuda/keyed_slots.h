@@ -9,6 +9,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 struct error;
 
 /* What a plan or a recording was made for. */
@@ -44,5 +48,9 @@ int32_t keyed_slots_find(struct keyed_slots *slots, struct slot_key key, bool *i
 
 /* Slots that were ever given out: [0, used) hold something to free. */
 int32_t keyed_slots_used(const struct keyed_slots *slots);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

@@ -7,6 +7,10 @@
 
 #include <stdint.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { ROW_BUCKET_MIN = 32 };
 
 /*
@@ -17,5 +21,9 @@ int32_t row_bucket(int32_t rows, int32_t limit);
 
 /* How many values row_bucket takes for this limit. */
 int32_t row_bucket_count(int32_t limit);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
