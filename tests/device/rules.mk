@@ -4,7 +4,7 @@
 DEVICE_FOLDER := build/gpu/check
 DEVICE_SOURCES_conformance := $(wildcard tests/conformance/*.c)
 DEVICE_SOURCES_golden := $(wildcard tests/golden/*.c)
-DEVICE_SOURCES_device := $(wildcard tests/device/test_*.c)
+DEVICE_SOURCES_device := $(filter-out %/run_tests.c,$(wildcard tests/device/*.c))
 
 build/gpu/tests/%.o: CPPFLAGS += -Itests/device
 device_objects = $(patsubst %.c,build/gpu/%.o,$(1) tests/device/run_tests.c)

@@ -14,7 +14,7 @@
 #include "server/engine/engine.h"
 
 enum {
-    KINDS = 16,        /* requests that differ */
+    KINDS = 10,        /* requests that differ */
     ANSWER_MAX = 96,   /* tokens */
     PROMPT_MAX = 200,  /* tokens */
     TOGETHER_MAX = 24, /* requests that run at the same time */
@@ -185,7 +185,7 @@ static void expect_as_alone(enum dtype dtype, enum dtype weight_dtype)
 {
     const struct subject subject = {device_name(), dtype, weight_dtype, true};
     /* Few rows and few sequences, or all together: other batches, other buckets of rows. */
-    static const int32_t limits[][2] = {{1, 1024}, {3, 700}, {KINDS, 1024}, {KINDS, 4096}};
+    static const int32_t limits[][2] = {{3, 700}, {KINDS, 1024}, {KINDS, 4096}};
     static struct answer alone[KINDS], together[KINDS];
     struct machine machine = open_machine(&subject, 1, 700);
     answer_alone(alone, &machine);
@@ -257,7 +257,7 @@ static void serve_one(struct soak *soak, int slot)
         }
         request_release(request);
         soak->running[slot] = NULL;
-    } else if (next_random(soak, 400) == 0) {
+    } else if (next_random(soak, 60) == 0) {
         soak->cancelled[slot] = true;
         request_cancel(request);
     }
