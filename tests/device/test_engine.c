@@ -271,7 +271,8 @@ static void soak_for(struct soak *soak, double seconds)
         int most = 1 + (int)next_random(soak, TOGETHER_MAX);
         for (int slot = 0; slot < most; slot++)
             serve_one(soak, slot);
-        for (int ticks = 0; ticks < 8; ticks++)
+        int ticks = 1 + (int)next_random(soak, 4);
+        for (int i = 0; i < ticks; i++)
             engine_tick(soak->machine.engine, clock_now_us());
     }
     run_until_idle(&soak->machine);
