@@ -44,7 +44,7 @@ struct backend_options {
      */
     enum dtype weight_dtype;
     int threads; /* CPU backends: 0 takes the CPUs this process may use */
-    /* cpu: NULL the best there is, or "scalar", "avx2", "avx512", "avx512bf16" */
+    /* cpu: NULL the best there is, or "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16" */
     const char *instructions;
     /* cuda: a row's result depends on nothing but its inputs, bit for bit, as it does elsewhere. */
     bool deterministic;

@@ -22,14 +22,15 @@ static bool has_avx512(void)
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 
-static bool has_avx512bf16(void)
-{
-    return has_avx512() && __builtin_cpu_supports("avx512bf16");
-}
-
 static bool has_avx512vnni(void)
 {
     return has_avx512() && __builtin_cpu_supports("avx512vnni");
+}
+
+/* No CPU has BF16 without VNNI. */
+static bool has_avx512bf16(void)
+{
+    return has_avx512vnni() && __builtin_cpu_supports("avx512bf16");
 }
 
 /*
@@ -45,37 +46,44 @@ static const struct {
     const char *name;
     bool (*present)(void);
     bool (*preferred)(void);
-    cpu_product_int8 *product_int8[2]; /* without and with AVX512-VNNI, which some CPUs lack */
-    cpu_product *product[2];           /* by dtype, as the others */
+    cpu_product_int8 *product_int8;
+    cpu_product *product[2]; /* by dtype, as the others */
     cpu_accumulate *accumulate[2];
     const struct cpu_elementwise *elementwise;
 } SETS[] = {
-    /* The best first. */
+    /* The best first. A name says what runs: nothing else is asked of the CPU later on. */
     {"avx512bf16",
      has_avx512bf16,
      gains_from_bfloat16_products,
-     {cpu_product_int8_avx2, cpu_product_int8_avx512vnni},
+     cpu_product_int8_avx512vnni,
      {cpu_product_float32_avx512, cpu_product_bfloat16_avx512bf16},
      {cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512bf16},
+     CPU_ELEMENTWISE_AVX512},
+    {"avx512vnni",
+     has_avx512vnni,
+     has_avx512vnni,
+     cpu_product_int8_avx512vnni,
+     {cpu_product_float32_avx512, cpu_product_bfloat16_avx512},
+     {cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512},
      CPU_ELEMENTWISE_AVX512},
     {"avx512",
      has_avx512,
      has_avx512,
-     {cpu_product_int8_avx2, cpu_product_int8_avx512vnni},
+     cpu_product_int8_avx2,
      {cpu_product_float32_avx512, cpu_product_bfloat16_avx512},
      {cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512},
      CPU_ELEMENTWISE_AVX512},
     {"avx2",
      has_avx2,
      has_avx2,
-     {cpu_product_int8_avx2, cpu_product_int8_avx2},
+     cpu_product_int8_avx2,
      {cpu_product_float32_avx2, cpu_product_bfloat16_avx2},
      {cpu_accumulate_float32_avx2, cpu_accumulate_bfloat16_avx2},
      CPU_ELEMENTWISE_AVX2},
     {"scalar",
      has_scalar,
      has_scalar,
-     {cpu_product_int8_scalar, cpu_product_int8_scalar},
+     cpu_product_int8_scalar,
      {cpu_product_float32_scalar, cpu_product_bfloat16_scalar},
      {cpu_accumulate_float32_scalar, cpu_accumulate_bfloat16_scalar},
      CPU_ELEMENTWISE_SCALAR},
@@ -97,7 +105,7 @@ int cpu_instructions_choose(struct cpu_instructions *out, const char *name, enum
         if (name == NULL ? SETS[i].preferred() : strcmp(name, SETS[i].name) == 0) {
             out->name = SETS[i].name;
             out->product = SETS[i].product[dtype];
-            out->product_int8 = SETS[i].product_int8[has_avx512vnni()];
+            out->product_int8 = SETS[i].product_int8;
             out->accumulate = SETS[i].accumulate[dtype];
             out->elementwise = &SETS[i].elementwise[dtype];
             out->elementwise_float32 = &SETS[i].elementwise[DTYPE_FLOAT32];

@@ -39,7 +39,7 @@ static const struct cpu_peak *float32_peak(const char *instructions)
 
 static const struct cpu_peak *int8_peak(const char *instructions)
 {
-    if (is_avx512(instructions) && __builtin_cpu_supports("avx512vnni"))
+    if (strcmp(instructions, "avx512vnni") == 0 || strcmp(instructions, "avx512bf16") == 0)
         return &INT8_FOURS_512;
     return strcmp(instructions, "scalar") == 0 ? &INT16_PAIRS_128 : &INT8_FOURS_256;
 }

@@ -36,9 +36,8 @@ struct cpu_peak {
 
 /*
  * The best product instruction that an instruction set (struct cpu_instructions.name) has for a
- * dtype; where it has none, the one that it computes in after widening. The set must be present;
- * DTYPE_INT8 also takes what this CPU has beside the set's own instructions. DTYPE_FLOAT16 is no
- * dtype of a product: false.
+ * dtype; where it has none, the one that it computes in after widening. The set must be present.
+ * DTYPE_FLOAT16 is no dtype of a product: false.
  */
 bool cpu_peak_find(struct cpu_peak *out, const char *instructions, enum dtype dtype);
 

@@ -113,8 +113,9 @@ const struct setting SETTINGS_TABLE[] = {
      "with rounds: the model's, whose weights are random; default: small, on a device llada-8b"},
     {"price_per_hour", KIND_NUMBER, FIELD(price_per_hour), NULL, 0, 1e6, NULL, COMMAND_BENCH, true,
      "with rounds: what the machine costs, for the price of a million tokens"},
-    {"instructions", KIND_CHOICE, FIELD(instructions), NULL, 0, 0, "scalar|avx2|avx512|avx512bf16",
-     COMMAND_BENCH, true, "with kernels: the instruction set; default: the best of this CPU"},
+    {"instructions", KIND_CHOICE, FIELD(instructions), NULL, 0, 0,
+     "scalar|avx2|avx512|avx512vnni|avx512bf16", COMMAND_BENCH, true,
+     "with kernels: the instruction set; default: the best of this CPU"},
     SWITCH(help, ALL_COMMANDS, true, "this text"),
 };
 const int settings_table_size = sizeof SETTINGS_TABLE / sizeof *SETTINGS_TABLE;

@@ -4,7 +4,13 @@
 
 #include "conformance.h"
 
-enum { SEQUENCES_MAX = 40, PAGES_PER_LINE = 4, LAYERS = 2, ROWS_MAX = 480 };
+enum {
+    SEQUENCES_MAX = 40,
+    PAGES_PER_LINE = 4,
+    TABLE_STRIDE = PAGES_PER_LINE + 1, /* behind the last page of a line is none */
+    LAYERS = 2,
+    ROWS_MAX = 480
+};
 
 struct attention_case {
     int32_t heads, kv_heads, head_dim, rotary_dim;
@@ -21,12 +27,14 @@ struct rows {
     struct step_rows step;
     int32_t token[ROWS_MAX], sequence[ROWS_MAX], position[ROWS_MAX], kv_end[ROWS_MAX];
     uint8_t shadow[ROWS_MAX];
-    int32_t page_table[SEQUENCES_MAX * PAGES_PER_LINE];
+    int32_t page_table[SEQUENCES_MAX * TABLE_STRIDE];
 };
 struct rows *rows_create(const struct attention_case *shape, enum page_order order);
 void rows_add(struct rows *rows, int32_t sequence, int32_t position, int32_t kv_end, bool shadow);
 /* A step of one row of another one; `rows` has its page order. */
 struct rows *rows_alone(const struct rows *rows, int32_t row);
+/* The same rows in another order, and where each comes from: order [rows]. */
+struct rows *rows_shuffled(const struct rows *rows, int32_t *order);
 /* Every position of every canvas, full attention: what fills the cache. */
 struct rows *prefill_rows(const struct attention_case *shape, enum page_order order);
 
@@ -36,7 +44,7 @@ size_t out_width(const struct attention_case *shape);
 /* A backend, or ref, with room for the case. */
 struct backend *open_for(const struct subject *subject, int threads,
                          const struct attention_case *shape);
-struct backend *reference_for(enum dtype dtype, const struct attention_case *shape);
+struct backend *reference_for(const struct subject *subject, const struct attention_case *shape);
 
 struct attended {
     void *qkv, *out; /* out is NULL where attention was not run */

@@ -128,7 +128,7 @@ SUBJECT_TEST(attention_rules, nan_and_infinity_stay_where_they_belong)
 {
     const struct attention_case shape = {2, 1, 16, 16, false, 3, {40, 70, 33}};
     struct backend *backend = open_for(subject, 2, &shape);
-    struct backend *reference = reference_for(subject->dtype, &shape);
+    struct backend *reference = reference_for(subject, &shape);
     struct rows *fill = prefill_rows(&shape, PAGES_BY_SEVENS);
     struct random random = {28};
     size_t width = qkv_width(&shape);
@@ -150,12 +150,88 @@ SUBJECT_TEST(attention_rules, nan_and_infinity_stay_where_they_belong)
     backend_destroy(reference);
 }
 
+/* What shadow rows and dead rows hold is nobody else's: they store nothing. */
+SUBJECT_TEST(attention_rules, nan_of_a_shadow_or_dead_row_stays_in_it)
+{
+    const struct attention_case shape = {4, 2, 16, 16, false, 2, {70, 70}};
+    struct backend *backend = open_for(subject, 2, &shape);
+    struct backend *reference = reference_for(subject, &shape);
+    struct rows *fill = prefill_rows(&shape, PAGES_BY_SEVENS);
+    struct rows *rows = rows_create(&shape, PAGES_BY_SEVENS);
+    struct random random = {33};
+    size_t width = qkv_width(&shape), out = out_width(&shape);
+    void *filling = random_activations(&random, (size_t)fill->step.rows * width, subject->dtype);
+    for (int32_t i = 55; i < 70; i++) {
+        rows_add(rows, 0, i, 70, false);
+        rows_add(rows, 0, i, 70, true);
+        rows_add(rows, 0, i, 0, i % 2);
+        rows_add(rows, 1, i, 70, true);
+    }
+    void *qkv = random_activations(&random, (size_t)rows->step.rows * width, subject->dtype);
+    for (int32_t row = 0; row < rows->step.rows; row++) {
+        bool bad = rows->kv_end[row] == 0 || (rows->shadow[row] && row % 3 == 0);
+        for (size_t i = 0; bad && i < width; i++)
+            set_activation(qkv, (size_t)row * width + i, NAN, subject->dtype);
+    }
+    struct attended filled = run_store(backend, &shape, fill, filling, NULL, 1);
+    struct attended also = run_store(reference, &shape, fill, filling, NULL, 1);
+    struct attended actual = run_step(backend, &shape, rows, qkv, NULL, 1);
+    struct attended expected = run_step(reference, &shape, rows, qkv, NULL, 1);
+    expect_attended(&actual, &expected, &shape, rows, subject->dtype);
+    for (int32_t row = 0; row < rows->step.rows; row++) {
+        if (rows->kv_end[row] > 0)
+            cr_assert_eq(isnan(activation_at(actual.out, (size_t)row * out, subject->dtype)) != 0,
+                         rows->shadow[row] && row % 3 == 0, "row %d", row);
+    }
+    free_attended(&filled);
+    free_attended(&also);
+    free_attended(&actual);
+    free_attended(&expected);
+    free(fill);
+    free(rows);
+    free(filling);
+    free(qkv);
+    backend_destroy(backend);
+    backend_destroy(reference);
+}
+
+/* Heads whose mean square is near the epsilon of the norms, far below it, and zero. */
+SUBJECT_TEST(attention_rules, heads_of_small_numbers_are_normed_by_epsilon)
+{
+    static const float sizes[] = {0, 1e-6f, 1e-4f, 1e-3f, 5e-3f};
+    enum { SIZES = sizeof sizes / sizeof sizes[0] };
+    const struct attention_case shape = {2, 1, 24, 12, true, 1, {SIZES}};
+    struct backend *backend = open_for(subject, 1, &shape);
+    struct backend *reference = reference_for(subject, &shape);
+    struct rows *rows = prefill_rows(&shape, PAGES_BY_SEVENS);
+    struct random random = {32};
+    size_t width = qkv_width(&shape), line = width * dtype_size(subject->dtype);
+    float *scales = random_activations(&random, 2 * 24, DTYPE_FLOAT32);
+    void *qkv = random_activations(&random, SIZES * width, subject->dtype);
+    for (size_t i = 0; i < SIZES * width; i++)
+        set_activation(qkv, i, sizes[i / width] * activation_at(qkv, i, subject->dtype),
+                       subject->dtype);
+    struct attended actual = run_store(backend, &shape, rows, qkv, scales, 0);
+    struct attended expected = run_store(reference, &shape, rows, qkv, scales, 0);
+    for (size_t row = 0; row < SIZES; row++)
+        expect_result(OPERATION_ROPE_STORE, (char *)actual.qkv + row * line,
+                      (char *)expected.qkv + row * line, 3 * 24, subject->dtype,
+                      "rope_store of small numbers");
+    free_attended(&actual);
+    free_attended(&expected);
+    free(rows);
+    free(scales);
+    free(qkv);
+    backend_destroy(backend);
+    backend_destroy(reference);
+}
+
 /* Scores that rise from page to page by more than the exponential's range: earlier sums vanish. */
 SUBJECT_TEST(attention_rules, rising_scores_scale_down_what_was_summed)
 {
     const struct attention_case shape = {2, 1, 16, 0, false, 1, {193}};
     struct backend *backend = open_for(subject, 2, &shape);
-    struct backend *reference = reference_for(subject->dtype, &shape);
+    struct backend *reference = reference_for(subject, &shape);
     struct rows *fill = prefill_rows(&shape, PAGES_BY_SEVENS);
     struct random random = {29};
     size_t width = qkv_width(&shape);
@@ -240,7 +316,7 @@ SUBJECT_TEST(attention_rules, far_positions_rotate_and_each_norm_is_optional)
     void *qkv = random_activations(&random, 8 * 4 * 32, subject->dtype);
     for (int i = 0; i < 2; i++) {
         struct backend *backend = subject_open(subject, 1);
-        struct backend *reference = reference_open(subject->dtype);
+        struct backend *reference = reference_open(subject);
         struct attended actual, expected;
         rotate_far(backend, &actual, qkv, scales, i == 0);
         rotate_far(reference, &expected, qkv, scales, i == 0);

@@ -15,10 +15,13 @@ struct rows *rows_create(const struct attention_case *shape, enum page_order ord
                                     .kv_end = rows->kv_end,
                                     .shadow = rows->shadow,
                                     .page_table = rows->page_table,
-                                    .page_table_stride = PAGES_PER_LINE};
+                                    .page_table_stride = TABLE_STRIDE};
     /* Page 0 stays out: no row of a test may touch it. */
+    for (int32_t i = 0; i < shape->sequences * TABLE_STRIDE; i++)
+        rows->page_table[i] = INT32_MIN;
     for (int32_t i = 0; i < pages; i++)
-        rows->page_table[i] = 1 + (i * (int32_t)order + 3) % pages;
+        rows->page_table[i / PAGES_PER_LINE * TABLE_STRIDE + i % PAGES_PER_LINE] =
+            1 + (i * (int32_t)order + 3) % pages;
     return rows;
 }
 
@@ -32,20 +35,43 @@ void rows_add(struct rows *rows, int32_t sequence, int32_t position, int32_t kv_
     rows->shadow[row] = shadow;
 }
 
+/* A step of no rows with the pages of another one. */
+static struct rows *rows_with_pages(const struct rows *rows)
+{
+    struct rows *other = malloc(sizeof *other);
+    cr_assert_not_null(other);
+    *other = *rows;
+    other->step.token = other->token;
+    other->step.sequence = other->sequence;
+    other->step.position = other->position;
+    other->step.kv_end = other->kv_end;
+    other->step.shadow = other->shadow;
+    other->step.page_table = other->page_table;
+    other->step.rows = 0;
+    return other;
+}
+
+static void add_row_of(struct rows *to, const struct rows *from, int32_t row)
+{
+    rows_add(to, from->sequence[row], from->position[row], from->kv_end[row], from->shadow[row]);
+}
+
 struct rows *rows_alone(const struct rows *rows, int32_t row)
 {
-    struct rows *alone = malloc(sizeof *alone);
-    cr_assert_not_null(alone);
-    *alone = *rows;
-    alone->step.token = alone->token;
-    alone->step.sequence = alone->sequence;
-    alone->step.position = alone->position;
-    alone->step.kv_end = alone->kv_end;
-    alone->step.shadow = alone->shadow;
-    alone->step.page_table = alone->page_table;
-    alone->step.rows = 0;
-    rows_add(alone, rows->sequence[row], rows->position[row], rows->kv_end[row], rows->shadow[row]);
+    struct rows *alone = rows_with_pages(rows);
+    add_row_of(alone, rows, row);
     return alone;
+}
+
+struct rows *rows_shuffled(const struct rows *rows, int32_t *order)
+{
+    struct rows *shuffled = rows_with_pages(rows);
+    int32_t count = rows->step.rows, stride = count % 37 == 0 ? 41 : 37;
+    for (int32_t i = 0; i < count; i++) {
+        order[i] = (i * stride + 5) % count;
+        add_row_of(shuffled, rows, order[i]);
+    }
+    return shuffled;
 }
 
 struct rows *prefill_rows(const struct attention_case *shape, enum page_order order)
@@ -87,9 +113,9 @@ struct backend *open_for(const struct subject *subject, int threads,
     return backend;
 }
 
-struct backend *reference_for(enum dtype dtype, const struct attention_case *shape)
+struct backend *reference_for(const struct subject *subject, const struct attention_case *shape)
 {
-    struct backend *reference = reference_open(dtype);
+    struct backend *reference = reference_open(subject);
     reserve_for(reference, shape);
     return reference;
 }

@@ -13,16 +13,37 @@ const int THREADS[THREAD_COUNTS] = {2, 3, 5};
 
 static const struct subject SUBJECTS[] = {
 #ifdef CONFORMANCE_SIMT
-    {"simt", "ascending", DTYPE_BFLOAT16},
-    {"simt", "descending", DTYPE_BFLOAT16},
-    {"simt", "seeded", DTYPE_BFLOAT16},
+    {"simt", "ascending", DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+    {"simt", "descending", DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+    {"simt", "seeded", DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+    {"simt", "ascending", DTYPE_BFLOAT16, DTYPE_INT8},
+    {"simt", "descending", DTYPE_BFLOAT16, DTYPE_INT8},
+    {"simt", "seeded", DTYPE_BFLOAT16, DTYPE_INT8},
 #else
-    {"cpu", "scalar", DTYPE_FLOAT32},     {"cpu", "scalar", DTYPE_BFLOAT16},
-    {"cpu", "avx2", DTYPE_FLOAT32},       {"cpu", "avx2", DTYPE_BFLOAT16},
-    {"cpu", "avx512", DTYPE_FLOAT32},     {"cpu", "avx512", DTYPE_BFLOAT16},
-    {"cpu", "avx512bf16", DTYPE_FLOAT32}, {"cpu", "avx512bf16", DTYPE_BFLOAT16},
-    {"ref", "", DTYPE_FLOAT32},           {"ref", "", DTYPE_BFLOAT16},
-    {"cuda", "", DTYPE_BFLOAT16},
+    {"cpu", "scalar", DTYPE_FLOAT32, DTYPE_FLOAT32},
+    {"cpu", "scalar", DTYPE_FLOAT32, DTYPE_INT8},
+    {"cpu", "scalar", DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+    {"cpu", "scalar", DTYPE_BFLOAT16, DTYPE_INT8},
+    {"cpu", "avx2", DTYPE_FLOAT32, DTYPE_FLOAT32},
+    {"cpu", "avx2", DTYPE_FLOAT32, DTYPE_INT8},
+    {"cpu", "avx2", DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+    {"cpu", "avx2", DTYPE_BFLOAT16, DTYPE_INT8},
+    {"cpu", "avx512", DTYPE_FLOAT32, DTYPE_FLOAT32},
+    {"cpu", "avx512", DTYPE_FLOAT32, DTYPE_INT8},
+    {"cpu", "avx512", DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+    {"cpu", "avx512", DTYPE_BFLOAT16, DTYPE_INT8},
+    {"cpu", "avx512vnni", DTYPE_FLOAT32, DTYPE_INT8},
+    {"cpu", "avx512vnni", DTYPE_BFLOAT16, DTYPE_INT8},
+    {"cpu", "avx512bf16", DTYPE_FLOAT32, DTYPE_FLOAT32},
+    {"cpu", "avx512bf16", DTYPE_FLOAT32, DTYPE_INT8},
+    {"cpu", "avx512bf16", DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+    {"cpu", "avx512bf16", DTYPE_BFLOAT16, DTYPE_INT8},
+    {"ref", "", DTYPE_FLOAT32, DTYPE_FLOAT32},
+    {"ref", "", DTYPE_FLOAT32, DTYPE_INT8},
+    {"ref", "", DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+    {"ref", "", DTYPE_BFLOAT16, DTYPE_INT8},
+    {"cuda", "", DTYPE_BFLOAT16, DTYPE_BFLOAT16},
+    {"cuda", "", DTYPE_BFLOAT16, DTYPE_INT8},
 #endif
 };
 enum { SUBJECT_COUNT = sizeof SUBJECTS / sizeof SUBJECTS[0] };
@@ -36,8 +57,11 @@ static bool cpu_has(const char *instructions)
                 __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     if (strcmp(instructions, "avx512") == 0)
         return wide;
+    bool vnni = wide && __builtin_cpu_supports("avx512vnni");
+    if (strcmp(instructions, "avx512vnni") == 0)
+        return vnni;
     if (strcmp(instructions, "avx512bf16") == 0)
-        return wide && __builtin_cpu_supports("avx512bf16");
+        return vnni && __builtin_cpu_supports("avx512bf16");
     return true;
 }
 
@@ -69,42 +93,119 @@ static const struct tested_backend *tested_backend(const char *name)
     return NULL;
 }
 
-/* The one that this process tests. */
+/* What this process tests. */
 static const struct tested_backend *opened = &BACKENDS[0];
+static enum dtype opened_weights;
+
+bool subject_is_quantised(const struct subject *subject)
+{
+    return subject->weight_dtype != subject->dtype;
+}
+
+const char *subject_name(const struct subject *subject)
+{
+    static char name[80];
+    snprintf(name, sizeof name, "%s %s%s%s%s%s%s", subject->backend, subject->instructions,
+             *subject->instructions ? " " : "", dtype_name(subject->dtype),
+             subject_is_quantised(subject) ? ", " : "",
+             subject_is_quantised(subject) ? dtype_name(subject->weight_dtype) : "",
+             subject_is_quantised(subject) ? " weights" : "");
+    return name;
+}
+
+static bool has_word(const struct subject *subject, const char *word)
+{
+    return strcmp(word, subject->backend) == 0 || strcmp(word, subject->instructions) == 0 ||
+           strcmp(word, dtype_name(subject->dtype)) == 0 ||
+           strcmp(word, dtype_name(subject->weight_dtype)) == 0;
+}
 
 static bool is_asked_for(const struct subject *subject)
 {
     const char *only = getenv("DENOISED_CONFORMANCE");
-    if (only == NULL || strcmp(only, subject->backend) == 0 ||
-        strcmp(only, subject->instructions) == 0)
+    char words[80], *rest = NULL;
+    if (only == NULL)
         return true;
-    size_t name = strlen(subject->backend);
-    return strncmp(only, subject->backend, name) == 0 && only[name] == ':' &&
-           strcmp(only + name + 1, subject->instructions) == 0;
+    snprintf(words, sizeof words, "%s", only);
+    for (const char *word = strtok_r(words, ":", &rest); word; word = strtok_r(NULL, ":", &rest)) {
+        if (!has_word(subject, word))
+            return false;
+    }
+    return true;
 }
 
-struct criterion_test_params subject_parameters(void)
+const char *subject_left_out(const struct subject *subject)
 {
-    static struct subject asked[SUBJECT_COUNT];
+    if (subject->weight_dtype == DTYPE_INT8 && !tested_backend(subject->backend)->int8_weights)
+        return "the backend takes no int8 weights";
+    return is_asked_for(subject) ? NULL : "not asked for";
+}
+
+static bool has_weights(const struct subject *subject, enum tested_weights weights)
+{
+    switch (weights) {
+    case WEIGHTS_PLAIN:
+        return !subject_is_quantised(subject);
+    case WEIGHTS_ANY:
+        return true;
+    case WEIGHTS_INT8:
+        return subject->weight_dtype == DTYPE_INT8;
+    }
+    return false;
+}
+
+struct criterion_test_params subject_parameters(enum tested_weights weights)
+{
+    static struct subject asked[WEIGHTS_INT8 + 1][SUBJECT_COUNT]; /* Criterion keeps them */
     size_t count = 0;
     for (int i = 0; i < SUBJECT_COUNT; i++) {
-        if (is_asked_for(&SUBJECTS[i]))
-            asked[count++] = SUBJECTS[i];
+        if (subject_left_out(&SUBJECTS[i]) == NULL && has_weights(&SUBJECTS[i], weights))
+            asked[weights][count++] = SUBJECTS[i];
     }
-    return cr_make_param_array(struct subject, asked, count);
+    return cr_make_param_array(struct subject, asked[weights], count);
 }
 
 void subject_print_names(void)
 {
-    fprintf(stderr, "DENOISED_CONFORMANCE=%s: no such backend or instruction set; use one of\n",
-            getenv("DENOISED_CONFORMANCE"));
+    fprintf(
+        stderr,
+        "DENOISED_CONFORMANCE=%s: no such subject; join words of one of these lines by colons\n",
+        getenv("DENOISED_CONFORMANCE"));
     for (int i = 0; i < SUBJECT_COUNT; i++) {
         const struct subject *subject = &SUBJECTS[i];
-        if (i > 0 && strcmp(subject[-1].instructions, subject->instructions) == 0)
-            continue;
-        fprintf(stderr, "    %s%s%s\n", subject->backend, *subject->instructions ? ":" : "",
-                subject->instructions);
+        fprintf(stderr, "    %s %s %s%s%s\n", subject->backend, subject->instructions,
+                dtype_name(subject->dtype), subject_is_quantised(subject) ? " " : "",
+                subject_is_quantised(subject) ? dtype_name(subject->weight_dtype) : "");
     }
+}
+
+struct subject subject_with_plain_weights(const struct subject *subject)
+{
+    struct subject plain = *subject;
+    plain.weight_dtype = plain.dtype;
+    return plain;
+}
+
+static int index_of(const struct subject *subject)
+{
+    for (int i = 0; i < SUBJECT_COUNT; i++) {
+        if (memcmp(subject, &SUBJECTS[i], sizeof *subject) == 0)
+            return i;
+    }
+    return -1;
+}
+
+int subject_plain_index(const struct subject *subject)
+{
+    struct subject plain = subject_with_plain_weights(subject);
+    int index = index_of(&plain);
+    /* They differ in products of int8 alone: tests/unit/kernels/instructions.c. */
+    if (index < 0 && strcmp(plain.instructions, "avx512vnni") == 0) {
+        memset(plain.instructions, 0, sizeof plain.instructions);
+        strcpy(plain.instructions, "avx512");
+        index = index_of(&plain);
+    }
+    return index;
 }
 
 const struct subject *subject_at(int index)
@@ -122,34 +223,26 @@ struct backend *subject_open(const struct subject *subject, int threads)
 {
     const char *instructions = *subject->instructions ? subject->instructions : NULL;
     struct backend_options options = {.dtype = subject->dtype,
-                                      .weight_dtype = subject->dtype,
+                                      .weight_dtype = subject->weight_dtype,
                                       .threads = threads,
                                       .instructions = instructions};
     struct backend *backend;
     struct error err = {0};
     opened = tested_backend(subject->backend);
+    opened_weights = subject->weight_dtype;
     if (!subject_is_present(subject))
         cr_skip_test("this CPU lacks %s", subject->instructions);
     int status = backend_create(&backend, subject->backend, &options, &err);
     if (status == ERROR_NO_DEVICE && opened->has == NULL)
         cr_skip_test("%s", err.message);
     cr_assert_eq(status, 0, "%s", err.message);
-    for (int i = 0; i < SUBJECT_COUNT; i++) {
-        if (memcmp(subject, &SUBJECTS[i], sizeof *subject) == 0)
-            record_subject(i);
-    }
+    record_subject(index_of(subject));
     return counted_backend_create(backend);
 }
 
 int32_t subject_head_dim_max(const struct subject *subject)
 {
     return tested_backend(subject->backend)->head_dim_max;
-}
-
-void subject_need_int8(const struct subject *subject)
-{
-    if (!tested_backend(subject->backend)->int8_weights)
-        cr_skip_test("backend %s takes no int8 weights", subject->backend);
 }
 
 bool subject_head_is_of_ref(const struct subject *subject)
@@ -164,12 +257,13 @@ bool subject_is_batch_invariant(void)
 
 double subject_limit(enum operation operation, enum dtype dtype)
 {
-    return opened->slack * operation_limit(operation, dtype);
+    return opened->slack * operation_limit(operation, dtype, opened_weights);
 }
 
-struct backend *reference_open(enum dtype dtype)
+struct backend *reference_open(const struct subject *subject)
 {
-    struct backend_options options = {.dtype = dtype, .weight_dtype = dtype, .threads = 1};
+    struct backend_options options = {
+        .dtype = subject->dtype, .weight_dtype = subject->weight_dtype, .threads = 1};
     struct backend *backend;
     struct error err = {0};
     cr_assert_eq(backend_create(&backend, "ref", &options, &err), 0, "%s", err.message);

@@ -1,8 +1,10 @@
 /*
- * Conformance of the backends: every operation on every instruction set and dtype against the ref
- * backend, which is a subject too: for the tests whose right answers do not come from it. A subject
- * that this machine lacks is reported as skipped. DENOISED_CONFORMANCE=NAME or NAME:INSTRUCTIONS
- * leaves out the other ones; NAME is that of a backend or of an instruction set.
+ * Conformance of the backends: every operation on every instruction set, dtype and kind of weights
+ * against the ref backend, which is a subject too: for the tests whose right answers do not come
+ * from it. A subject that this machine lacks is reported as skipped. DENOISED_CONFORMANCE=WORDS
+ * leaves those that have all of the words, which are joined by colons: a backend, an instruction
+ * set, the dtype of activations, that of quantised weights. cpu:avx2:bfloat16:int8 is one subject,
+ * int8 all with int8 weights.
  *
  * A backend joins with a line in each of the two tables of conformance.c. An operation joins with a
  * line in operations.c, a function in counted_backend.c, and cases: at its end the suite names what
@@ -19,15 +21,25 @@
 struct subject {
     char backend[16];
     char instructions[16];
-    enum dtype dtype;
+    enum dtype dtype, weight_dtype; /* weights that differ from the activations are quantised */
 };
 
-/* A test that runs once for every subject as `subject`. */
-#define SUBJECT_TEST(suite, test)                                                                  \
+/* Which subjects a test runs on. */
+enum tested_weights {
+    WEIGHTS_PLAIN, /* not quantised: what is tested does not depend on weights */
+    WEIGHTS_ANY,
+    WEIGHTS_INT8,
+};
+
+/* A test that runs once as `subject` for every subject: */
+#define SUBJECT_TEST(suite, test)     SUBJECT_TEST_OF(WEIGHTS_PLAIN, suite, test)
+#define ANY_WEIGHTS_TEST(suite, test) SUBJECT_TEST_OF(WEIGHTS_ANY, suite, test)
+#define INT8_TEST(suite, test)        SUBJECT_TEST_OF(WEIGHTS_INT8, suite, test)
+#define SUBJECT_TEST_OF(weights, suite, test)                                                      \
     static void suite##_##test(const struct subject *subject);                                     \
     ParameterizedTestParameters(suite, test)                                                       \
     {                                                                                              \
-        return subject_parameters();                                                               \
+        return subject_parameters(weights);                                                        \
     }                                                                                              \
     ParameterizedTest(struct subject *subject, suite, test)                                        \
     {                                                                                              \
@@ -35,20 +47,24 @@ struct subject {
     }                                                                                              \
     static void suite##_##test(const struct subject *subject)
 
-/* Those that DENOISED_CONFORMANCE leaves. */
-struct criterion_test_params subject_parameters(void);
+/* Those of DENOISED_CONFORMANCE whose backend takes the weights. */
+struct criterion_test_params subject_parameters(enum tested_weights weights);
 /* Prints what that variable may be. */
 void subject_print_names(void);
 
 /* The subject's backend; skips the test where this machine lacks it. */
 struct backend *subject_open(const struct subject *subject, int threads);
-struct backend *reference_open(enum dtype dtype);
+/* ref, with the subject's dtypes. */
+struct backend *reference_open(const struct subject *subject);
+bool subject_is_quantised(const struct subject *subject);
+/* The same without quantised weights. */
+struct subject subject_with_plain_weights(const struct subject *subject);
+/* As messages have it: "cpu avx2 bfloat16, int8 weights". */
+const char *subject_name(const struct subject *subject);
 /* By the machine itself, not by what the backend says of it. */
 bool subject_is_present(const struct subject *subject);
 /* The largest head_dim that it has kernels for. */
 int32_t subject_head_dim_max(const struct subject *subject);
-/* Skips the test where it takes no int8 weights. */
-void subject_need_int8(const struct subject *subject);
 /* Its head is ref's, which sorts: a few rows of a large vocabulary take long enough. */
 bool subject_head_is_of_ref(const struct subject *subject);
 
@@ -78,7 +94,7 @@ enum operation {
 };
 
 /* How far a result may be from that of ref: NMSE, or of each number for the head. 0: same bits. */
-double operation_limit(enum operation operation, enum dtype dtype);
+double operation_limit(enum operation operation, enum dtype dtype, enum dtype weight_dtype);
 
 /*
  * The record of the run, shared by the processes of its tests: which operations a subject was
@@ -93,6 +109,13 @@ bool record_report(void);
 
 /* For the record: the subjects by number, NULL behind the last one. */
 const struct subject *subject_at(int index);
+/*
+ * The number of the subject with plain weights that runs the same code wherever weights do not
+ * matter; -1 where there is none.
+ */
+int subject_plain_index(const struct subject *subject);
+/* NULL, or why no test is run on it: it was not asked for, or its backend leaves it out. */
+const char *subject_left_out(const struct subject *subject);
 
 /*
  * Stands in front of `real` and owns it: counts the calls, and checks that operations come inside

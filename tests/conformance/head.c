@@ -249,10 +249,10 @@ static void compare_with_reference(struct backend *backend, struct backend *refe
     free_head_output(&expected);
 }
 
-SUBJECT_TEST(head, agrees_with_the_reference)
+ANY_WEIGHTS_TEST(head, agrees_with_the_reference)
 {
     struct backend *backend = open_for_head(subject, 3);
-    struct backend *reference = reference_open(subject->dtype);
+    struct backend *reference = reference_open(subject);
     struct backend_limits limits = plain_limits(ROWS, VOCABULARY_MAX);
     struct random random = {31};
     reserve(reference, &limits);
@@ -266,13 +266,13 @@ SUBJECT_TEST(head, agrees_with_the_reference)
 }
 
 /* Vocabularies around words of an allowed set and around panels; batches of 0 to 33 rows. */
-SUBJECT_TEST(head, holds_for_every_size)
+ANY_WEIGHTS_TEST(head, holds_for_every_size)
 {
     static const int32_t vocabularies[] = {1, 2, 31, 32, 33, 64, 65, 128, 300};
     static const int32_t columns[] = {1, 2, 33};
     static const int32_t rows[] = {0, 1, 31, 33};
     struct backend *backend = open_for_head(subject, 2);
-    struct backend *reference = reference_open(subject->dtype);
+    struct backend *reference = reference_open(subject);
     struct backend_limits limits = plain_limits(ROWS, VOCABULARY_MAX);
     struct random random = {34};
     reserve(reference, &limits);
@@ -287,7 +287,7 @@ SUBJECT_TEST(head, holds_for_every_size)
     backend_destroy(reference);
 }
 
-SUBJECT_TEST(head, row_does_not_depend_on_batch_or_threads)
+ANY_WEIGHTS_TEST(head, row_does_not_depend_on_batch_or_threads)
 {
     struct backend *backend = open_for_head(subject, 1);
     struct random random = {32};
@@ -318,7 +318,7 @@ SUBJECT_TEST(head, row_does_not_depend_on_batch_or_threads)
 }
 
 /* More logits than any bounded scratch holds: rows are judged in slices. */
-SUBJECT_TEST(head, large_batch_of_a_large_vocabulary_equals_its_rows)
+ANY_WEIGHTS_TEST(head, large_batch_of_a_large_vocabulary_equals_its_rows)
 {
     enum { WIDE = 126464, MANY = 40 };
     /* ref's has no scratch, and sorts: all of them would take too long. */

@@ -186,6 +186,51 @@ SUBJECT_TEST(head_rules, sampling_is_the_argmax_of_scaled_logits_and_noise)
     backend_destroy(backend);
 }
 
+static double noise_of(const struct head_row *row, uint32_t round, uint32_t token)
+{
+    return rng_gumbel(rng_word(row->seed, row->position, round, RNG_GUMBEL, token));
+}
+
+/*
+ * Noise as one draw in a million has it brings a token to the top that is far below: whoever leaves
+ * out tokens that cannot win has to know how large noise can be.
+ */
+SUBJECT_TEST(head_rules, rare_noise_lifts_a_token_from_far_below)
+{
+    enum { ROUNDS = 20000, BEST = 3 };
+    struct backend *backend = open_one(subject);
+    struct head_row row = plain_row(0);
+    struct head_batch batch = batch_of(&row);
+    uint32_t rare = 0;
+    double largest = 0;
+    row.seed = 0x0123456789abcdefu;
+    row.position = 5;
+    for (uint32_t round = 1; round <= ROUNDS; round++) {
+        for (uint32_t token = BEST + 1; token < 38; token++) {
+            if (noise_of(&row, round, token) > largest) {
+                largest = noise_of(&row, round, token);
+                row.round = round;
+                rare = token;
+            }
+        }
+    }
+    cr_assert_gt(largest, 12);
+    for (int i = 0; i < 4; i++) {
+        float logits[VOCABULARY];
+        row.temperature = i < 2 ? 1 : 0.25f;
+        for (int token = 0; token < VOCABULARY; token++)
+            logits[token] = -64;
+        logits[BEST] = 0;
+        /* Half a unit of noise more than the best token has, or less. */
+        double below = largest - noise_of(&row, row.round, BEST) + (i % 2 == 0 ? -0.5 : 0.5);
+        logits[rare] =
+            bfloat16_to_float(bfloat16_from_float((float)(-below * (double)row.temperature)));
+        int32_t expected = i % 2 == 0 ? (int32_t)rare : BEST;
+        cr_assert_eq(statistics_of(backend, logits, &batch).token, expected, "case %d", i);
+    }
+    backend_destroy(backend);
+}
+
 /* Which tokens 200 draws reach. Probabilities: token 3 1/2, 4 and 9 1/8 each, 32 others 1/128. */
 static uint64_t reached(struct backend *backend, struct head_row row)
 {

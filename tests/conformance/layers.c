@@ -1,4 +1,4 @@
-/* The operations on rows: embed, add_rmsnorm, swiglu, gather. */
+/* The operations on rows that know no weights: add_rmsnorm, swiglu, gather. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,7 +11,6 @@ enum {
     WIDTH_COUNT = sizeof WIDTHS / sizeof WIDTHS[0],
     ROW_COUNT = sizeof ROWS / sizeof ROWS[0],
     ROWS_MAX = 70,
-    TOKENS = 131, /* of the table: three panels, the last one ragged */
 };
 
 struct layer_input {
@@ -19,13 +18,12 @@ struct layer_input {
     float *residual, *scale;
     void *delta, *gate_up;
     const void *added; /* delta or NULL */
-    float *table;      /* [TOKENS, width], or NULL: no embed */
-    int32_t token[ROWS_MAX], gather[ROWS_MAX];
+    int32_t gather[ROWS_MAX];
 };
 
 /* Everything a run writes. */
 struct layer_output {
-    float *embedded, *residual;
+    float *residual;
     void *normed, *activated, *gathered;
 };
 
@@ -38,13 +36,9 @@ static struct layer_input make_input(struct random *random, int32_t rows, int32_
     input.scale = random_activations(random, (size_t)width, DTYPE_FLOAT32);
     input.delta = random_activations(random, count, dtype);
     input.gate_up = random_activations(random, 2 * count, dtype);
-    input.table = random_activations(random, TOKENS * (size_t)width, DTYPE_FLOAT32);
     input.added = input.delta;
-    for (int32_t i = 0; i < rows; i++) {
-        input.token[i] = (int32_t)random_below(random, TOKENS);
+    for (int32_t i = 0; i < rows; i++)
         input.gather[i] = (int32_t)random_below(random, (uint32_t)rows);
-    }
-    input.token[rows / 2] = TOKENS - 1;
     return input;
 }
 
@@ -54,20 +48,6 @@ static void free_input(struct layer_input *input)
     free(input->scale);
     free(input->delta);
     free(input->gate_up);
-    free(input->table);
-}
-
-static void *embed(struct backend *backend, const struct layer_input *input,
-                   const struct step_rows *step)
-{
-    size_t count = (size_t)step->rows * (size_t)input->width;
-    struct weight *table = make_weight(backend, input->table, TOKENS, input->width, NULL);
-    struct guarded embedded = guarded_create(backend, NULL, count * sizeof(float));
-    begin_step(backend, step);
-    backend->ops->embed(backend, embedded.data, table);
-    end_step(backend);
-    backend->ops->weight_destroy(backend, table);
-    return guarded_take(&embedded);
 }
 
 /* Rows [first, first + rows) of the input as a step. */
@@ -81,7 +61,7 @@ static struct layer_output run_layers(struct backend *backend, const struct laye
     int32_t zeros[ROWS_MAX] = {0};
     uint8_t shadow[ROWS_MAX] = {0};
     struct step_rows step = {.rows = rows,
-                             .token = input->token + first,
+                             .token = zeros,
                              .sequence = zeros,
                              .position = zeros,
                              .kv_end = zeros,
@@ -109,14 +89,12 @@ static struct layer_output run_layers(struct backend *backend, const struct laye
     guarded_drop(&scale, input->scale);
     guarded_drop(&added, delta);
     guarded_drop(&gates, gate_up);
-    return (struct layer_output){input->table != NULL ? embed(backend, input, &step) : NULL,
-                                 guarded_take(&residual), guarded_take(&normed),
+    return (struct layer_output){guarded_take(&residual), guarded_take(&normed),
                                  guarded_take(&activated), guarded_take(&gathered)};
 }
 
 static void free_output(struct layer_output *output)
 {
-    free(output->embedded);
     free(output->residual);
     free(output->normed);
     free(output->activated);
@@ -131,25 +109,6 @@ static void compare_gathered(const struct layer_input *input, const struct layer
         expect_result(OPERATION_GATHER, (char *)output->gathered + (size_t)row * line,
                       (char *)output->normed + (size_t)input->gather[row] * line,
                       (size_t)input->width, dtype, "gather");
-}
-
-/* A line of the table is a row of the result in the backend's dtype, exactly. */
-static void compare_embedded(const struct layer_input *input, const float *embedded,
-                             enum dtype dtype)
-{
-    size_t width = (size_t)input->width;
-    float *expected = malloc(width * sizeof *expected);
-    cr_assert_not_null(expected);
-    for (int32_t row = 0; row < input->rows; row++) {
-        for (size_t i = 0; i < width; i++) {
-            float value = input->table[(size_t)input->token[row] * width + i];
-            expected[i] =
-                dtype == DTYPE_BFLOAT16 ? bfloat16_to_float(bfloat16_from_float(value)) : value;
-        }
-        expect_result(OPERATION_EMBED, embedded + (size_t)row * width, expected, width,
-                      DTYPE_FLOAT32, "embed");
-    }
-    free(expected);
 }
 
 static void compare_outputs(const struct layer_input *input, const struct layer_output *actual,
@@ -170,8 +129,6 @@ static void expect_invariant_rows(const struct layer_output *part, const struct 
 {
     size_t count = (size_t)rows * (size_t)width, skip = (size_t)first * (size_t)width;
     size_t element = dtype_size(dtype);
-    if (part->embedded != NULL)
-        expect_same_bits(part->embedded, batch->embedded + skip, count * sizeof(float), what);
     expect_same_bits(part->residual, batch->residual + skip, count * sizeof(float), what);
     expect_invariant(OPERATION_ADD_RMSNORM, part->normed, (char *)batch->normed + skip * element,
                      count, dtype, what);
@@ -184,22 +141,17 @@ static void compare_case(struct backend *backend, struct backend *reference, str
 {
     enum dtype dtype = backend->dtype;
     struct layer_input input = make_input(random, rows, width, dtype);
-    float *table = input.table;
     for (int pass = 0; pass < 2; pass++) {
         input.added = pass == 0 ? input.delta : NULL;
-        input.table = pass == 0 ? table : NULL;
         struct layer_output actual = run_layers(backend, &input, 0, rows);
         struct layer_output expected = run_layers(reference, &input, 0, rows);
         struct layer_output alone = run_layers(backend, &input, rows / 2, 1);
         compare_outputs(&input, &actual, &expected, dtype);
-        if (pass == 0)
-            compare_embedded(&input, actual.embedded, dtype);
         expect_invariant_rows(&alone, &actual, rows / 2, 1, width, dtype, "one row alone");
         free_output(&actual);
         free_output(&expected);
         free_output(&alone);
     }
-    input.table = table;
     free_input(&input);
 }
 
@@ -211,9 +163,9 @@ static struct backend *open_for_rows(const struct subject *subject, int threads)
     return backend;
 }
 
-static struct backend *reference_for_rows(enum dtype dtype)
+static struct backend *reference_for_rows(const struct subject *subject)
 {
-    struct backend *reference = reference_open(dtype);
+    struct backend *reference = reference_open(subject);
     struct backend_limits limits = plain_limits(ROWS_MAX, 16);
     reserve(reference, &limits);
     return reference;
@@ -222,7 +174,7 @@ static struct backend *reference_for_rows(enum dtype dtype)
 SUBJECT_TEST(layers, agree_with_the_reference)
 {
     struct backend *backend = open_for_rows(subject, 3);
-    struct backend *reference = reference_for_rows(subject->dtype);
+    struct backend *reference = reference_for_rows(subject);
     struct random random = {11};
     for (int i = 0; i < WIDTH_COUNT; i++) {
         for (int j = 0; j < ROW_COUNT; j++)
@@ -256,11 +208,40 @@ SUBJECT_TEST(layers, results_do_not_depend_on_threads_nor_on_the_run)
     backend_destroy(backend);
 }
 
+/* Rows whose mean square is near epsilon, far below it, and zero: each judged by itself. */
+SUBJECT_TEST(layers, rows_of_small_numbers_are_normed_by_epsilon)
+{
+    static const float sizes[] = {0, 1e-6f, 1e-3f, 5e-3f, 2e-2f};
+    enum { SIZES = sizeof sizes / sizeof sizes[0] };
+    static const int32_t widths[] = {33, 256}; /* no multiple of 8, and one */
+    struct backend *backend = open_for_rows(subject, 1);
+    struct backend *reference = reference_for_rows(subject);
+    struct random random = {15};
+    for (int i = 0; i < 2; i++) {
+        size_t width = (size_t)widths[i], line = width * dtype_size(subject->dtype);
+        struct layer_input input = make_input(&random, SIZES, widths[i], subject->dtype);
+        input.added = NULL;
+        for (size_t at = 0; at < SIZES * width; at++)
+            input.residual[at] *= sizes[at / width];
+        struct layer_output actual = run_layers(backend, &input, 0, SIZES);
+        struct layer_output expected = run_layers(reference, &input, 0, SIZES);
+        for (size_t row = 0; row < SIZES; row++)
+            expect_result(OPERATION_ADD_RMSNORM, (char *)actual.normed + row * line,
+                          (char *)expected.normed + row * line, width, subject->dtype,
+                          "add_rmsnorm of small numbers");
+        free_output(&actual);
+        free_output(&expected);
+        free_input(&input);
+    }
+    backend_destroy(backend);
+    backend_destroy(reference);
+}
+
 /* NaN and infinity come out where the reference has them, and in no other row. */
 SUBJECT_TEST(layers, nan_and_infinity_of_one_row_stay_in_it)
 {
     struct backend *backend = open_for_rows(subject, 1);
-    struct backend *reference = reference_for_rows(subject->dtype);
+    struct backend *reference = reference_for_rows(subject);
     struct random random = {13};
     enum { WIDTH = 33, BAD_ROWS = 5 };
     struct layer_input input = make_input(&random, BAD_ROWS, WIDTH, subject->dtype);
@@ -270,6 +251,8 @@ SUBJECT_TEST(layers, nan_and_infinity_of_one_row_stay_in_it)
     set_activation(input.gate_up, 2 * WIDTH + 3, NAN, subject->dtype);      /* gate of row 1 */
     set_activation(input.gate_up, 3 * WIDTH + 5, INFINITY, subject->dtype); /* up of row 1 */
     set_activation(input.gate_up, 7 * WIDTH + 6, NAN, subject->dtype);
+    input.gather[0] = input.gather[3] = 1;
+    input.gather[1] = 0;
     struct layer_output actual = run_layers(backend, &input, 0, BAD_ROWS);
     struct layer_output expected = run_layers(reference, &input, 0, BAD_ROWS);
     expect_near(actual.residual, expected.residual, BAD_ROWS * WIDTH, DTYPE_FLOAT32, 0, "residual");
@@ -277,6 +260,7 @@ SUBJECT_TEST(layers, nan_and_infinity_of_one_row_stay_in_it)
                   subject->dtype, "add_rmsnorm with NaN");
     expect_result(OPERATION_SWIGLU, actual.activated, expected.activated, BAD_ROWS * WIDTH,
                   subject->dtype, "swiglu with NaN");
+    compare_gathered(&input, &actual, subject->dtype);
     free_output(&actual);
     free_output(&expected);
     free_input(&input);
@@ -288,7 +272,7 @@ SUBJECT_TEST(layers, nan_and_infinity_of_one_row_stay_in_it)
 SUBJECT_TEST(layers, swiglu_holds_for_every_size_of_gate)
 {
     struct backend *backend = open_for_rows(subject, 1);
-    struct backend *reference = reference_for_rows(subject->dtype);
+    struct backend *reference = reference_for_rows(subject);
     enum { WIDTH = 1009 };
     float scale[WIDTH] = {0}, residual[WIDTH] = {0};
     float gate_up[2 * WIDTH];
@@ -299,7 +283,7 @@ SUBJECT_TEST(layers, swiglu_holds_for_every_size_of_gate)
     set_activation(gate_up, 0, -INFINITY, subject->dtype);
     set_activation(gate_up, 1, -3e38f, subject->dtype);
     set_activation(gate_up, WIDTH - 1, INFINITY, subject->dtype);
-    struct layer_input input = {1, WIDTH, residual, scale, gate_up, gate_up, NULL, NULL, {0}, {0}};
+    struct layer_input input = {1, WIDTH, residual, scale, gate_up, gate_up, NULL, {0}};
     struct layer_output actual = run_layers(backend, &input, 0, 1);
     struct layer_output expected = run_layers(reference, &input, 0, 1);
     for (size_t i = 1; i < WIDTH - 1; i++) {

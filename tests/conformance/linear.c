@@ -2,8 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/error.h"
-#include "common/rng.h"
-#include "conformance.h"
+#include "linear.h"
 
 struct linear_case {
     int32_t lines;
@@ -26,14 +25,49 @@ static float *random_floats(struct random *random, size_t count)
     return random_activations(random, count, DTYPE_FLOAT32);
 }
 
+/* The weight of a case as a checkpoint of float32 or of int8 would have it. */
+static struct tensor_source random_source(struct random *random, const struct linear_case *shape,
+                                          enum dtype dtype)
+{
+    size_t count = (size_t)shape->rows * (size_t)shape->columns;
+    struct tensor_source source = {.dtype = dtype, .rows = shape->rows, .columns = shape->columns};
+    if (dtype == DTYPE_FLOAT32) {
+        source.data = random_floats(random, count);
+        return source;
+    }
+    int8_t *small = malloc(count);
+    cr_assert_not_null(small);
+    for (size_t i = 0; i < count; i++)
+        small[i] = (int8_t)((int)random_below(random, 256) - 128);
+    source.data = small;
+    source.scales = random_floats(random, (size_t)shape->rows);
+    return source;
+}
+
+static void free_source(struct tensor_source *source)
+{
+    free((void *)source->data);
+    free((void *)source->scales);
+}
+
+static struct weight *weight_of(struct backend *backend, const struct tensor_source *source,
+                                const float *bias)
+{
+    struct weight *weight;
+    struct error err = {0};
+    cr_assert_eq(backend->ops->weight_create(backend, &weight, source, 1, bias, &err), 0, "%s",
+                 err.message);
+    return weight;
+}
+
 static void *multiply(struct backend *backend, const struct weight *weight,
-                      const struct linear_case *shape, const void *in, int32_t lines)
+                      const struct tensor_source *source, const void *in, int32_t lines)
 {
     size_t element = dtype_size(backend->dtype);
     struct guarded input =
-        guarded_create(backend, in, (size_t)lines * (size_t)shape->columns * element);
+        guarded_create(backend, in, (size_t)lines * (size_t)source->columns * element);
     struct guarded output =
-        guarded_create(backend, NULL, (size_t)lines * (size_t)shape->rows * element);
+        guarded_create(backend, NULL, (size_t)lines * (size_t)source->rows * element);
     struct step_rows step = {0};
     begin_step(backend, &step);
     backend->ops->linear(backend, output.data, input.data, weight, lines);
@@ -42,11 +76,11 @@ static void *multiply(struct backend *backend, const struct weight *weight,
     return guarded_take(&output);
 }
 
-static void *run_linear(struct backend *backend, const struct linear_case *shape, const void *in,
-                        int32_t lines, const float *values, const float *bias)
+void *run_linear(struct backend *backend, const struct tensor_source *source, const float *bias,
+                 const void *in, int32_t lines)
 {
-    struct weight *weight = make_weight(backend, values, shape->rows, shape->columns, bias);
-    void *out = multiply(backend, weight, shape, in, lines);
+    struct weight *weight = weight_of(backend, source, bias);
+    void *out = multiply(backend, weight, source, in, lines);
     backend->ops->weight_destroy(backend, weight);
     return out;
 }
@@ -59,35 +93,42 @@ static struct backend *open_for_lines(const struct subject *subject, int threads
     return backend;
 }
 
-static struct backend *reference_for_lines(enum dtype dtype)
+static struct backend *reference_for_lines(const struct subject *subject)
 {
-    struct backend *reference = reference_open(dtype);
+    struct backend *reference = reference_open(subject);
     struct backend_limits limits = plain_limits(LINES_MAX, 16);
     reserve(reference, &limits);
     return reference;
 }
 
-SUBJECT_TEST(linear, agrees_with_the_reference)
+static void compare_case(struct backend *backend, struct backend *reference,
+                         const struct linear_case *shape, enum dtype source_dtype,
+                         struct random *random)
+{
+    struct tensor_source source = random_source(random, shape, source_dtype);
+    float *bias = random_floats(random, (size_t)shape->rows);
+    size_t inputs = (size_t)shape->lines * (size_t)shape->columns;
+    void *in = random_activations(random, inputs, backend->dtype);
+    const float *added = shape->biased ? bias : NULL;
+    void *actual = run_linear(backend, &source, added, in, shape->lines);
+    void *expected = run_linear(reference, &source, added, in, shape->lines);
+    expect_result(OPERATION_LINEAR, actual, expected, (size_t)shape->lines * (size_t)shape->rows,
+                  backend->dtype, "linear");
+    free_source(&source);
+    free(bias);
+    free(in);
+    free(actual);
+    free(expected);
+}
+
+ANY_WEIGHTS_TEST(linear, agrees_with_the_reference)
 {
     struct backend *backend = open_for_lines(subject, 2);
-    struct backend *reference = reference_for_lines(subject->dtype);
+    struct backend *reference = reference_for_lines(subject);
     struct random random = {1};
     for (int i = 0; i < CASE_COUNT; i++) {
-        const struct linear_case *shape = &CASES[i];
-        float *values = random_floats(&random, (size_t)(shape->rows * shape->columns));
-        float *bias = random_floats(&random, (size_t)shape->rows);
-        size_t inputs = (size_t)shape->lines * (size_t)shape->columns;
-        void *in = random_activations(&random, inputs, subject->dtype);
-        const float *added = shape->biased ? bias : NULL;
-        void *actual = run_linear(backend, shape, in, shape->lines, values, added);
-        void *expected = run_linear(reference, shape, in, shape->lines, values, added);
-        expect_result(OPERATION_LINEAR, actual, expected,
-                      (size_t)shape->lines * (size_t)shape->rows, subject->dtype, "linear");
-        free(values);
-        free(bias);
-        free(in);
-        free(actual);
-        free(expected);
+        compare_case(backend, reference, &CASES[i], DTYPE_FLOAT32, &random);
+        compare_case(backend, reference, &CASES[i], DTYPE_INT8, &random);
     }
     backend_destroy(backend);
     backend_destroy(reference);
@@ -100,31 +141,31 @@ static void compare_runs(struct backend *backend, struct backend *const *others,
     enum dtype dtype = backend->dtype;
     size_t element = dtype_size(dtype), columns = (size_t)shape->columns;
     size_t rows = (size_t)shape->rows, lines = (size_t)shape->lines;
-    float *values = random_floats(random, rows * columns);
+    struct tensor_source source = random_source(random, shape, DTYPE_FLOAT32);
     char *in = random_activations(random, lines * columns, dtype);
-    struct weight *weight = make_weight(backend, values, shape->rows, shape->columns, NULL);
-    char *batch = multiply(backend, weight, shape, in, shape->lines);
-    char *again = multiply(backend, weight, shape, in, shape->lines);
+    struct weight *weight = weight_of(backend, &source, NULL);
+    char *batch = multiply(backend, weight, &source, in, shape->lines);
+    char *again = multiply(backend, weight, &source, in, shape->lines);
     expect_same_bits(again, batch, lines * rows * element, "the same step again");
     free(again);
     for (int i = 0; i < THREAD_COUNTS; i++) {
-        char *threaded = run_linear(others[i], shape, in, shape->lines, values, NULL);
+        char *threaded = run_linear(others[i], &source, NULL, in, shape->lines);
         expect_invariant(OPERATION_LINEAR, threaded, batch, lines * rows, dtype, "more threads");
         free(threaded);
     }
     for (size_t line = 0; line < lines; line += 1 + lines / 5) {
-        char *alone = multiply(backend, weight, shape, in + line * columns * element, 1);
+        char *alone = multiply(backend, weight, &source, in + line * columns * element, 1);
         expect_invariant(OPERATION_LINEAR, alone, batch + line * rows * element, rows, dtype,
                          "one line alone");
         free(alone);
     }
     backend->ops->weight_destroy(backend, weight);
-    free(values);
+    free_source(&source);
     free(in);
     free(batch);
 }
 
-SUBJECT_TEST(linear, line_does_not_depend_on_batch_or_threads)
+ANY_WEIGHTS_TEST(linear, line_does_not_depend_on_batch_or_threads)
 {
     struct backend *backend = open_for_lines(subject, 1), *others[THREAD_COUNTS];
     struct random random = {2};
@@ -137,8 +178,66 @@ SUBJECT_TEST(linear, line_does_not_depend_on_batch_or_threads)
     backend_destroy(backend);
 }
 
+/* As q, k and v are: panels across sources, each source in its own dtype. */
+ANY_WEIGHTS_TEST(linear, rows_of_several_sources_are_one_weight)
+{
+    enum { LINES = 7, COLUMNS = 33, ROWS = 3 + 64 + 70 };
+    struct backend *backend = open_for_lines(subject, 2);
+    struct backend *reference = reference_for_lines(subject);
+    struct random random = {5};
+    const struct linear_case parts[2] = {{LINES, 3, COLUMNS, true}, {LINES, 64, COLUMNS, true}};
+    uint16_t *half = random_activations(&random, 70 * COLUMNS, DTYPE_BFLOAT16);
+    struct tensor_source sources[3] = {
+        random_source(&random, &parts[0], DTYPE_FLOAT32),
+        random_source(&random, &parts[1], DTYPE_INT8),
+        {.data = half, .dtype = DTYPE_BFLOAT16, .rows = 70, .columns = COLUMNS}};
+    const struct tensor_source all = {.rows = ROWS, .columns = COLUMNS};
+    float *bias = random_floats(&random, ROWS);
+    void *in = random_activations(&random, LINES * COLUMNS, subject->dtype), *out[2];
+    struct backend *backends[2] = {backend, reference};
+    for (int i = 0; i < 2; i++) {
+        struct weight *weight;
+        cr_assert_eq(backends[i]->ops->weight_create(backends[i], &weight, sources, 3, bias, NULL),
+                     0);
+        out[i] = multiply(backends[i], weight, &all, in, LINES);
+        backends[i]->ops->weight_destroy(backends[i], weight);
+    }
+    expect_result(OPERATION_LINEAR, out[0], out[1], LINES * ROWS, subject->dtype,
+                  "linear of three sources");
+    free_source(&sources[0]);
+    free_source(&sources[1]);
+    free_source(&sources[2]);
+    free(bias);
+    free(in);
+    free(out[0]);
+    free(out[1]);
+    backend_destroy(backend);
+    backend_destroy(reference);
+}
+
+/* As many lines as reserve had to expect: rows of a step, or head rows and their partners. */
+ANY_WEIGHTS_TEST(linear, takes_as_many_lines_as_the_limits_allow)
+{
+    static const struct {
+        int32_t rows, head_rows;
+    } cases[] = {{10, 1}, {3, 5}};
+    const struct linear_case shape = {10, 70, 100, true};
+    for (int i = 0; i < 2; i++) {
+        struct backend *backend = subject_open(subject, 2);
+        struct backend *reference = reference_for_lines(subject);
+        struct backend_limits limits = plain_limits(cases[i].rows, 16);
+        struct random random = {6};
+        limits.max_head_rows = cases[i].head_rows;
+        limits.weight_columns = (int32_t)shape.columns;
+        reserve(backend, &limits);
+        compare_case(backend, reference, &shape, DTYPE_FLOAT32, &random);
+        backend_destroy(backend);
+        backend_destroy(reference);
+    }
+}
+
 /* A batch without lines, as the head of a step that samples nothing: no output, no fault. */
-SUBJECT_TEST(linear, no_lines_write_nothing)
+ANY_WEIGHTS_TEST(linear, no_lines_write_nothing)
 {
     struct backend *backend = open_for_lines(subject, 3);
     const float values[6] = {0};
@@ -158,10 +257,11 @@ SUBJECT_TEST(linear, no_lines_write_nothing)
 SUBJECT_TEST(linear, nan_and_infinity_stay_in_their_line_and_column)
 {
     struct backend *backend = open_for_lines(subject, 1);
-    struct backend *reference = reference_for_lines(subject->dtype);
-    const struct linear_case shape = {8, 70, 33, false};
+    struct backend *reference = reference_for_lines(subject);
     struct random random = {3};
     float *values = random_floats(&random, 70 * 33);
+    const struct tensor_source source = {
+        .data = values, .dtype = DTYPE_FLOAT32, .rows = 70, .columns = 33};
     void *in = random_activations(&random, 8 * 33, subject->dtype);
     /* The last element of an odd line: its neighbour in memory belongs to the next line. */
     const float bad[2] = {NAN, INFINITY};
@@ -171,16 +271,17 @@ SUBJECT_TEST(linear, nan_and_infinity_stay_in_their_line_and_column)
     }
     values[69 * 33 + 32] = INFINITY; /* and one of a weight in its column */
     /* What an earlier call left in working memory must not matter either. */
-    const struct linear_case even = {8, 70, 256, false};
     float *even_values = random_floats(&random, 70 * 256);
+    const struct tensor_source even = {
+        .data = even_values, .dtype = DTYPE_FLOAT32, .rows = 70, .columns = 256};
     void *nans = malloc(8 * 256 * sizeof(float));
     cr_assert_not_null(nans);
     memset(nans, 0xff, 8 * 256 * sizeof(float));
-    free(run_linear(backend, &even, nans, 8, even_values, NULL));
+    free(run_linear(backend, &even, NULL, nans, 8));
     free(even_values);
     free(nans);
-    void *actual = run_linear(backend, &shape, in, 8, values, NULL);
-    void *expected = run_linear(reference, &shape, in, 8, values, NULL);
+    void *actual = run_linear(backend, &source, NULL, in, 8);
+    void *expected = run_linear(reference, &source, NULL, in, 8);
     expect_result(OPERATION_LINEAR, actual, expected, 8 * 70, subject->dtype, "linear with NaN");
     free(values);
     free(in);
@@ -194,12 +295,13 @@ SUBJECT_TEST(linear, bfloat16_results_round_to_nearest_even)
 {
     struct backend *backend = subject_open(subject, 1);
     struct backend_limits limits = plain_limits(8, 16);
-    const struct linear_case shape = {4, 20, 2, false};
     /* Sums between two neighbours of bfloat16, whose distance is 2^-7 from 1 on. */
     const float first[4] = {1, 1 + 0x1p-7f, -1, 1},
                 second[4] = {0x1p-8f, 0x1p-8f, -0x1p-8f, 0x1.8p-8f};
     const float rounded[4] = {1, 1 + 0x1p-6f, -1, 1 + 0x1p-7f};
     float ones[40];
+    const struct tensor_source source = {
+        .data = ones, .dtype = DTYPE_FLOAT32, .rows = 20, .columns = 2};
     uint16_t in[8];
     if (subject->dtype != DTYPE_BFLOAT16) {
         backend_destroy(backend);
@@ -212,166 +314,10 @@ SUBJECT_TEST(linear, bfloat16_results_round_to_nearest_even)
         in[2 * i] = bfloat16_from_float(first[i]);
         in[2 * i + 1] = bfloat16_from_float(second[i]);
     }
-    uint16_t *out = run_linear(backend, &shape, in, 4, ones, NULL);
+    uint16_t *out = run_linear(backend, &source, NULL, in, 4);
     for (int i = 0; i < 80; i++)
         cr_assert_eq(bfloat16_to_float(out[i]), rounded[i / 20], "line %d column %d is %a", i / 20,
                      i % 20, (double)bfloat16_to_float(out[i]));
     free(out);
-    backend_destroy(backend);
-}
-
-/* The same numbers, which every dtype holds exactly, as four kinds of source. */
-SUBJECT_TEST(linear, packs_sources_of_every_dtype_one_after_the_other)
-{
-    struct backend *backend = subject_open(subject, 2);
-    struct backend_limits limits = plain_limits(16, 16);
-    enum { COLUMNS = 37, ROWS = 3 * COLUMNS };
-    float full[ROWS], scales[3] = {0.5f, 2.0f, 0.25f};
-    uint16_t half[ROWS], brain[ROWS];
-    int8_t small[ROWS];
-    struct random random = {4};
-    reserve(backend, &limits);
-    for (int i = 0; i < ROWS; i++) {
-        small[i] = (int8_t)((int)random_below(&random, 255) - 127);
-        full[i] = (float)small[i] * scales[i / COLUMNS];
-        brain[i] = bfloat16_from_float(full[i]);
-        /* float16 of small integers times a power of two, by its definition. */
-        int exponent;
-        float fraction = frexpf(fabsf(full[i]), &exponent);
-        half[i] = full[i] == 0 ? 0
-                               : (uint16_t)((full[i] < 0 ? 0x8000 : 0) | (exponent + 14) << 10 |
-                                            ((int)(fraction * 2048) & 0x3ff));
-    }
-    struct tensor_source sources[4] = {
-        {.data = full, .dtype = DTYPE_FLOAT32, .rows = 3, .columns = COLUMNS},
-        {.data = brain, .dtype = DTYPE_BFLOAT16, .rows = 3, .columns = COLUMNS},
-        {.data = half, .dtype = DTYPE_FLOAT16, .rows = 3, .columns = COLUMNS},
-        {.data = small, .scales = scales, .dtype = DTYPE_INT8, .rows = 3, .columns = COLUMNS}};
-    struct weight *weight;
-    cr_assert_eq(backend->ops->weight_create(backend, &weight, sources, 4, NULL, NULL), 0);
-
-    struct guarded table = guarded_create(backend, NULL, 12 * COLUMNS * sizeof(float));
-    int32_t tokens[12], zeros[12] = {0};
-    uint8_t shadow[12] = {0};
-    for (int i = 0; i < 12; i++)
-        tokens[i] = 11 - i;
-    struct step_rows step = {.rows = 12,
-                             .token = tokens,
-                             .sequence = zeros,
-                             .position = zeros,
-                             .kv_end = zeros,
-                             .shadow = shadow,
-                             .page_table = zeros};
-    begin_step(backend, &step);
-    backend->ops->embed(backend, table.data, weight);
-    end_step(backend);
-    float *embedded = guarded_take(&table);
-    for (int row = 0; row < 12; row++) {
-        for (int column = 0; column < COLUMNS; column++)
-            cr_assert_eq(embedded[row * COLUMNS + column], full[(11 - row) % 3 * COLUMNS + column],
-                         "row %d column %d", row, column);
-    }
-    record_checked(OPERATION_WEIGHT_CREATE);
-    free(embedded);
-    backend->ops->weight_destroy(backend, weight);
-    backend_destroy(backend);
-}
-
-/* One element of a random source, by kernels/random_matrix.h's definition. */
-static float random_element(uint64_t seed, float spread, int64_t index)
-{
-    const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-    const uint32_t counter[4] = {(uint32_t)(index / 8), (uint32_t)(index / 8 >> 32), 0x6d, 0};
-    uint32_t words[4];
-    rng_philox(words, counter, key);
-    uint32_t bits = words[index % 8 / 2] >> (index % 2 * 16) & 0xffff;
-    double number = bits < 32768 ? (double)bits + 0.5 : (double)bits - 65535.5;
-    return bfloat16_to_float(bfloat16_from_float((float)(number * (double)spread / 32768)));
-}
-
-/* All rows of a weight as embed gives them; the caller frees it. */
-static float *embed_all(struct backend *backend, const struct weight *weight, int32_t rows,
-                        int32_t columns)
-{
-    struct guarded table = guarded_create(backend, NULL, (size_t)(rows * columns) * sizeof(float));
-    int32_t *tokens = calloc((size_t)rows, sizeof *tokens);
-    int32_t *zeros = calloc((size_t)rows, sizeof *zeros);
-    uint8_t *shadow = calloc((size_t)rows, 1);
-    cr_assert(tokens != NULL && zeros != NULL && shadow != NULL);
-    for (int i = 0; i < rows; i++)
-        tokens[i] = i;
-    struct step_rows step = {.rows = rows,
-                             .token = tokens,
-                             .sequence = zeros,
-                             .position = zeros,
-                             .kv_end = zeros,
-                             .shadow = shadow,
-                             .page_table = zeros};
-    begin_step(backend, &step);
-    backend->ops->embed(backend, table.data, weight);
-    end_step(backend);
-    free(tokens);
-    free(zeros);
-    free(shadow);
-    return guarded_take(&table);
-}
-
-SUBJECT_TEST(linear, random_sources_hold_the_same_numbers_everywhere)
-{
-    /* Rows that begin in the middle of a group, and rows that do not. */
-    static const int32_t widths[] = {37, 40};
-    for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
-        enum { RANDOM_ROWS = 7, PLAIN_ROWS = 3, ROWS = 2 * RANDOM_ROWS + PLAIN_ROWS };
-        const int32_t columns = widths[i];
-        float plain[PLAIN_ROWS * 40];
-        for (int k = 0; k < PLAIN_ROWS * 40; k++)
-            plain[k] = (float)k;
-        struct tensor_source random = {.dtype = DTYPE_BFLOAT16,
-                                       .rows = RANDOM_ROWS,
-                                       .columns = columns,
-                                       .seed = UINT64_C(0x123456789),
-                                       .spread = 0.03f};
-        struct tensor_source sources[3] = {
-            random,
-            {.data = plain, .dtype = DTYPE_FLOAT32, .rows = PLAIN_ROWS, .columns = columns},
-            random};
-        sources[2].seed++;
-        struct backend *backend = subject_open(subject, 2);
-        struct backend_limits limits = plain_limits(ROWS, ROWS);
-        struct weight *weight;
-        reserve(backend, &limits);
-        cr_assert_eq(backend->ops->weight_create(backend, &weight, sources, 3, NULL, NULL), 0);
-        float *values = embed_all(backend, weight, ROWS, columns);
-        for (int32_t at = 0; at < ROWS * columns; at++) {
-            int32_t row = at / columns, column = at % columns, second = row - RANDOM_ROWS;
-            float expected;
-            if (row < RANDOM_ROWS)
-                expected = random_element(sources[0].seed, random.spread, at);
-            else if (second < PLAIN_ROWS)
-                expected = (float)(second * columns + column);
-            else
-                expected = random_element(sources[2].seed, random.spread,
-                                          (int64_t)(second - PLAIN_ROWS) * columns + column);
-            cr_assert_eq(values[at], expected, "row %d column %d", row, column);
-        }
-        free(values);
-        backend->ops->weight_destroy(backend, weight);
-        backend_destroy(backend);
-    }
-}
-
-SUBJECT_TEST(linear, random_sources_need_a_spread)
-{
-    struct backend *backend = subject_open(subject, 1);
-    struct tensor_source source = {.dtype = DTYPE_BFLOAT16, .rows = 2, .columns = 8};
-    struct weight *weight;
-    struct error err = {0};
-    cr_assert_eq(backend->ops->weight_create(backend, &weight, &source, 1, NULL, &err),
-                 ERROR_INVALID);
-    cr_assert_not_null(strstr(err.message, "spread"), "%s", err.message);
-    source.spread = 1;
-    source.dtype = DTYPE_FLOAT32;
-    cr_assert_eq(backend->ops->weight_create(backend, &weight, &source, 1, NULL, &err),
-                 ERROR_INVALID);
     backend_destroy(backend);
 }

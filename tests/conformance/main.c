@@ -5,7 +5,7 @@
 
 int main(int argc, char *argv[])
 {
-    if (subject_parameters().length == 0) {
+    if (subject_parameters(WEIGHTS_ANY).length == 0) {
         subject_print_names();
         return 1;
     }

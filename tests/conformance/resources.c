@@ -6,7 +6,7 @@
 #include "common/error.h"
 #include "conformance.h"
 
-SUBJECT_TEST(resources, memory_used_counts_what_is_held)
+ANY_WEIGHTS_TEST(resources, memory_used_counts_what_is_held)
 {
     struct backend *backend = subject_open(subject, 2);
     struct backend_limits limits = plain_limits(8, 100);
@@ -25,7 +25,7 @@ SUBJECT_TEST(resources, memory_used_counts_what_is_held)
     struct weight *weight = make_weight(backend, values, 70, 33, bias);
     cr_assert_eq(backend->ops->memory_create(backend, &memory, 1000, NULL), 0);
     backend->ops->memory_used(backend, &weights, &kv, &other);
-    cr_assert_geq(weights, 70 * 33 * dtype_size(subject->dtype) + sizeof bias);
+    cr_assert_geq(weights, 70 * 33 * dtype_size(subject->weight_dtype) + sizeof bias);
     cr_assert_eq(other, before + 1000);
     backend->ops->weight_destroy(backend, weight);
     backend->ops->weight_destroy(backend, NULL);
@@ -39,7 +39,7 @@ SUBJECT_TEST(resources, memory_used_counts_what_is_held)
     backend_destroy(backend);
 }
 
-SUBJECT_TEST(resources, memory_is_known_before_it_is_taken)
+ANY_WEIGHTS_TEST(resources, memory_is_known_before_it_is_taken)
 {
     struct backend *backend = subject_open(subject, 1);
     struct backend_limits limits = plain_limits(7, 1001);
@@ -54,12 +54,13 @@ SUBJECT_TEST(resources, memory_is_known_before_it_is_taken)
     struct weight *with_bias = make_weight(backend, values, 65, 31, bias);
     backend->ops->memory_used(backend, &weights, &kv, &other);
     backend_reserved_bytes(&kv_expected, &other_expected, subject->backend, &limits, subject->dtype,
-                           subject->dtype);
+                           subject->weight_dtype);
     record_checked(OPERATION_RESERVE);
     cr_expect_eq(kv, kv_expected);
     cr_expect_eq(other, other_expected);
-    cr_expect_eq(weights, backend_weight_bytes(subject->backend, 70, 33, false, subject->dtype) +
-                              backend_weight_bytes(subject->backend, 65, 31, true, subject->dtype));
+    cr_expect_eq(weights,
+                 backend_weight_bytes(subject->backend, 70, 33, false, subject->weight_dtype) +
+                     backend_weight_bytes(subject->backend, 65, 31, true, subject->weight_dtype));
     backend->ops->weight_destroy(backend, plain);
     backend->ops->weight_destroy(backend, with_bias);
     backend_destroy(backend);
@@ -101,10 +102,10 @@ SUBJECT_TEST(resources, memory_is_written_and_read_in_parts)
 }
 
 /* That what was asked for is what runs; a set that this machine lacks is refused by name. */
-SUBJECT_TEST(resources, instructions_are_those_that_were_asked_for)
+ANY_WEIGHTS_TEST(resources, instructions_are_those_that_were_asked_for)
 {
     struct backend_options options = {.dtype = subject->dtype,
-                                      .weight_dtype = subject->dtype,
+                                      .weight_dtype = subject->weight_dtype,
                                       .threads = 3,
                                       .instructions = subject->instructions};
     struct backend *backend;
@@ -123,6 +124,9 @@ SUBJECT_TEST(resources, instructions_are_those_that_were_asked_for)
     cr_assert_not_null(strstr(description, dtype_name(subject->dtype)), "%s", description);
     cr_assert_str_eq(backend->ops->name, subject->backend);
     cr_assert_eq(backend->dtype, subject->dtype);
+    cr_assert_eq(backend->weight_dtype, subject->weight_dtype);
+    cr_assert_eq(strstr(description, "int8 weights") != NULL, subject->weight_dtype == DTYPE_INT8,
+                 "%s", description);
     record_checked(OPERATION_DESCRIPTION);
     backend_destroy(backend);
 }
@@ -138,7 +142,7 @@ static size_t address_space(void)
     return (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
 }
 
-SUBJECT_TEST(resources, a_destroyed_backend_leaves_nothing)
+ANY_WEIGHTS_TEST(resources, a_destroyed_backend_leaves_nothing)
 {
     enum { ROUNDS = 6, POOL_PAGES = 1 << 14 };
     struct backend_limits limits = plain_limits(8, 100);
@@ -146,7 +150,7 @@ SUBJECT_TEST(resources, a_destroyed_backend_leaves_nothing)
     limits.attention.head_dim = 64;
     limits.kv_pages = POOL_PAGES; /* half a gigabyte, of which no page is touched */
     backend_reserved_bytes(&pool, &scratch, subject->backend, &limits, subject->dtype,
-                           subject->dtype);
+                           subject->weight_dtype);
     for (int i = 0; i < ROUNDS; i++) {
         struct backend *backend = subject_open(subject, 2);
         reserve(backend, &limits);
@@ -174,7 +178,7 @@ SUBJECT_TEST(resources, sizes_that_overflow_are_refused)
     backend_destroy(backend);
 }
 
-SUBJECT_TEST(resources, weights_that_do_not_fit_together_are_refused)
+ANY_WEIGHTS_TEST(resources, weights_that_do_not_fit_together_are_refused)
 {
     struct backend *backend = subject_open(subject, 1);
     float values[12] = {0};
@@ -197,7 +201,7 @@ SUBJECT_TEST(resources, weights_that_do_not_fit_together_are_refused)
     backend_destroy(backend);
 }
 
-SUBJECT_TEST(resources, impossible_limits_are_refused_by_name)
+ANY_WEIGHTS_TEST(resources, impossible_limits_are_refused_by_name)
 {
     struct backend *backend = subject_open(subject, 1);
     struct backend_limits limits = plain_limits(8, 100);

@@ -1,6 +1,7 @@
 #include "tests/golden/golden.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <criterion/criterion.h>
@@ -17,12 +18,12 @@ const char *golden_path(const char *fixture, const char *file)
     return path;
 }
 
-struct model *golden_load_model(const char *fixture, const char *backend_name, enum dtype dtype)
+struct model *golden_load_model(const char *fixture, const char *backend_name,
+                                struct golden_dtypes dtypes)
 {
     struct error err = {0};
     struct backend *backend = NULL;
-    struct backend_options options = {.dtype = dtype == DTYPE_INT8 ? DTYPE_FLOAT32 : dtype,
-                                      .weight_dtype = dtype};
+    struct backend_options options = {.dtype = dtypes.activations, .weight_dtype = dtypes.weights};
     int failed = backend_create(&backend, backend_name, &options, &err);
     cr_assert_eq(failed, 0, "%s", err.message);
 
@@ -33,6 +34,24 @@ struct model *golden_load_model(const char *fixture, const char *backend_name, e
     failed = model_load(&model, directory, backend, &err);
     cr_assert_eq(failed, 0, "%s", err.message);
     return model;
+}
+
+const char *golden_device(struct golden_dtypes dtypes)
+{
+    struct error err = {0};
+    const char *name = getenv("DENOISED_DEVICE");
+    name = name != NULL ? name : "cuda";
+    if (backend_check(name, &err) != 0)
+        cr_skip_test("%s", err.message);
+    if (!backend_computes(name, dtypes.activations, dtypes.weights))
+        cr_skip_test("device %s does not compute in %s with %s weights", name,
+                     dtype_name(dtypes.activations), dtype_name(dtypes.weights));
+    return name;
+}
+
+bool golden_is_int8(const char *fixture)
+{
+    return strcmp(fixture, "int8") == 0 || strcmp(fixture, "tiny") == 0;
 }
 
 struct checkpoint *golden_open_logits(const char *fixture)

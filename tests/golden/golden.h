@@ -5,6 +5,7 @@
 #ifndef TESTS_GOLDEN_GOLDEN_H
 #define TESTS_GOLDEN_GOLDEN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,13 +14,32 @@
 struct checkpoint;
 struct model;
 
+/* What a model computes in. */
+struct golden_dtypes {
+    enum dtype activations, weights;
+};
+static const struct golden_dtypes GOLDEN_FLOAT32 = {DTYPE_FLOAT32, DTYPE_FLOAT32};
+static const struct golden_dtypes GOLDEN_BFLOAT16 = {DTYPE_BFLOAT16, DTYPE_BFLOAT16};
+static const struct golden_dtypes GOLDEN_INT8 = {DTYPE_FLOAT32, DTYPE_INT8};
+/* What dtype auto makes of an int8 checkpoint where bfloat16 is fast: of models/tiny, too. */
+static const struct golden_dtypes GOLDEN_INT8_BFLOAT16 = {DTYPE_BFLOAT16, DTYPE_INT8};
+
 /*
  * Loads a checkpoint of build/fixtures/llada ("plain", "grouped", "tied", "int8"; "tiny" is
- * the trained model of models/tiny) onto a new backend ("ref", "cpu") of this dtype; DTYPE_INT8 has
- * activations in float32. Not reserved yet; the caller frees it with model_free, and the backend
- * with it.
+ * the trained model of models/tiny) onto a new backend ("ref", "cpu"). Not reserved yet; the caller
+ * frees it with model_free, and the backend with it.
  */
-struct model *golden_load_model(const char *fixture, const char *backend, enum dtype dtype);
+struct model *golden_load_model(const char *fixture, const char *backend,
+                                struct golden_dtypes dtypes);
+
+/*
+ * The device of the tests on a device: DENOISED_DEVICE, or "cuda". Skips the test where it is not
+ * there or does not compute in these formats; so before anything else in it.
+ */
+const char *golden_device(struct golden_dtypes dtypes);
+
+/* Checkpoints whose weights an int8 backend keeps as they are; it rounds those of the others. */
+bool golden_is_int8(const char *fixture);
 
 /* Path of a file of a fixture, e.g. ("plain", "traces.json"); valid until the next call. */
 const char *golden_path(const char *fixture, const char *file);

@@ -1,6 +1,7 @@
 /*
  * The forward pass against logits and hidden states of the models' published PyTorch code in
- * float32: |error| <= 2e-4 * max(1, |value|) in float32, NMSE <= 1e-3 in bfloat16.
+ * float32: |error| <= 2e-4 * max(1, |value|) in float32, NMSE <= 1e-3 in bfloat16, <= 3.4e-3 or
+ * 1e-2 with int8 weights.
  */
 #include <math.h>
 #include <stdio.h>
@@ -40,11 +41,12 @@ static int32_t count_inputs(const struct checkpoint *file)
     return count;
 }
 
-static struct golden golden_open(const char *fixture, const char *backend, enum dtype dtype)
+static struct golden golden_open(const char *fixture, const char *backend,
+                                 struct golden_dtypes dtypes)
 {
     struct error err = {0};
     struct golden golden = {.fixture = fixture,
-                            .model = golden_load_model(fixture, backend, dtype),
+                            .model = golden_load_model(fixture, backend, dtypes),
                             .file = golden_open_logits(fixture)};
     golden.inputs = count_inputs(golden.file);
     cr_assert_geq(golden.inputs, 3);
@@ -168,13 +170,21 @@ static void expect_nmse(const float *found, const float *expected, size_t count,
     cr_expect(error <= limit * power, "%s: NMSE %g", what, error / power);
 }
 
-/* As near as the backend's numbers allow: int8 rounds every input of a product, worst is 5e-3. */
+/*
+ * As near as the backend's numbers allow. int8 rounds every input line of a product to 127 steps up
+ * to its largest number, which is 3 to 4 standard deviations: an NMSE of (3..4 / 127)^2 / 12, 5e-5
+ * to 8e-5, and as much again for weights that are rounded here. That is so for 9 to 25 products in
+ * a row, and random models amplify it. The roundings of bfloat16 in between are independent and
+ * small: with them alone the worst is 5e-4, so int8 has the same limit with either dtype. Measured,
+ * the worst is 1.7e-3 where the checkpoint is int8 and 5.0e-3 where it is rounded: half of the
+ * limit.
+ */
 static void expect_near(const struct golden *golden, const float *found, const float *expected,
                         size_t count, const char *what)
 {
     struct backend *backend = golden->model->backend;
     if (backend->weight_dtype == DTYPE_INT8)
-        expect_nmse(found, expected, count, 1e-2, what);
+        expect_nmse(found, expected, count, golden_is_int8(golden->fixture) ? 3.4e-3 : 1e-2, what);
     else if (backend->dtype == DTYPE_BFLOAT16)
         expect_nmse(found, expected, count, 1e-3, what);
     else
@@ -212,9 +222,9 @@ static void check_first_layer(const struct golden *golden, int32_t input)
     expect_near(golden, golden->values, expected, count, "block0");
 }
 
-static void check_fixture(const char *fixture, const char *backend, enum dtype dtype)
+static void check_fixture(const char *fixture, const char *backend, struct golden_dtypes dtypes)
 {
-    struct golden golden = golden_open(fixture, backend, dtype);
+    struct golden golden = golden_open(fixture, backend, dtypes);
     for (int32_t input = 0; input < golden.inputs; input++) {
         struct batch one = batch_of(&golden, input, 1);
         if (checkpoint_find(golden.file, "block0_0") != NULL)
@@ -227,9 +237,9 @@ static void check_fixture(const char *fixture, const char *backend, enum dtype d
 }
 
 /* Sequences of very different lengths in one ragged batch come out as they do alone. */
-static void check_batch_mates(const char *fixture, const char *backend, enum dtype dtype)
+static void check_batch_mates(const char *fixture, const char *backend, struct golden_dtypes dtypes)
 {
-    struct golden golden = golden_open(fixture, backend, dtype);
+    struct golden golden = golden_open(fixture, backend, dtypes);
     struct batch all = batch_of(&golden, 0, golden.inputs);
     struct backend *device = golden.model->backend;
     size_t size = dtype_size(device->dtype) * (size_t)golden.model->config.embedding_rows;
@@ -250,34 +260,74 @@ static void check_batch_mates(const char *fixture, const char *backend, enum dty
     golden_close(&golden);
 }
 
+/*
+ * cpu against ref with int8 weights. Products of int8 have the same bits, sums of attention have
+ * not, and a last bit can move a number of the next product's input to the neighbouring int8: the
+ * worst of all instruction sets is 1.0e-3 in bfloat16 and 6.2e-4 in float32, against PyTorch it is
+ * five times that.
+ */
+static void check_cpu_against_ref(const char *fixture, struct golden_dtypes dtypes)
+{
+    struct golden cpu = golden_open(fixture, "cpu", dtypes);
+    struct golden ref = golden_open(fixture, "ref", dtypes);
+    struct batch all = batch_of(&cpu, 0, cpu.inputs);
+    size_t count = (size_t)all.begin[all.count] * (size_t)cpu.model->config.embedding_rows;
+    forward(&cpu, &all);
+    forward(&ref, &all);
+    const float *found = read_activations(&cpu, cpu.logits, count);
+    const float *expected = read_activations(&ref, ref.logits, count);
+    expect_nmse(found, expected, count, 2e-3, fixture);
+    golden_close(&cpu);
+    golden_close(&ref);
+}
+
 #define GOLDEN_TESTS(fixture)                                                                      \
     Test(logits, fixture##_on_ref_in_float32)                                                      \
     {                                                                                              \
-        check_fixture(#fixture, "ref", DTYPE_FLOAT32);                                             \
+        check_fixture(#fixture, "ref", GOLDEN_FLOAT32);                                            \
     }                                                                                              \
     Test(logits, fixture##_on_ref_in_bfloat16)                                                     \
     {                                                                                              \
-        check_fixture(#fixture, "ref", DTYPE_BFLOAT16);                                            \
+        check_fixture(#fixture, "ref", GOLDEN_BFLOAT16);                                           \
     }                                                                                              \
     Test(logits, fixture##_on_cpu_in_float32)                                                      \
     {                                                                                              \
-        check_fixture(#fixture, "cpu", DTYPE_FLOAT32);                                             \
+        check_fixture(#fixture, "cpu", GOLDEN_FLOAT32);                                            \
     }                                                                                              \
     Test(logits, fixture##_on_cpu_in_bfloat16)                                                     \
     {                                                                                              \
-        check_fixture(#fixture, "cpu", DTYPE_BFLOAT16);                                            \
+        check_fixture(#fixture, "cpu", GOLDEN_BFLOAT16);                                           \
     }                                                                                              \
     Test(logits, fixture##_does_not_depend_on_batch_mates)                                         \
     {                                                                                              \
-        check_batch_mates(#fixture, "ref", DTYPE_FLOAT32);                                         \
-        check_batch_mates(#fixture, "cpu", DTYPE_FLOAT32);                                         \
-        check_batch_mates(#fixture, "cpu", DTYPE_BFLOAT16);                                        \
-        check_batch_mates(#fixture, "cpu", DTYPE_INT8);                                            \
+        check_batch_mates(#fixture, "ref", GOLDEN_FLOAT32);                                        \
+        check_batch_mates(#fixture, "cpu", GOLDEN_FLOAT32);                                        \
+        check_batch_mates(#fixture, "cpu", GOLDEN_BFLOAT16);                                       \
+        check_batch_mates(#fixture, "cpu", GOLDEN_INT8);                                           \
+        check_batch_mates(#fixture, "cpu", GOLDEN_INT8_BFLOAT16);                                  \
     }                                                                                              \
     Test(logits, fixture##_in_int8)                                                                \
     {                                                                                              \
-        check_fixture(#fixture, "ref", DTYPE_INT8);                                                \
-        check_fixture(#fixture, "cpu", DTYPE_INT8);                                                \
+        check_fixture(#fixture, "ref", GOLDEN_INT8);                                               \
+        check_fixture(#fixture, "cpu", GOLDEN_INT8);                                               \
+    }                                                                                              \
+    Test(logits, fixture##_in_int8_with_bfloat16_activations)                                      \
+    {                                                                                              \
+        check_fixture(#fixture, "ref", GOLDEN_INT8_BFLOAT16);                                      \
+        check_fixture(#fixture, "cpu", GOLDEN_INT8_BFLOAT16);                                      \
+    }                                                                                              \
+    Test(logits, fixture##_in_int8_on_cpu_is_near_ref)                                             \
+    {                                                                                              \
+        check_cpu_against_ref(#fixture, GOLDEN_INT8);                                              \
+        check_cpu_against_ref(#fixture, GOLDEN_INT8_BFLOAT16);                                     \
+    }                                                                                              \
+    Test(logits, fixture##_on_a_device)                                                            \
+    {                                                                                              \
+        check_fixture(#fixture, golden_device(GOLDEN_BFLOAT16), GOLDEN_BFLOAT16);                  \
+    }                                                                                              \
+    Test(logits, fixture##_on_a_device_in_int8)                                                    \
+    {                                                                                              \
+        check_fixture(#fixture, golden_device(GOLDEN_INT8_BFLOAT16), GOLDEN_INT8_BFLOAT16);        \
     }
 
 GOLDEN_TESTS(plain)

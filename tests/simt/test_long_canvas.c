@@ -103,7 +103,7 @@ static void expect_rows_alone(struct backend *backend, const struct rows *rows, 
 SUBJECT_TEST(long_canvas, chunks_are_merged_to_what_the_whole_would_be)
 {
     struct backend *backend = subject_open(subject, 1);
-    struct backend *reference = reference_open(subject->dtype);
+    struct backend *reference = reference_open(subject);
     struct backend_limits limits = limits_of_canvas();
     struct random random = {61};
     struct rows *fill = rows_create(), *rows = border_rows(&limits);
