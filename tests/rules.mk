@@ -65,6 +65,19 @@ $(BUILD)/tests/suite-simt: $(SIMT_OBJECTS) $(SIMT_KERNELS) \
 	@echo "  link   $@"
 	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(TEST_LIBS)
 
+# The whole program on that emulation, which goes by the name "cuda" there: recordings, memory and
+# faults of a device, without one. Slow; not installed, and not what `make` builds.
+SIMT_PROGRAM := $(BUILD)/simt/denoised
+SIMT_REGISTRY := $(patsubst %.c,$(BUILD)/simt/program/%.o,kernels/backends.c tests/simt/device_host.c)
+$(BUILD)/simt/program/%.o: CPPFLAGS += -DCUDA_BACKEND='"cuda"'
+$(BUILD)/simt/program/%.o: %.c Makefile
+	@echo "  simt   $<"
+	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+$(SIMT_PROGRAM): $(call objects,$(PROGRAM_SOURCES)) $(SIMT_REGISTRY) $(SIMT_KERNELS) $(EMULATION) \
+		$(BUILD)/tests/simt/ref_operations.o $(call below,settings $(UP_TO_http))
+	@echo "  link   $@"
+	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
 # Thread tests are plain programs, one a file: Criterion does not work under ThreadSanitizer.
 THREAD_TESTS := $(patsubst tests/thread/%.c,$(BUILD)/tests/thread/%,$(wildcard tests/thread/*.c))
 $(BUILD)/tests/thread/%: $(BUILD)/tests/thread/%.o $(SUPPORT) $(call below,$(UP_TO_http))
@@ -80,7 +93,7 @@ $(FUZZERS): %: %.o $(BUILD)/tests/fuzz/fuzz_file.o \
 	@echo "  link   $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
-TESTS_release := $(TESTS) $(THREAD_TESTS) $(FUZZERS)
+TESTS_release := $(TESTS) $(THREAD_TESTS) $(FUZZERS) $(SIMT_PROGRAM)
 TESTS_asan := $(TESTS_release)
 TESTS_tsan := $(THREAD_TESTS)
 TESTS_fuzz := $(FUZZERS)

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "common/error.h"
 #include "common/memory_available.h"
 #include "kernels/cuda/device.h"
@@ -9,15 +10,15 @@
 #include "tests/simt/emulation.h"
 
 /*
- * For tests of the whole program: SIMT_FAULT=N lets the N-th wait for the device fail, and every
- * later one; SIMT_MEMORY=BYTES is what the device has.
+ * For tests of the whole program: the device is lost when there is a file SIMT_FAULT, and has
+ * SIMT_MEMORY bytes, by default what the host has.
  */
-static int64_t waits, fault_at, memory_total, memory_taken;
+static int64_t memory_taken;
 
-static int64_t number_of(const char *variable, int64_t otherwise)
+static int64_t memory_total(void)
 {
-    const char *text = getenv(variable);
-    return text != NULL ? strtoll(text, NULL, 10) : otherwise;
+    const char *text = getenv("SIMT_MEMORY");
+    return text != NULL ? strtoll(text, NULL, 10) : INT64_MAX;
 }
 
 int device_check(bool *is_there, struct error *err)
@@ -30,8 +31,10 @@ int device_check(bool *is_there, struct error *err)
 
 struct device_memory device_memory_read(void)
 {
-    memory_total = number_of("SIMT_MEMORY", memory_available(""));
-    return (struct device_memory){(size_t)memory_total, (size_t)(memory_total - memory_taken)};
+    int64_t total = memory_total();
+    if (total == INT64_MAX)
+        total = memory_available("") + memory_taken;
+    return (struct device_memory){(size_t)total, (size_t)(total - memory_taken)};
 }
 
 int device_open(struct simt_queue *queue, struct device_facts *facts, const char *instructions,
@@ -46,8 +49,6 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
                          name);
     simt_set_order(order);
     *queue = (struct simt_queue){0};
-    waits = 0;
-    fault_at = number_of("SIMT_FAULT", 0);
     /* Few multiprocessors, so that blocks of attention take several items each. */
     *facts = (struct device_facts){.backend = CUDA_BACKEND, .multiprocessors = 2};
     snprintf(facts->name, sizeof facts->name, "%s", name);
@@ -61,6 +62,10 @@ void device_close(struct simt_queue *queue)
 
 int device_memory_create(void **out, size_t size, const char *what, struct error *err)
 {
+    *out = NULL;
+    if ((int64_t)size > memory_total() - memory_taken)
+        return error_set(err, ERROR_MEMORY, "%s: cannot allocate %zu bytes on the emulated device",
+                         what, size);
     int status = memory_block_create(out, size, what, err);
     if (status == 0)
         memory_taken += (int64_t)size;
@@ -104,12 +109,11 @@ void device_download(struct simt_queue *queue, void *to, const void *from, size_
 
 int device_wait(struct simt_queue *queue, struct error *err)
 {
+    const char *path = getenv("SIMT_FAULT");
     simt_finish_uploads();
-    waits++;
-    if (queue->fault == 0 && fault_at > 0 && waits >= fault_at)
+    if (path != NULL && access(path, F_OK) == 0)
         queue->fault = 1;
     if (queue->fault == 0)
         return 0;
-    return error_set(err, ERROR_DEVICE_LOST, "the emulated device failed at wait %lld, as asked",
-                     (long long)fault_at);
+    return error_set(err, ERROR_DEVICE_LOST, "the emulated device failed, as it was told to");
 }

@@ -186,8 +186,8 @@ SUBJECT_TEST(recordings, a_replayed_step_gives_the_bits_of_an_issued_one)
     /* Other contents every time; fewer rows, more rows, all of the bucket; other rows gathered. */
     const int32_t rows[] = {20, 11, 32, 32, 1, 29, 7}, gathered[] = {3, 11, 32, 0, 60, 1, 7};
     for (int i = 0; i < 7; i++)
-        cr_expect_eq(expect_same(&layer, &plain, rows[i], gathered[i], 100 + (uint64_t)i, 1), i == 0,
-                     "step %d", i);
+        cr_expect_eq(expect_same(&layer, &plain, rows[i], gathered[i], 100 + (uint64_t)i, 1),
+                     i == 0, "step %d", i);
     cr_expect_eq(counts_of(&layer).made, 1);
     cr_expect_eq(counts_of(&layer).launched, 6);
     layer_destroy(&layer);
