@@ -182,15 +182,33 @@ static int bench_batches(const struct runtime *runtime, struct error *err)
     return 0;
 }
 
-/* Start to the first answer and resident memory of a server process with this model. */
-static int bench_process(const char *directory, const char *what, const char *const *flags,
-                         struct error *err)
+/* A model that was made for the benchmark. */
+static void remove_model(const char *directory)
+{
+    static const char *const files[] = {"tokenizer.json", "config.json", "model.safetensors"};
+
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[PATH_MAX + 32];
+        snprintf(path, sizeof path, "%s/%s", directory, files[i]);
+        unlink(path);
+    }
+    rmdir(directory);
+}
+
+/*
+ * Start to the first answer and resident memory of a server process with this model. One that is
+ * temporary is removed as soon as the server has it, so that nothing stays behind an interruption.
+ */
+static int bench_process(const char *directory, bool temporary, const char *what,
+                         const char *const *flags, struct error *err)
 {
     struct child_server child;
     struct buffer response = {0};
     char name[120];
     int code = child_server_start(&child, directory, flags, err);
 
+    if (temporary)
+        remove_model(directory);
     if (code != 0)
         return code;
     code =
@@ -249,7 +267,6 @@ static int bench_large(const struct runtime *runtime, const struct bench_flags *
                                                   "--max-rows-per-tick=384"};
     struct model_config shape = runtime->model->config;
     char directory[] = "/tmp/denoised-bench-XXXXXX";
-    static const char *const files[] = {"tokenizer.json", "config.json", "model.safetensors"};
     char from[PATH_MAX + 32], to[sizeof directory + 32];
 
     shape.layers = 12;
@@ -267,12 +284,8 @@ static int bench_large(const struct runtime *runtime, const struct bench_flags *
     if (code == 0)
         code = copy_file(from, to, err);
     if (code == 0)
-        code = bench_process(directory, "200 MB random checkpoint", limits, err);
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        snprintf(to, sizeof to, "%s/%s", directory, files[i]);
-        unlink(to);
-    }
-    rmdir(directory);
+        return bench_process(directory, true, "200 MB random checkpoint", limits, err);
+    remove_model(directory);
     return code;
 }
 
@@ -358,7 +371,7 @@ int command_bench(struct settings *settings)
     if (code == 0)
         code = bench_idle_streams(runtime.model_directory, &flags, &err);
     if (code == 0)
-        code = bench_process(runtime.model_directory, runtime.model_name, flags.all, &err);
+        code = bench_process(runtime.model_directory, false, runtime.model_name, flags.all, &err);
     if (code == 0 && !settings->quick)
         code = bench_large(&runtime, &flags, &err);
     runtime_stop(&runtime);
