@@ -190,7 +190,7 @@ static int bench_one_by_one(const struct bench_rounds *rounds, int32_t at_once, 
 static int bench_call(const struct bench_rounds *rounds, const struct call_case *call,
                       struct error *err)
 {
-    struct call_figures figures;
+    struct call_figures figures = {0};
     int code = measure(&figures, rounds, call, err);
 
     if (code == 0)

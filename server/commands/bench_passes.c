@@ -146,7 +146,8 @@ static int pass_create(struct pass *pass, const struct bench_rounds *rounds,
     int32_t head_rows = shape->sequences * shape->head_rows;
 
     *pass = (struct pass){.model = rounds->model, .err = err};
-    int code = allocate(pass, (size_t)rows, (size_t)head_rows, (size_t)(shape->sequences * pages));
+    int code =
+        allocate(pass, (size_t)rows, (size_t)head_rows, (size_t)shape->sequences * (size_t)pages);
     if (code == 0)
         code = head_result_create(&pass->result, head_rows, err);
     if (code != 0) {
