@@ -37,10 +37,11 @@ enum {
 struct backend_options {
     enum dtype dtype; /* of activations and KV: DTYPE_FLOAT32 or DTYPE_BFLOAT16 */
     /*
-     * Of the matrices of weight_create: the same, or DTYPE_INT8. Then each is held as int8 with one
-     * scale a row (an int8 source as it is, others quantised), and products quantise each of their
-     * input lines and sum in integers: kernels/quantise.h has the exact definition, and ref and
-     * every instruction set of cpu give the same bits.
+     * Of the matrices of weight_create: the same, DTYPE_INT8 or DTYPE_FP8. Then each is held as
+     * bytes with one scale a row (a source of that dtype as it is, others quantised), and products
+     * quantise each of their input lines: kernels/quantise.h has the exact definition. int8 sums
+     * are integers, and every backend gives the same bits. fp8 is that of ref and of cuda where the
+     * device has it; ref sums in double, cuda as the device does.
      */
     enum dtype weight_dtype;
     int threads; /* CPU backends: 0 takes the CPUs this process may use */
@@ -70,7 +71,7 @@ struct backend_limits {
     int32_t vocabulary;    /* columns of the head */
     /*
      * Most columns of a weight that linear and head take: input lines are quantised in scratch of
-     * this width. Needed where weights are int8; else 0 is fine.
+     * this width. Needed where weights are int8 or fp8; else 0 is fine.
      */
     int32_t weight_columns;
 };
@@ -81,7 +82,7 @@ struct backend_limits {
  */
 struct tensor_source {
     const void *data;    /* [rows, columns], row after row; NULL: random numbers */
-    const float *scales; /* [rows] for DTYPE_INT8 (weight = data * scale), else NULL */
+    const float *scales; /* [rows] for int8 and fp8 (weight = data * scale), else NULL */
     enum dtype dtype;    /* of random numbers: DTYPE_BFLOAT16 */
     int64_t rows, columns;
     uint64_t seed; /* of random numbers, which lie evenly between -spread and spread */
@@ -215,8 +216,8 @@ struct backend_ops {
 
     /*
      * Packs the rows of `count` sources, one after the other, as one matrix [sum of rows, columns];
-     * bias is NULL or float32 [sum of rows]. ERROR_INVALID where int8 has more columns than
-     * QUANTISE_COLUMNS_MAX.
+     * bias is NULL or float32 [sum of rows]. ERROR_INVALID where int8 or fp8 has more columns than
+     * QUANTISE_COLUMNS_MAX, ERROR_UNSUPPORTED for a size that the backend cannot hold.
      */
     int (*weight_create)(struct backend *backend, struct weight **out,
                          const struct tensor_source *sources, int count, const float *bias,

@@ -129,10 +129,10 @@ int backend_create(struct backend **out, const char *name, const struct backend_
         return error_set(err, ERROR_INVALID,
                          "backend %s cannot compute in %s; use float32 or bfloat16", entry->name,
                          dtype_name(options->dtype));
-    if (options->weight_dtype != options->dtype && options->weight_dtype != DTYPE_INT8)
+    if (options->weight_dtype != options->dtype && !dtype_has_scales(options->weight_dtype))
         return error_set(err, ERROR_INVALID,
                          "backend %s cannot compute in %s with weights in %s; use the same for "
-                         "both, or int8 weights",
+                         "both, or int8 or fp8 weights",
                          entry->name, dtype_name(options->dtype),
                          dtype_name(options->weight_dtype));
     return entry->create(out, options, err);

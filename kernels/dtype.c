@@ -9,6 +9,7 @@ size_t dtype_size(enum dtype dtype)
     case DTYPE_FLOAT16:
         return 2;
     case DTYPE_INT8:
+    case DTYPE_FP8:
         return 1;
     }
     return 0;
@@ -25,6 +26,8 @@ const char *dtype_name(enum dtype dtype)
         return "float16";
     case DTYPE_INT8:
         return "int8";
+    case DTYPE_FP8:
+        return "fp8";
     }
     return "unknown";
 }
@@ -55,5 +58,5 @@ void dtype_automatic(enum dtype *activations, enum dtype *weights, enum dtype ch
 {
     bool half = checkpoint != DTYPE_FLOAT32 && bfloat16_in_hardware;
     *activations = half ? DTYPE_BFLOAT16 : DTYPE_FLOAT32;
-    *weights = checkpoint == DTYPE_INT8 ? DTYPE_INT8 : *activations;
+    *weights = dtype_has_scales(checkpoint) ? checkpoint : *activations;
 }

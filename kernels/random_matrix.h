@@ -10,25 +10,20 @@
 
 #include <stdint.h>
 
-#ifdef __CUDACC__
-#define RANDOM_MATRIX_FUNCTION static __host__ __device__ inline
-#else
-#define RANDOM_MATRIX_FUNCTION static inline
-#endif
+#include "kernels/dtype.h"
 
 enum {
     RANDOM_MATRIX_GROUP = 8,      /* elements of one counter */
     RANDOM_MATRIX_COUNTER = 0x6d, /* keeps them apart from the numbers of common/rng.h */
 };
 
-RANDOM_MATRIX_FUNCTION float random_matrix_step(float spread)
+KERNELS_FUNCTION float random_matrix_step(float spread)
 {
     return spread * (1.0f / 32768);
 }
 
 /* Element `index` of a group, before it is rounded. Nothing here is rounded but the product. */
-RANDOM_MATRIX_FUNCTION float random_matrix_number(const uint32_t words[4], uint32_t index,
-                                                  float step)
+KERNELS_FUNCTION float random_matrix_number(const uint32_t words[4], uint32_t index, float step)
 {
     int16_t k = (int16_t)(words[index / 2] >> (index % 2 * 16));
     return ((float)k + 0.5f) * step;

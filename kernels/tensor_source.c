@@ -31,6 +31,12 @@ static void read_int8(float *out, const int8_t *data, float scale, int64_t count
         out[i] = (float)data[i] * scale;
 }
 
+static void read_fp8(float *out, const uint8_t *data, float scale, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        out[i] = fp8_to_float(data[i]) * scale;
+}
+
 /* Eight numbers come from one counter. */
 static void read_random(float *out, const struct tensor_source *source, int64_t row, int64_t begin,
                         int64_t count)
@@ -74,6 +80,9 @@ void tensor_source_read(float *out, const struct tensor_source *source, int64_t 
     case DTYPE_INT8:
         read_int8(out, (const int8_t *)data, source->scales[row], count);
         break;
+    case DTYPE_FP8:
+        read_fp8(out, (const uint8_t *)data, source->scales[row], count);
+        break;
     }
 }
 
@@ -115,15 +124,16 @@ int tensor_source_check(int64_t *rows, int64_t *columns, const struct tensor_sou
                              "matrix %d of a weight lacks its data; random numbers need dtype "
                              "bfloat16 and a spread",
                              i);
-        if (source->dtype == DTYPE_INT8 && source->scales == NULL)
-            return error_set(err, ERROR_INVALID, "matrix %d of a weight lacks its int8 scales", i);
+        if (dtype_has_scales(source->dtype) && source->scales == NULL)
+            return error_set(err, ERROR_INVALID, "matrix %d of a weight lacks its %s scales", i,
+                             dtype_name(source->dtype));
         *rows += source->rows;
     }
-    if (weight_dtype == DTYPE_INT8 && *columns > QUANTISE_COLUMNS_MAX)
+    if (dtype_has_scales(weight_dtype) && *columns > QUANTISE_COLUMNS_MAX)
         return error_set(err, ERROR_INVALID,
-                         "a weight has %lld columns; sums over more than %d do not fit into int8 "
+                         "a weight has %lld columns; sums over more than %d do not fit into %s "
                          "products: use dtype bfloat16 or float32",
-                         (long long)*columns, (int)QUANTISE_COLUMNS_MAX);
+                         (long long)*columns, (int)QUANTISE_COLUMNS_MAX, dtype_name(weight_dtype));
     return 0;
 }
 
@@ -166,7 +176,7 @@ int backend_limits_check(const struct backend_limits *limits, enum dtype weight_
         return error_set(err, ERROR_INVALID, "head_dim (%d) and rotary_dim (%d) must be even",
                          (int)shape->head_dim, (int)shape->rotary_dim);
     int status = check_range("rotary_dim", shape->rotary_dim, 0, shape->head_dim, err);
-    if (status == 0 && weight_dtype == DTYPE_INT8)
+    if (status == 0 && dtype_has_scales(weight_dtype))
         status =
             check_range("weight_columns", limits->weight_columns, 1, QUANTISE_COLUMNS_MAX, err);
     return status;

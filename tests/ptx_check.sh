@@ -12,11 +12,13 @@ fi
 # kernel, threads of a block, dynamic shared memory: for 4096 columns where it depends on them.
 table='
 embed 128 0
-add_rmsnorm 256 16416
+add_rmsnorm 256 16448
 swiglu 256 0
+swiglu_quantised 512 64
 gather 128 0
-add_bias 256 0
 random_matrix 256 0
+quantise_rows 256 32
+finish_sums 256 0
 rope_store 128 2048
 attention<16> 128 12288
 attention<32> 128 20480
@@ -34,11 +36,12 @@ BEGIN {
     for (i = 1; i <= count; i++)
         if (split(line[i], field, " ") == 3) { threads[field[1]] = field[2]; shared[field[1]] = field[3] }
     memory["sm_80"] = 164 * 1024; memory["sm_90a"] = 228 * 1024
-    print "target  kernel                 registers  shared   warps of 64  local bytes"
+    print "target  kernel                               registers  shared   warps of 64  local bytes"
 }
 /Compiling entry function/ {
     target = $NF; gsub(/\047/, "", target)
-    name = $0; sub(/.*entry function \047/, "", name); sub(/\(.*/, "", name); sub(/^void /, "", name)
+    name = $0; sub(/.*entry function \047/, "", name); gsub(/\(dtype\)/, "dtype ", name)
+    sub(/\(.*/, "", name); sub(/^void /, "", name)
 }
 /bytes stack frame/ { stack = $1; stores = $5; loads = $9 }
 / Used [0-9]+ registers/ {
@@ -52,7 +55,7 @@ BEGIN {
     fit = int(memory[target] / (shared[key] + 1024))
     if (blocks > fit) blocks = fit
     if (blocks > 32) blocks = 32
-    printf "%-7s %-22s %9d %7d %13d %12d\n", target, name, registers, shared[key], blocks * warps, stack + stores + loads
+    printf "%-7s %-36s %9d %7d %13d %12d\n", target, name, registers, shared[key], blocks * warps, stack + stores + loads
     if (stack + stores + loads > 0) { print "ptx-check: " name " keeps data in local memory"; failed++ } else passed++
     seen[name] = 1
 }

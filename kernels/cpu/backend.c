@@ -296,6 +296,11 @@ int cpu_backend_create(struct backend **out, const struct backend_options *optio
                        struct error *err)
 {
     struct cpu_instructions instructions;
+    if (options->weight_dtype == DTYPE_FP8)
+        return error_set(
+            err, ERROR_INVALID,
+            "dtype \"fp8\": device cpu has float32, bfloat16 and int8; use one of them "
+            "or auto");
     int status = cpu_instructions_choose(&instructions, options->instructions, options->dtype, err);
     if (status != 0)
         return status;

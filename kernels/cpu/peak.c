@@ -58,6 +58,7 @@ bool cpu_peak_find(struct cpu_peak *out, const char *instructions, enum dtype dt
         *out = *int8_peak(instructions);
         return true;
     case DTYPE_FLOAT16:
+    case DTYPE_FP8:
         break;
     }
     return false;

@@ -37,7 +37,7 @@ struct cpu_peak {
 /*
  * The best product instruction that an instruction set (struct cpu_instructions.name) has for a
  * dtype; where it has none, the one that it computes in after widening. The set must be present.
- * DTYPE_FLOAT16 is no dtype of a product: false.
+ * DTYPE_FLOAT16 and DTYPE_FP8 are no dtypes of a product here: false.
  */
 bool cpu_peak_find(struct cpu_peak *out, const char *instructions, enum dtype dtype);
 

@@ -463,6 +463,8 @@ extern "C" void cuda_attention(struct backend *backend, void *out, const void *q
     const struct attention_shape *shape = &cuda->limits.attention;
     int64_t layer_elements = (int64_t)cuda->limits.kv_pages * shape->kv_heads * KV_PAGE_POSITIONS *
                              cuda->padded_head_dim;
+    const int64_t row_elements = (int64_t)shape->heads * shape->head_dim;
+    cuda_overwrites(cuda, out, (size_t)(cuda->step.rows * row_elements) * sizeof(uint16_t));
     struct attention_arguments arguments = {};
     arguments.counts = cuda->tables.counts;
     arguments.items = cuda->tables.items;

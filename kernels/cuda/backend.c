@@ -77,7 +77,9 @@ static void cuda_memory_destroy(struct backend *backend, void *memory)
 static void cuda_memory_write(struct backend *backend, void *memory, const void *source,
                               size_t size)
 {
-    device_upload(&cuda_self(backend)->queue, memory, source, size);
+    struct cuda_backend *cuda = cuda_self(backend);
+    cuda_overwrites(cuda, memory, size);
+    device_upload(&cuda->queue, memory, source, size);
 }
 
 static void cuda_memory_read(struct backend *backend, void *destination, const void *memory,
@@ -136,19 +138,23 @@ bool cuda_prefers_bfloat16(void)
 
 bool cuda_computes(enum dtype dtype, enum dtype weight_dtype)
 {
-    return dtype == DTYPE_BFLOAT16 && weight_dtype == DTYPE_BFLOAT16;
+    return dtype == DTYPE_BFLOAT16 && (weight_dtype == dtype || dtype_has_scales(weight_dtype));
 }
 
-static int check_dtypes(const struct cuda_backend *cuda, struct error *err)
+int cuda_dtypes_check(const struct device_facts *facts, enum dtype dtype, enum dtype weight_dtype,
+                      struct error *err)
 {
-    enum dtype dtype = cuda->base.dtype, weights = cuda->base.weight_dtype;
-    if (cuda_computes(dtype, weights))
-        return 0;
-    return error_set(err, ERROR_INVALID,
-                     "device %s computes in bfloat16, not in %s%s: set dtype to bfloat16, or use "
-                     "device cpu",
-                     cuda->facts.backend, dtype_name(weights == DTYPE_INT8 ? weights : dtype),
-                     weights == DTYPE_INT8 ? " weights" : "");
+    if (dtype != DTYPE_BFLOAT16)
+        return error_set(err, ERROR_INVALID,
+                         "device %s computes in bfloat16, not in %s: set dtype to bfloat16, int8%s "
+                         "or auto, or use device cpu",
+                         facts->backend, dtype_name(dtype), facts->fp8 ? ", fp8" : "");
+    if (weight_dtype == DTYPE_FP8 && !facts->fp8)
+        return error_set(err, ERROR_INVALID,
+                         "dtype \"fp8\": device %s, %s, has bfloat16 and int8; use one of them or "
+                         "auto (fp8 needs compute capability 8.9)",
+                         facts->backend, facts->name);
+    return 0;
 }
 
 int cuda_backend_create(struct backend **out, const struct backend_options *options,
@@ -168,7 +174,8 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
     cuda->base.ops = &cuda->ops;
     cuda->base.dtype = options->dtype;
     cuda->base.weight_dtype = options->weight_dtype;
-    status = check_dtypes(cuda, err);
+    cuda->deterministic = options->deterministic;
+    status = cuda_dtypes_check(&cuda->facts, options->dtype, options->weight_dtype, err);
     if (status == 0)
         status = recordings_create(&cuda->recordings, err);
     if (status == 0)
@@ -179,8 +186,10 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
         cuda_destroy(&cuda->base);
         return status;
     }
-    snprintf(cuda->description, sizeof cuda->description, "%s, %s, %s, %d multiprocessors",
-             cuda->facts.backend, dtype_name(options->dtype), cuda->facts.name,
+    bool scaled = dtype_has_scales(options->weight_dtype);
+    snprintf(cuda->description, sizeof cuda->description, "%s, %s%s%s, %s, %d multiprocessors",
+             cuda->facts.backend, scaled ? dtype_name(options->weight_dtype) : "",
+             scaled ? " weights, " : "", dtype_name(options->dtype), cuda->facts.name,
              cuda->facts.multiprocessors);
     *out = &cuda->base;
     return 0;

@@ -12,20 +12,17 @@ extern "C" {
 #include "common/error.h"
 }
 
-/* The names are resolved once, in the order of this list. */
 static struct {
     decltype(&::cublasLtCreate) create;
     decltype(&::cublasLtDestroy) destroy;
     decltype(&::cublasLtMatmul) matmul;
+    decltype(&::cublasLtMatmulAlgoCheck) check;
     decltype(&::cublasLtMatmulAlgoGetHeuristic) heuristic;
-    decltype(&::cublasLtMatmulDescCreate) product_create;
-    decltype(&::cublasLtMatmulDescDestroy) product_destroy;
+    decltype(&::cublasLtMatmulDescInit_internal) product_init;
     decltype(&::cublasLtMatmulDescSetAttribute) product_set;
-    decltype(&::cublasLtMatrixLayoutCreate) layout_create;
-    decltype(&::cublasLtMatrixLayoutDestroy) layout_destroy;
+    decltype(&::cublasLtMatrixLayoutInit_internal) layout_init;
     decltype(&::cublasLtMatrixLayoutSetAttribute) layout_set;
-    decltype(&::cublasLtMatmulPreferenceCreate) preference_create;
-    decltype(&::cublasLtMatmulPreferenceDestroy) preference_destroy;
+    decltype(&::cublasLtMatmulPreferenceInit_internal) preference_init;
     decltype(&::cublasLtMatmulPreferenceSetAttribute) preference_set;
 } library;
 
@@ -43,15 +40,13 @@ static const char *resolve_all(void *handle)
     resolve(&library.create, handle, "cublasLtCreate", &missing);
     resolve(&library.destroy, handle, "cublasLtDestroy", &missing);
     resolve(&library.matmul, handle, "cublasLtMatmul", &missing);
+    resolve(&library.check, handle, "cublasLtMatmulAlgoCheck", &missing);
     resolve(&library.heuristic, handle, "cublasLtMatmulAlgoGetHeuristic", &missing);
-    resolve(&library.product_create, handle, "cublasLtMatmulDescCreate", &missing);
-    resolve(&library.product_destroy, handle, "cublasLtMatmulDescDestroy", &missing);
+    resolve(&library.product_init, handle, "cublasLtMatmulDescInit_internal", &missing);
     resolve(&library.product_set, handle, "cublasLtMatmulDescSetAttribute", &missing);
-    resolve(&library.layout_create, handle, "cublasLtMatrixLayoutCreate", &missing);
-    resolve(&library.layout_destroy, handle, "cublasLtMatrixLayoutDestroy", &missing);
+    resolve(&library.layout_init, handle, "cublasLtMatrixLayoutInit_internal", &missing);
     resolve(&library.layout_set, handle, "cublasLtMatrixLayoutSetAttribute", &missing);
-    resolve(&library.preference_create, handle, "cublasLtMatmulPreferenceCreate", &missing);
-    resolve(&library.preference_destroy, handle, "cublasLtMatmulPreferenceDestroy", &missing);
+    resolve(&library.preference_init, handle, "cublasLtMatmulPreferenceInit_internal", &missing);
     resolve(&library.preference_set, handle, "cublasLtMatmulPreferenceSetAttribute", &missing);
     return missing;
 }
@@ -113,15 +108,21 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     return library.heuristic(handle, product, a, b, c, d, preference, most, results, count);
 }
 
-cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *product, cublasComputeType_t compute,
-                                        cudaDataType_t scale)
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t handle, cublasLtMatmulDesc_t product,
+                                       cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                       cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                       const cublasLtMatmulAlgo_t *algorithm,
+                                       cublasLtMatmulHeuristicResult_t *result)
 {
-    return library.product_create(product, compute, scale);
+    return library.check(handle, product, a, b, c, d, algorithm, result);
 }
 
-cublasStatus_t cublasLtMatmulDescDestroy(const cublasLtMatmulDesc_t product)
+/* What the inline functions of cublasLt.h that lack "_internal" call. */
+
+cublasStatus_t cublasLtMatmulDescInit_internal(cublasLtMatmulDesc_t product, size_t size,
+                                               cublasComputeType_t compute, cudaDataType_t scale)
 {
-    return library.product_destroy(product);
+    return library.product_init(product, size, compute, scale);
 }
 
 cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t product,
@@ -131,15 +132,11 @@ cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t product,
     return library.product_set(product, attribute, value, size);
 }
 
-cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType type,
-                                          uint64_t rows, uint64_t columns, int64_t stride)
+cublasStatus_t cublasLtMatrixLayoutInit_internal(cublasLtMatrixLayout_t layout, size_t size,
+                                                 cudaDataType type, uint64_t rows, uint64_t columns,
+                                                 int64_t stride)
 {
-    return library.layout_create(layout, type, rows, columns, stride);
-}
-
-cublasStatus_t cublasLtMatrixLayoutDestroy(const cublasLtMatrixLayout_t layout)
-{
-    return library.layout_destroy(layout);
+    return library.layout_init(layout, size, type, rows, columns, stride);
 }
 
 cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
@@ -149,14 +146,10 @@ cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
     return library.layout_set(layout, attribute, value, size);
 }
 
-cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference)
+cublasStatus_t cublasLtMatmulPreferenceInit_internal(cublasLtMatmulPreference_t preference,
+                                                     size_t size)
 {
-    return library.preference_create(preference);
-}
-
-cublasStatus_t cublasLtMatmulPreferenceDestroy(const cublasLtMatmulPreference_t preference)
-{
-    return library.preference_destroy(preference);
+    return library.preference_init(preference, size);
 }
 
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,

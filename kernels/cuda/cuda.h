@@ -4,7 +4,8 @@
  *
  * Layouts in device memory:
  *
- * weight  [rows, columns] as in a checkpoint, bias float32
+ * weight  [rows, columns] as in a checkpoint, bias float32; int8 and fp8: both sides filled up to
+ *         multiples of 16 with zeros, a float32 scale a row
  * K page  of one layer and kv head: [64 positions, head_dim rounded up to 16], zero behind head_dim
  * V page  the same
  */
@@ -23,9 +24,29 @@ extern "C" {
 enum {
     CUDA_HEAD_DIM_MAX = 128,
     CUDA_HEAD_DIM_STEP = 16, /* depth of a matrix instruction */
+    CUDA_BYTES_STEP = 16,    /* sides of matrices of int8 and fp8 are multiples of this */
 };
 
-struct cuda_linear_state; /* of linear_cublaslt.cu: handle, workspace, plans */
+struct cuda_product_state; /* of linear_cublaslt.cu: handle, workspace, plans */
+
+/* Lines in int8 or fp8, with zeros behind their columns. Device memory. */
+struct quantised_lines {
+    uint8_t *bytes; /* [lines, stride] */
+    float *scales;  /* [lines] */
+    int64_t stride; /* a multiple of CUDA_BYTES_STEP */
+};
+
+/*
+ * The lines that were quantised last, which linear takes where they are its input: add_rmsnorm and
+ * swiglu quantise what they write, all others are quantised by linear itself. What overwrites the
+ * lines has to say so (cuda_overwrites).
+ */
+struct cuda_operand {
+    struct quantised_lines lines; /* room for all lines of weight_columns; NULL for bfloat16 */
+    const void *of;               /* [count, columns] bfloat16 that these are; NULL: none */
+    int32_t count;
+    int64_t columns;
+};
 
 /* What was given out by memory_create. */
 struct cuda_allocation {
@@ -59,7 +80,10 @@ struct cuda_backend {
     float *part_sums;  /* [parts, heads, padded_head_dim] weighted sums of V */
     float *part_norms; /* [parts, heads, 2] largest exponent, sum of weights */
 
-    struct cuda_linear_state *linear;
+    bool deterministic; /* struct backend_options */
+    struct cuda_operand operand;
+    void *sums; /* [lines of a slice, rows] of products, before they are scaled */
+    struct cuda_product_state *product;
     void *head; /* what the head's implementation keeps */
     struct cuda_allocation *allocations;
     size_t allocation_count, allocation_room;
@@ -69,8 +93,11 @@ struct cuda_backend {
 /* What struct weight is here. */
 struct cuda_weight {
     int64_t rows, columns;
-    uint16_t *values; /* [rows, columns] */
-    float *bias;      /* [rows], or NULL */
+    int64_t padded_rows, stride; /* the same in memory */
+    enum dtype dtype;            /* bfloat16, int8 or fp8 */
+    void *values;                /* [padded_rows, stride] */
+    float *scales;               /* [padded_rows] of int8 and fp8, else NULL */
+    float *bias;                 /* [padded_rows], or NULL */
 };
 
 int cuda_backend_create(struct backend **out, const struct backend_options *options,
@@ -82,6 +109,10 @@ bool cuda_computes(enum dtype dtype, enum dtype weight_dtype);
 int cuda_check(bool *is_there, struct error *err);
 struct backend_memory cuda_memory(void);
 int32_t cuda_next_bucket(int32_t rows);
+
+/* ERROR_INVALID, with what this device has, where it lacks one of the dtypes. */
+int cuda_dtypes_check(const struct device_facts *facts, enum dtype dtype, enum dtype weight_dtype,
+                      struct error *err);
 
 /* Behind backend_reserved_bytes and backend_weight_bytes. */
 void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
@@ -117,27 +148,101 @@ void cuda_attention(struct backend *backend, void *out, const void *qkv, int32_t
 void cuda_swiglu(struct backend *backend, void *out, const void *gate_up, int32_t width);
 void cuda_gather(struct backend *backend, void *out, const void *in, int32_t columns);
 
-/* linear_cublaslt.cu on the device, tests/simt/ref_operations.c in the emulation. */
-/* Rows of a weight with a bias, at most: 128 lines of its sums fit into the memory for them. */
-enum { CUDA_BIASED_ROWS_MAX = 1 << 16 };
+/* linear.c */
 size_t cuda_linear_bytes(void); /* that open takes; counted when memory is reserved */
 int cuda_linear_open(struct cuda_backend *cuda, struct error *err);
 void cuda_linear_close(struct cuda_backend *cuda);
+size_t cuda_operand_bytes(const struct backend_limits *limits, enum dtype weight_dtype);
+int cuda_operand_reserve(struct cuda_backend *cuda, struct error *err);
 void cuda_linear(struct backend *backend, void *out, const void *in, const struct weight *weight,
                  int32_t lines);
 
+/*
+ * Before the first step, for each row bucket and weight that steps will have: chooses how products
+ * of `lines` lines are computed, by trying it on the device. What was not prepared is chosen in the
+ * step by the library's estimate. ERROR_UNSUPPORTED where the library has nothing.
+ */
+int cuda_linear_prepare(struct cuda_backend *cuda, const struct weight *weight, int32_t lines,
+                        struct error *err);
+
+/*
+ * Room for `count` quantised lines of `of`, which the caller fills; they are the operand then.
+ * False where weights are bfloat16 or there is no room: nothing has to be quantised.
+ */
+bool cuda_operand_take(struct cuda_backend *cuda, struct quantised_lines *to, const void *of,
+                       int32_t count, int64_t columns);
+
+/* An operation writes [size] bytes from `out` on: the operand is no copy of that any more. */
+void cuda_overwrites(struct cuda_backend *cuda, const void *out, size_t size);
+
+/* A product of lines by rows of a weight, without its bias. */
+struct cuda_product {
+    const struct cuda_weight *weight;
+    int64_t first, rows; /* of the weight */
+    const void *in;      /* [lines, stride of the weight] in the weight's dtype */
+    int32_t lines;
+    void *out; /* [lines, out_stride] */
+    int64_t out_stride;
+    /*
+     * NULL: out are the sums as they are, int32 of int8, else float32; with `rounded` (bfloat16
+     * weights alone) they are rounded to bfloat16. Else [lines]: fp8 lines have these scales, and
+     * out is the product, rounded to bfloat16.
+     */
+    const float *in_scales;
+    bool rounded;
+};
+
+/*
+ * linear_cublaslt.cu on the device, tests/simt/ref_operations.c in the emulation. cuda_multiply is
+ * false, and does nothing, where the library does not multiply the scales into fp8 products of this
+ * size: the caller takes the sums. Any other failure is a fault of the queue.
+ */
+size_t cuda_product_bytes(void); /* of device memory that open takes */
+size_t cuda_sums_bytes(void);    /* that products may leave unscaled at a time */
+int cuda_product_open(struct cuda_backend *cuda, struct error *err);
+void cuda_product_close(struct cuda_backend *cuda);
+bool cuda_multiply(struct cuda_backend *cuda, const struct cuda_product *product);
+/* 0, 1 where cuda_multiply will return false, ERROR_UNSUPPORTED. in and out are not looked at. */
+int cuda_multiply_prepare(struct cuda_backend *cuda, const struct cuda_product *product,
+                          struct error *err);
+
+/*
+ * The kernels around products: quantise.cu. Lines of bfloat16 or float32 [count, columns] to int8
+ * or fp8 by kernels/quantise.h.
+ */
+void cuda_quantise(struct cuda_backend *cuda, const struct quantised_lines *to, enum dtype to_dtype,
+                   const void *from, enum dtype from_dtype, int32_t count, int64_t columns);
+
+/* Sums of products on their way to results. */
+struct cuda_epilogue {
+    void *out;        /* [lines, out_stride] */
+    enum dtype dtype; /* of out: bfloat16 or float32 */
+    int64_t out_stride;
+    const void *sums; /* [lines, stride] int32 or float32; may be out where that is float32 */
+    bool integers;    /* the former */
+    int64_t stride;
+    const float *line_scales; /* [lines] and [rows], or both NULL: not scaled */
+    const float *row_scales;
+    const float *bias; /* [rows], or NULL */
+    int32_t lines;
+    int64_t rows;
+};
+void cuda_finish_sums(struct cuda_backend *cuda, const struct cuda_epilogue *epilogue);
+
 /* The second half of attention for rows with several chunks: merge_parts.cu */
 void cuda_merge_parts(struct cuda_backend *cuda, uint16_t *out);
-
-/* out [lines, rows] = sums [lines, rows] + bias [rows]: layers.cu */
-void cuda_add_bias(struct cuda_backend *cuda, uint16_t *out, const float *sums, const float *bias,
-                   int32_t lines, int64_t rows);
 
 /* So far in the emulation alone: tests/simt/ref_operations.c. */
 int cuda_head_reserve(struct cuda_backend *cuda, struct error *err);
 void cuda_head_close(struct cuda_backend *cuda);
 void cuda_head(struct backend *backend, struct head_result *result, const void *gathered,
                const struct weight *weight, const struct head_batch *batch);
+
+/* A side of a matrix of int8 or fp8 as it lies in memory. */
+static inline int64_t cuda_padded(int64_t side)
+{
+    return (side + CUDA_BYTES_STEP - 1) / CUDA_BYTES_STEP * CUDA_BYTES_STEP;
+}
 
 static inline struct cuda_backend *cuda_self(struct backend *backend)
 {

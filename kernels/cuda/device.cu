@@ -113,6 +113,8 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
     queue->stream = stream;
     facts->backend = "cuda";
     facts->multiprocessors = properties.multiProcessorCount;
+    facts->fp8 = properties.major * 10 + properties.minor >= 89;
+    facts->shared_bytes = properties.sharedMemPerBlockOptin;
     snprintf(facts->name, sizeof facts->name, "%.40s, compute capability %d.%d", properties.name,
              properties.major, properties.minor);
     for (void *&mark : queue->marks) {

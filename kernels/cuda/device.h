@@ -20,6 +20,8 @@ struct device_facts {
     const char *backend; /* "cuda", "simt" */
     char name[80];       /* of the device */
     int multiprocessors;
+    bool fp8;            /* has matrix instructions for it */
+    size_t shared_bytes; /* that a block may have */
 };
 
 /*

@@ -13,9 +13,9 @@ struct keyed_slots {
     } slot[];
 };
 
-struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, bool bias)
+struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, int32_t form)
 {
-    return (struct slot_key){{lines, (int32_t)rows, (int32_t)columns, bias}};
+    return (struct slot_key){{lines, (int32_t)rows, (int32_t)columns, form}};
 }
 
 /* Programs are positive, so that a body's key is never that of a head. */

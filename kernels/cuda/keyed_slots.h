@@ -22,9 +22,10 @@ struct slot_key {
 
 /*
  * A product of [lines, columns] by a weight [rows, columns]. The number of lines is that of the
- * row bucket: a plan for each exact number would never be used again.
+ * row bucket: a plan for each exact number would never be used again. `form` is a number of the
+ * owner: what the product writes.
  */
-struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, bool bias);
+struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, int32_t form);
 
 /*
  * A recording of a step up to the head, and one of its head: what decides which kernels are

@@ -1,9 +1,23 @@
 /*
- * linear by cuBLASLt: out = in weight^T, sums in float32. Both matrices lie row after row; to the
- * library, which counts by columns, that is out^T [rows, lines] = (weight^T)^T in^T. An algorithm
- * is chosen once for each bucket of lines and size of weight, and then taken for every number of
- * lines in the bucket. With a bias the sums stay float32 until it is added, so that the result is
- * rounded once; the library's own epilogue would round the bias too.
+ * Products by cuBLASLt: out = in weight^T. Both matrices lie row after row; to the library, which
+ * counts by columns, that is out^T [rows, lines] = (weight^T)^T in^T, its form "TN", the one that
+ * it has for int8 and fp8. Sums are float32, of int8 int32. fp8 promotes its partial sums to
+ * float32 as often as the library offers (fast accumulation stays off).
+ *
+ * A plan is an algorithm for one bucket of lines, one size of weight and one form of result, and is
+ * taken for every number of lines in the bucket. cuda_multiply_prepare tries what the library
+ * proposes on the device and keeps the fastest; in a step, where nothing waits, the library's first
+ * proposal is taken.
+ *
+ * What the library promises: the same call on the same kind of device gives the same bits in every
+ * run, as long as one stream uses the workspace. Sums over parts of the depth (split-K) are allowed
+ * where the parts stay in the type of the sums and are added behind each other: also the same bits
+ * in every run. It does not promise that a line's bits are the same among more or fewer lines:
+ * another bucket may have another algorithm. With `deterministic` there is no split-K, and one
+ * algorithm, with its tile, stages and cluster, for all buckets of a size. Such an algorithm adds
+ * up the depth of one result in an order that is a property of its tile, wherever the tile lies.
+ * That is how these kernels work, not a promise of the library either: the conformance suite
+ * demands it of a deterministic backend, bit for bit.
  */
 #include <cublasLt.h>
 #include <cuda_runtime.h>
@@ -11,7 +25,6 @@
 
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/row_buckets.h"
-#include "kernels/cuda/simt.h"
 
 extern "C" {
 #include "common/error.h"
@@ -21,193 +34,424 @@ extern "C" {
 enum {
     PLANS = 512,                /* buckets times sizes of weights; more are made again */
     WORKSPACE_BYTES = 32 << 20, /* what NVIDIA advises for Hopper */
-    SUMS_BYTES = 32 << 20,      /* of products with a bias, in slices of so much */
-    SLICE_LINES = SUMS_BYTES / ((int)sizeof(float) * CUDA_BIASED_ROWS_MAX),
+    SUMS_BYTES = 32 << 20, /* they stay in the cache of 40 or more MB until they are finished */
+    CANDIDATES = 8,        /* algorithms that are tried */
+    TRIAL_RUNS = 3,        /* of each, and one before that */
+    MIDDLE_LINES = 128,    /* of which the one algorithm of a deterministic backend is chosen */
+    LINES_MAX = 1 << 24,
 };
 
+/* Host memory that a step can fill: the library's own create functions would allocate. */
 struct plan {
-    cublasLtMatmulDesc_t product;
-    cublasLtMatrixLayout_t weight, in, out;
+    bool usable; /* the library has an algorithm */
+    cublasLtMatmulDescOpaque_t product;
+    cublasLtMatrixLayoutOpaque_t weight, in, out;
     cublasLtMatmulAlgo_t algorithm;
 };
 
-struct cuda_linear_state {
+struct cuda_product_state {
     cublasLtHandle_t handle;
     void *workspace;
-    float *sums; /* [lines of a slice, rows] */
     struct keyed_slots *slots;
     struct plan plans[PLANS];
 };
 
-static void plan_destroy(struct plan *plan)
+/* How the library names the numbers of a product. */
+struct number_types {
+    cudaDataType_t matrix, sums;
+    cublasComputeType_t compute;
+};
+
+static struct number_types number_types_of(enum dtype dtype)
 {
-    cublasLtMatmulDescDestroy(plan->product);
-    cublasLtMatrixLayoutDestroy(plan->weight);
-    cublasLtMatrixLayoutDestroy(plan->in);
-    cublasLtMatrixLayoutDestroy(plan->out);
-    *plan = {};
+    if (dtype == DTYPE_INT8)
+        return {CUDA_R_8I, CUDA_R_32I, CUBLAS_COMPUTE_32I};
+    if (dtype == DTYPE_FP8)
+        return {CUDA_R_8F_E4M3, CUDA_R_32F, CUBLAS_COMPUTE_32F};
+    return {CUDA_R_16BF, CUDA_R_32F, CUBLAS_COMPUTE_32F};
 }
 
-static cublasStatus_t choose_algorithm(struct plan *plan, cublasLtHandle_t handle)
+/* Keeps the first failure. */
+static void note(cublasStatus_t *status, cublasStatus_t next)
 {
-    const size_t workspace = WORKSPACE_BYTES;
-    cublasLtMatmulPreference_t preference;
-    cublasLtMatmulHeuristicResult_t found = {};
-    int count = 0;
-    cublasStatus_t status = cublasLtMatmulPreferenceCreate(&preference);
-    if (status != CUBLAS_STATUS_SUCCESS)
-        return status;
-    status = cublasLtMatmulPreferenceSetAttribute(
-        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace);
-    /* Split-K sums in an order of its own in every run; one sum, one order. */
-    const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_NONE;
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatmulPreferenceSetAttribute(
-            preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions);
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status =
-            cublasLtMatmulAlgoGetHeuristic(handle, plan->product, plan->weight, plan->in, plan->out,
-                                           plan->out, preference, 1, &found, &count);
-    cublasLtMatmulPreferenceDestroy(preference);
-    if (status != CUBLAS_STATUS_SUCCESS)
-        return status;
-    plan->algorithm = found.algo;
-    return count > 0 ? found.state : CUBLAS_STATUS_NOT_SUPPORTED;
+    if (*status == CUBLAS_STATUS_SUCCESS)
+        *status = next;
 }
 
-static cublasStatus_t plan_create(struct plan *plan, cublasLtHandle_t handle, uint64_t lines,
-                                  const struct cuda_weight *weight)
+static cublasStatus_t set_lines(struct plan *plan, uint64_t lines)
 {
-    const cublasOperation_t transposed = CUBLAS_OP_T;
-    const uint64_t rows = (uint64_t)weight->rows, columns = (uint64_t)weight->columns;
-    *plan = {};
-    cublasStatus_t status =
-        cublasLtMatmulDescCreate(&plan->product, CUBLAS_COMPUTE_32F, CUDA_R_32F);
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatmulDescSetAttribute(plan->product, CUBLASLT_MATMUL_DESC_TRANSA,
-                                                &transposed, sizeof transposed);
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status =
-            cublasLtMatrixLayoutCreate(&plan->weight, CUDA_R_16BF, columns, rows, (int64_t)columns);
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status =
-            cublasLtMatrixLayoutCreate(&plan->in, CUDA_R_16BF, columns, lines, (int64_t)columns);
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status =
-            cublasLtMatrixLayoutCreate(&plan->out, weight->bias != NULL ? CUDA_R_32F : CUDA_R_16BF,
-                                       rows, lines, (int64_t)rows);
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status = choose_algorithm(plan, handle);
-    if (status != CUBLAS_STATUS_SUCCESS)
-        plan_destroy(plan);
+    cublasStatus_t status = cublasLtMatrixLayoutSetAttribute(&plan->in, CUBLASLT_MATRIX_LAYOUT_COLS,
+                                                             &lines, sizeof lines);
+    note(&status, cublasLtMatrixLayoutSetAttribute(&plan->out, CUBLASLT_MATRIX_LAYOUT_COLS, &lines,
+                                                   sizeof lines));
     return status;
 }
 
-/* The library's errors are not the runtime's: they end up as the nearest of those. */
-static void note_status(struct cuda_backend *cuda, cublasStatus_t status)
+/* Weights of one size share a plan, so their scales are named in every call. */
+static cublasStatus_t set_scales(struct plan *plan, const struct cuda_product *product)
 {
-    if (status != CUBLAS_STATUS_SUCCESS && cuda->queue.fault == 0)
-        cuda->queue.fault = (int)cudaErrorNotSupported;
+    const float *of_rows = product->weight->scales + product->first;
+    const float *of_lines = product->in_scales;
+    if (of_lines == NULL)
+        return CUBLAS_STATUS_SUCCESS;
+    cublasStatus_t status = cublasLtMatmulDescSetAttribute(
+        &plan->product, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &of_rows, sizeof of_rows);
+    note(&status,
+         cublasLtMatmulDescSetAttribute(&plan->product, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER,
+                                        &of_lines, sizeof of_lines));
+    return status;
 }
 
-/* NULL, with the fault noted, where the library has no algorithm. */
-static struct plan *find_plan(struct cuda_backend *cuda, int32_t lines,
-                              const struct cuda_weight *weight)
+/* One scale a row of the weight and one a line: newer devices alone have that. */
+static cublasStatus_t set_scale_modes(struct plan *plan, const struct cuda_product *product)
 {
-    struct cuda_linear_state *linear = cuda->linear;
-    int32_t bucket = row_bucket(lines, 1 << 24);
+    const int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    if (product->in_scales == NULL)
+        return CUBLAS_STATUS_SUCCESS;
+    cublasStatus_t status = cublasLtMatmulDescSetAttribute(
+        &plan->product, CUBLASLT_MATMUL_DESC_A_SCALE_MODE, &mode, sizeof mode);
+    note(&status, cublasLtMatmulDescSetAttribute(&plan->product, CUBLASLT_MATMUL_DESC_B_SCALE_MODE,
+                                                 &mode, sizeof mode));
+    note(&status, set_scales(plan, product));
+    return status;
+}
+
+static cublasStatus_t describe(struct plan *plan, const struct cuda_product *product,
+                               uint64_t lines)
+{
+    const struct number_types types = number_types_of(product->weight->dtype);
+    const cublasOperation_t transposed = CUBLAS_OP_T;
+    const uint64_t depth = (uint64_t)product->weight->stride;
+    *plan = {};
+    cublasStatus_t status = cublasLtMatmulDescInit(&plan->product, types.compute, types.sums);
+    note(&status, cublasLtMatmulDescSetAttribute(&plan->product, CUBLASLT_MATMUL_DESC_TRANSA,
+                                                 &transposed, sizeof transposed));
+    note(&status, set_scale_modes(plan, product));
+    note(&status, cublasLtMatrixLayoutInit(&plan->weight, types.matrix, depth,
+                                           (uint64_t)product->rows, (int64_t)depth));
+    note(&status, cublasLtMatrixLayoutInit(&plan->in, types.matrix, depth, lines, (int64_t)depth));
+    note(&status, cublasLtMatrixLayoutInit(&plan->out, product->rounded ? CUDA_R_16BF : types.sums,
+                                           (uint64_t)product->rows, lines, product->out_stride));
+    return status;
+}
+
+/* What a matrix can be relied on to begin at: slices and ranges of rows begin at any of its rows.
+ */
+static uint32_t alignment_of(int64_t stride, size_t element)
+{
+    uint32_t alignment = 16;
+    while ((size_t)stride * element % alignment != 0)
+        alignment /= 2;
+    return alignment;
+}
+
+static cublasStatus_t set_preferences(cublasLtMatmulPreference_t preference,
+                                      const struct cuda_product *product, bool deterministic)
+{
+    const size_t workspace = WORKSPACE_BYTES;
+    const uint32_t reductions =
+        deterministic ? CUBLASLT_REDUCTION_SCHEME_NONE : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    const uint32_t of_operands =
+        alignment_of(product->weight->stride, dtype_size(product->weight->dtype));
+    const uint32_t of_out =
+        alignment_of(product->out_stride, product->rounded ? sizeof(uint16_t) : sizeof(float));
+    const struct {
+        cublasLtMatmulPreferenceAttributes_t attribute;
+        const void *value;
+        size_t size;
+    } attributes[] = {
+        {CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace},
+        {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reductions, sizeof reductions},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &of_operands, sizeof of_operands},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &of_operands, sizeof of_operands},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &of_out, sizeof of_out},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &of_out, sizeof of_out},
+    };
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+    for (const auto &one : attributes)
+        note(&status,
+             cublasLtMatmulPreferenceSetAttribute(preference, one.attribute, one.value, one.size));
+    return status;
+}
+
+/* The library's proposals for the described product, the best first; returns how many there are. */
+static int propose(cublasLtMatmulAlgo_t (&algorithms)[CANDIDATES], int wanted,
+                   const struct cuda_backend *cuda, struct plan *plan,
+                   const struct cuda_product *product)
+{
+    cublasLtMatmulPreferenceOpaque_t preference;
+    cublasLtMatmulHeuristicResult_t found[CANDIDATES] = {};
+    int count = 0, usable = 0;
+    cublasStatus_t status = cublasLtMatmulPreferenceInit(&preference);
+    note(&status, set_preferences(&preference, product, cuda->deterministic));
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = cublasLtMatmulAlgoGetHeuristic(cuda->product->handle, &plan->product,
+                                                &plan->weight, &plan->in, &plan->out, &plan->out,
+                                                &preference, wanted, found, &count);
+    if (status != CUBLAS_STATUS_SUCCESS)
+        return 0;
+    for (int i = 0; i < count; i++) {
+        if (found[i].state == CUBLAS_STATUS_SUCCESS)
+            algorithms[usable++] = found[i].algo;
+    }
+    return usable;
+}
+
+/* Whether an algorithm computes the product for every number of lines that there can be. */
+static bool fits_every_bucket(const struct cuda_backend *cuda, struct plan *plan,
+                              const cublasLtMatmulAlgo_t *algorithm)
+{
+    const struct backend_limits *limits = &cuda->limits;
+    int32_t pairs = 2 * limits->max_head_rows, bucket = 0;
+    int32_t most = limits->max_rows > pairs ? limits->max_rows : pairs;
+    do {
+        cublasLtMatmulHeuristicResult_t result = {};
+        bucket = row_bucket(bucket + 1, most);
+        if (set_lines(plan, (uint64_t)bucket) != CUBLAS_STATUS_SUCCESS ||
+            cublasLtMatmulAlgoCheck(cuda->product->handle, &plan->product, &plan->weight, &plan->in,
+                                    &plan->out, &plan->out, algorithm,
+                                    &result) != CUBLAS_STATUS_SUCCESS ||
+            result.workspaceSize > WORKSPACE_BYTES)
+            return false;
+    } while (bucket < most);
+    return true;
+}
+
+/* One number for what a product writes: weights of a backend are of one dtype. */
+static int32_t form_of(const struct cuda_product *product)
+{
+    return (product->rounded ? 1 : 0) | (product->in_scales != NULL ? 2 : 0);
+}
+
+/* A slot of its own, under 0 lines, holds the one algorithm of a deterministic backend. */
+static bool choose_for_every_bucket(struct cuda_backend *cuda, struct plan *plan,
+                                    const struct cuda_product *product)
+{
+    struct cuda_product_state *state = cuda->product;
+    cublasLtMatmulAlgo_t algorithms[CANDIDATES];
     bool is_new;
     const int32_t slot = keyed_slots_find(
-        linear->slots, plan_key(bucket, weight->rows, weight->columns, weight->bias != NULL),
+        state->slots, plan_key(0, product->rows, product->weight->stride, form_of(product)),
         &is_new);
-    struct plan *plan = &linear->plans[slot];
-    if (is_new || plan->product == NULL) {
-        plan_destroy(plan);
-        note_status(cuda, plan_create(plan, linear->handle, (uint64_t)bucket, weight));
+    struct plan *every = &state->plans[slot];
+    if (is_new) {
+        every->usable = false;
+        if (describe(every, product, MIDDLE_LINES) != CUBLAS_STATUS_SUCCESS)
+            return false;
+        int count = propose(algorithms, CANDIDATES, cuda, every, product);
+        for (int i = 0; i < count && !every->usable; i++) {
+            every->algorithm = algorithms[i];
+            every->usable = fits_every_bucket(cuda, every, &algorithms[i]);
+        }
     }
-    return plan->product != NULL ? plan : NULL;
+    plan->algorithm = every->algorithm;
+    return every->usable;
 }
 
-static void multiply(struct cuda_backend *cuda, void *out, const void *in,
-                     const struct cuda_weight *weight, int32_t lines)
+static cublasStatus_t launch(const struct cuda_backend *cuda, struct plan *plan,
+                             const struct cuda_product *product,
+                             const cublasLtMatmulAlgo_t *algorithm)
 {
     const float one = 1, zero = 0;
-    const uint64_t exact = (uint64_t)lines;
-    struct plan *plan = find_plan(cuda, lines, weight);
-    if (plan == NULL)
-        return;
-    cublasStatus_t status = cublasLtMatrixLayoutSetAttribute(plan->in, CUBLASLT_MATRIX_LAYOUT_COLS,
-                                                             &exact, sizeof exact);
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatrixLayoutSetAttribute(plan->out, CUBLASLT_MATRIX_LAYOUT_COLS, &exact,
-                                                  sizeof exact);
-    if (status == CUBLAS_STATUS_SUCCESS)
-        status = cublasLtMatmul(cuda->linear->handle, plan->product, &one, weight->values,
-                                plan->weight, in, plan->in, &zero, out, plan->out, out, plan->out,
-                                &plan->algorithm, cuda->linear->workspace, WORKSPACE_BYTES,
-                                (cudaStream_t)cuda->queue.stream);
-    note_status(cuda, status);
+    const int32_t whole_one = 1, whole_zero = 0;
+    const struct cuda_weight *weight = product->weight;
+    const bool whole = weight->dtype == DTYPE_INT8;
+    const char *rows = (const char *)weight->values +
+                       (size_t)(product->first * weight->stride) * dtype_size(weight->dtype);
+    cublasStatus_t status = set_lines(plan, (uint64_t)product->lines);
+    note(&status, set_scales(plan, product));
+    if (status != CUBLAS_STATUS_SUCCESS)
+        return status;
+    return cublasLtMatmul(cuda->product->handle, &plan->product,
+                          whole ? (const void *)&whole_one : &one, rows, &plan->weight, product->in,
+                          &plan->in, whole ? (const void *)&whole_zero : &zero, product->out,
+                          &plan->out, product->out, &plan->out, algorithm, cuda->product->workspace,
+                          WORKSPACE_BYTES, (cudaStream_t)cuda->queue.stream);
 }
 
-void cuda_linear(struct backend *backend, void *out, const void *in, const struct weight *opaque,
-                 int32_t lines)
+/* What algorithms are tried on: memory of the sizes of the product, numbers of the weight in it. */
+struct trial {
+    struct cuda_product product;
+    void *in, *out, *scales;
+    cudaEvent_t begin, end;
+};
+
+static void trial_destroy(struct trial *trial)
 {
-    struct cuda_backend *cuda = cuda_self(backend);
-    const struct cuda_weight *weight = (const struct cuda_weight *)opaque;
-    if (weight->bias == NULL) {
-        if (lines > 0)
-            multiply(cuda, out, in, weight, lines);
-        return;
+    device_memory_destroy(trial->in);
+    device_memory_destroy(trial->out);
+    device_memory_destroy(trial->scales);
+    if (trial->begin != NULL)
+        cudaEventDestroy(trial->begin);
+    if (trial->end != NULL)
+        cudaEventDestroy(trial->end);
+}
+
+/* False where there is no memory for it. */
+static bool trial_create(struct trial *trial, const struct cuda_backend *cuda,
+                         const struct cuda_product *product)
+{
+    const struct cuda_weight *weight = product->weight;
+    const size_t lines = (size_t)product->lines;
+    const size_t line = (size_t)weight->stride * dtype_size(weight->dtype);
+    const size_t size = (size_t)weight->padded_rows * line;
+    struct error unused;
+    *trial = {};
+    trial->product = *product;
+    bool made =
+        device_memory_create(&trial->in, lines * line, "trial", &unused) == 0 &&
+        device_memory_create(&trial->out, lines * (size_t)product->out_stride * sizeof(float),
+                             "trial", &unused) == 0 &&
+        device_memory_create(&trial->scales, lines * sizeof(float), "trial", &unused) == 0 &&
+        cudaEventCreate(&trial->begin) == cudaSuccess &&
+        cudaEventCreate(&trial->end) == cudaSuccess &&
+        cudaMemcpyAsync(trial->in, weight->values, lines * line < size ? lines * line : size,
+                        cudaMemcpyDeviceToDevice, (cudaStream_t)cuda->queue.stream) == cudaSuccess;
+    trial->product.in = trial->in;
+    trial->product.out = trial->out;
+    if (product->in_scales != NULL)
+        trial->product.in_scales = (const float *)trial->scales;
+    if (!made) {
+        trial_destroy(trial);
+        cudaGetLastError();
     }
-    /* Whole groups of lines, so that a slice begins as aligned as the plan expects. */
-    int64_t slice =
-        SUMS_BYTES / (weight->rows * (int64_t)sizeof(float)) / SLICE_LINES * SLICE_LINES;
-    for (int64_t first = 0; first < lines; first += slice) {
-        int32_t count = (int32_t)(lines - first < slice ? lines - first : slice);
-        uint16_t *to = (uint16_t *)out + first * weight->rows;
-        multiply(cuda, cuda->linear->sums, (const uint16_t *)in + first * weight->columns, weight,
-                 count);
-        cuda_add_bias(cuda, to, cuda->linear->sums, weight->bias, count, weight->rows);
+    return made;
+}
+
+/* Milliseconds of TRIAL_RUNS products; below 0 where one fails. */
+static float trial_time(const struct trial *trial, const struct cuda_backend *cuda,
+                        struct plan *plan, const cublasLtMatmulAlgo_t *algorithm)
+{
+    const cudaStream_t stream = (cudaStream_t)cuda->queue.stream;
+    float milliseconds = -1;
+    for (int i = 0; i <= TRIAL_RUNS; i++) {
+        if (i == 1 && cudaEventRecord(trial->begin, stream) != cudaSuccess)
+            return -1;
+        if (launch(cuda, plan, &trial->product, algorithm) != CUBLAS_STATUS_SUCCESS)
+            return -1;
     }
+    if (cudaEventRecord(trial->end, stream) != cudaSuccess ||
+        cudaEventSynchronize(trial->end) != cudaSuccess ||
+        cudaEventElapsedTime(&milliseconds, trial->begin, trial->end) != cudaSuccess)
+        return -1;
+    return milliseconds;
 }
 
-size_t cuda_linear_bytes(void)
+static bool choose_by_trial(const struct cuda_backend *cuda, struct plan *plan,
+                            const struct cuda_product *product)
 {
-    return (size_t)WORKSPACE_BYTES + SUMS_BYTES;
+    cublasLtMatmulAlgo_t algorithms[CANDIDATES];
+    struct trial trial;
+    float best = -1;
+    int count = propose(algorithms, CANDIDATES, cuda, plan, product);
+    if (count == 0)
+        return false;
+    plan->algorithm = algorithms[0];
+    if (count == 1 || !trial_create(&trial, cuda, product))
+        return true;
+    for (int i = 0; i < count; i++) {
+        float time = trial_time(&trial, cuda, plan, &algorithms[i]);
+        if (time < 0 || (best >= 0 && time >= best))
+            continue;
+        best = time;
+        plan->algorithm = algorithms[i];
+    }
+    trial_destroy(&trial);
+    return best >= 0;
 }
 
-int cuda_linear_open(struct cuda_backend *cuda, struct error *err)
+static bool choose_first(const struct cuda_backend *cuda, struct plan *plan,
+                         const struct cuda_product *product)
 {
-    void *sums = NULL;
-    struct cuda_linear_state *linear = (struct cuda_linear_state *)calloc(1, sizeof *linear);
-    if (linear == NULL)
+    cublasLtMatmulAlgo_t algorithms[CANDIDATES];
+    int count = propose(algorithms, 1, cuda, plan, product);
+    plan->algorithm = algorithms[0];
+    return count > 0;
+}
+
+/* NULL where the library has no algorithm; that is noted, too. */
+static struct plan *find_plan(struct cuda_backend *cuda, const struct cuda_product *product,
+                              bool by_trial)
+{
+    struct cuda_product_state *state = cuda->product;
+    const int32_t bucket = row_bucket(product->lines, LINES_MAX);
+    bool is_new;
+    const int32_t slot = keyed_slots_find(
+        state->slots, plan_key(bucket, product->rows, product->weight->stride, form_of(product)),
+        &is_new);
+    struct plan *plan = &state->plans[slot];
+    if (is_new) {
+        bool described = describe(plan, product, (uint64_t)bucket) == CUBLAS_STATUS_SUCCESS;
+        plan->usable =
+            described && (cuda->deterministic ? choose_for_every_bucket(cuda, plan, product)
+                          : by_trial          ? choose_by_trial(cuda, plan, product)
+                                              : choose_first(cuda, plan, product));
+    }
+    return plan->usable ? plan : NULL;
+}
+
+extern "C" bool cuda_multiply(struct cuda_backend *cuda, const struct cuda_product *product)
+{
+    struct plan *plan = find_plan(cuda, product, false);
+    if (plan == NULL && product->in_scales != NULL)
+        return false;
+    /* The library's errors are not the runtime's: they end up as the nearest of those. */
+    if ((plan == NULL || launch(cuda, plan, product, &plan->algorithm) != CUBLAS_STATUS_SUCCESS) &&
+        cuda->queue.fault == 0)
+        cuda->queue.fault = (int)cudaErrorNotSupported;
+    return true;
+}
+
+extern "C" int cuda_multiply_prepare(struct cuda_backend *cuda, const struct cuda_product *product,
+                                     struct error *err)
+{
+    const struct cuda_weight *weight = product->weight;
+    if (find_plan(cuda, product, true) != NULL)
+        return 0;
+    if (product->in_scales != NULL)
+        return 1;
+    return error_set(err, ERROR_UNSUPPORTED,
+                     "device cuda: cuBLASLt has no product of %d lines and a weight of %lld x %lld "
+                     "in %s; use device cpu",
+                     (int)product->lines, (long long)product->rows, (long long)weight->columns,
+                     dtype_name(weight->dtype));
+}
+
+extern "C" size_t cuda_product_bytes(void)
+{
+    return WORKSPACE_BYTES;
+}
+
+extern "C" size_t cuda_sums_bytes(void)
+{
+    return SUMS_BYTES;
+}
+
+extern "C" int cuda_product_open(struct cuda_backend *cuda, struct error *err)
+{
+    struct cuda_product_state *state = (struct cuda_product_state *)calloc(1, sizeof *state);
+    if (state == NULL)
         return error_set(err, ERROR_MEMORY, "cannot allocate the cuda backend; free some memory");
-    cuda->linear = linear;
-    if (cublasLtCreate(&linear->handle) != CUBLAS_STATUS_SUCCESS)
+    cuda->product = state;
+    if (cublasLtCreate(&state->handle) != CUBLAS_STATUS_SUCCESS)
         return error_set(err, ERROR_NO_DEVICE,
                          "device \"cuda\": cuBLASLt cannot be started; check that its version "
                          "suits the driver, or use device cpu");
-    int status = keyed_slots_create(&linear->slots, PLANS, err);
+    int status = keyed_slots_create(&state->slots, PLANS, err);
     if (status == 0)
         status =
-            device_memory_create(&linear->workspace, WORKSPACE_BYTES, "cuBLASLt workspace", err);
-    if (status == 0)
-        status = device_memory_create(&sums, SUMS_BYTES, "sums before a bias", err);
-    linear->sums = (float *)sums;
+            device_memory_create(&state->workspace, WORKSPACE_BYTES, "cuBLASLt workspace", err);
     return status;
 }
 
-void cuda_linear_close(struct cuda_backend *cuda)
+extern "C" void cuda_product_close(struct cuda_backend *cuda)
 {
-    struct cuda_linear_state *linear = cuda->linear;
-    if (linear == NULL)
+    struct cuda_product_state *state = cuda->product;
+    if (state == NULL)
         return;
-    for (int32_t i = 0; linear->slots != NULL && i < keyed_slots_used(linear->slots); i++)
-        plan_destroy(&linear->plans[i]);
-    keyed_slots_destroy(linear->slots);
-    device_memory_destroy(linear->workspace);
-    device_memory_destroy(linear->sums);
-    if (linear->handle != NULL)
-        cublasLtDestroy(linear->handle);
-    free(linear);
+    keyed_slots_destroy(state->slots);
+    device_memory_destroy(state->workspace);
+    if (state->handle != NULL)
+        cublasLtDestroy(state->handle);
+    free(state);
 }

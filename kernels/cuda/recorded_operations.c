@@ -103,8 +103,10 @@ static void end_body(struct cuda_backend *cuda)
         return;
     recordings_begin(cuda->recordings, &cuda->queue);
     cuda->recording = true;
+    cuda->operand.of = NULL; /* what was quantised when the operations ran is no part of it */
     for (int32_t i = 0; i < noted->count; i++)
         issue(cuda, &noted->operation[i], cuda->row_bucket);
+    cuda->operand.of = NULL;
     cuda->recording = false;
     recordings_end(cuda->recordings, &cuda->queue);
 }

@@ -40,11 +40,11 @@ void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_
                          enum dtype dtype, enum dtype weight_dtype)
 {
     struct reserved_sizes sizes = reserved_sizes(limits);
-    (void)dtype; /* both are bfloat16 */
-    (void)weight_dtype;
+    (void)dtype; /* bfloat16 */
     *kv_pool = memory_block_product(2, sizes.pages);
     *scratch = memory_block_sum(sizes.rope_table + sizes.tables + cuda_linear_bytes(),
                                 memory_block_sum(sizes.part_sums, sizes.part_norms));
+    *scratch = memory_block_sum(*scratch, cuda_operand_bytes(limits, weight_dtype));
 }
 
 static int reserve_memory(void *out, size_t *used, size_t size, const char *what, struct error *err)
@@ -125,7 +125,8 @@ int cuda_reserve(struct backend *backend, const struct backend_limits *limits, s
         (status = reserve_memory(&cuda->part_norms, other, sizes.part_norms, "attention parts",
                                  err)) != 0 ||
         (status = reserve_tables(cuda, &sizes, err)) != 0 ||
-        (status = fill_rope_table(cuda, sizes.rope_table, err)) != 0)
+        (status = fill_rope_table(cuda, sizes.rope_table, err)) != 0 ||
+        (status = cuda_operand_reserve(cuda, err)) != 0)
         return status;
     return cuda_head_reserve(cuda, err);
 }
@@ -136,6 +137,7 @@ void cuda_upload_tables(struct cuda_backend *cuda, const struct step_rows *rows)
     int32_t most =
         limits->max_rows > 2 * limits->max_head_rows ? limits->max_rows : 2 * limits->max_head_rows;
     cuda->step = *rows;
+    cuda->operand.of = NULL; /* a replayed step leaves lines that nobody here knows of */
     cuda->row_bucket = row_bucket(rows->rows, limits->max_rows);
     cuda->gathered_bucket = row_bucket(rows->gathered, most);
     struct step_extent extent =

@@ -128,6 +128,8 @@ extern "C" void cuda_rope_store(struct backend *backend, void *qkv, const float 
     const struct attention_shape *shape = &cuda->limits.attention;
     int64_t layer_elements = (int64_t)cuda->limits.kv_pages * shape->kv_heads * KV_PAGE_POSITIONS *
                              cuda->padded_head_dim;
+    const int64_t row_elements = (int64_t)(shape->heads + 2 * shape->kv_heads) * shape->head_dim;
+    cuda_overwrites(cuda, qkv, (size_t)(cuda->step.rows * row_elements) * sizeof(uint16_t));
     struct rope_arguments arguments = {};
     arguments.counts = cuda->tables.counts;
     arguments.position = cuda->tables.position;

@@ -19,6 +19,7 @@ CUDA_HOME = $(abspath $(dir $(realpath $(NVCC)))..)
 CUDA_TARGETS := -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90a,code=sm_90a \
 	-gencode arch=compute_90,code=compute_90
 NVCC_FLAGS := -std=c++17 -O3 -Werror all-warnings -Xptxas -v \
+	-D'KERNELS_FUNCTION=static __host__ __device__ inline' \
 	-Xcompiler=-Wall,-Wextra,-Wshadow,-Werror
 CUDA_OBJECTS := $(patsubst %.cu,build/gpu/%.o,$(wildcard kernels/cuda/*.cu))
 build/gpu/%.o: %.cu Makefile kernels/cuda/rules.mk

@@ -34,6 +34,8 @@
  *                                     mma m16n8k16, bfloat16, sums in float32
  *     float simt_exp2(float)          relative error below 2^-22, results below 2^-126 may be 0
  *     uint32_t simt_pack(low, high)   two floats as bfloat16, to nearest even
+ *     uint32_t simt_pack_fp8(low, high)   two floats as e4m3, 8 bits each, as fp8_from_float
+ *     float simt_rounded_product(a, b)    rounded before anything is added to it
  */
 #ifndef KERNELS_CUDA_SIMT_H
 #define KERNELS_CUDA_SIMT_H

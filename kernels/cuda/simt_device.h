@@ -4,6 +4,8 @@
 
 #include <cuda_runtime.h>
 
+#include "kernels/dtype.h"
+
 #define SIMT_DEVICE      static __device__ __forceinline__
 #define SIMT_KERNEL(...) static __global__ __launch_bounds__(__VA_ARGS__)
 #define SIMT_UNROLL      _Pragma("unroll")
@@ -86,6 +88,11 @@ SIMT_DEVICE float simt_float_of_bits(uint32_t bits)
     return __uint_as_float(bits);
 }
 
+SIMT_DEVICE uint32_t simt_bits_of_float(float value)
+{
+    return __float_as_uint(value);
+}
+
 SIMT_DEVICE float simt_exp2(float x)
 {
     float result;
@@ -98,6 +105,23 @@ SIMT_DEVICE uint32_t simt_pack(float low, float high)
     uint32_t pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
     return pair;
+}
+
+/* A binary of compute capability 8.0 also runs on 8.9, which has fp8. */
+SIMT_DEVICE uint32_t simt_pack_fp8(float low, float high)
+{
+#if __CUDA_ARCH__ >= 890
+    uint16_t pair;
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+    return pair;
+#else
+    return (uint32_t)fp8_from_float(high) << 8 | fp8_from_float(low);
+#endif
+}
+
+SIMT_DEVICE float simt_rounded_product(float a, float b)
+{
+    return __fmul_rn(a, b);
 }
 
 /* The address of shared memory as the instructions below take it. */

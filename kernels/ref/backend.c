@@ -11,11 +11,17 @@ static struct ref_backend *self(struct backend *backend)
 
 static const char *ref_description(const struct backend *backend)
 {
-    bool half = backend->dtype == DTYPE_BFLOAT16;
-    if (backend->weight_dtype == DTYPE_INT8)
-        return half ? "ref, int8 weights, bfloat16, plain C, 1 thread"
-                    : "ref, int8 weights, float32, plain C, 1 thread";
-    return half ? "ref, bfloat16, plain C, 1 thread" : "ref, float32, plain C, 1 thread";
+    static const char *const descriptions[3][2] = {
+        {"ref, float32, plain C, 1 thread", "ref, bfloat16, plain C, 1 thread"},
+        {"ref, int8 weights, float32, plain C, 1 thread",
+         "ref, int8 weights, bfloat16, plain C, 1 thread"},
+        {"ref, fp8 weights, float32, plain C, 1 thread",
+         "ref, fp8 weights, bfloat16, plain C, 1 thread"},
+    };
+    int weights = backend->weight_dtype == DTYPE_INT8  ? 1
+                  : backend->weight_dtype == DTYPE_FP8 ? 2
+                                                       : 0;
+    return descriptions[weights][backend->dtype == DTYPE_BFLOAT16];
 }
 
 static void ref_destroy(struct backend *backend)
@@ -48,14 +54,14 @@ void ref_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_l
     size_t positions = (size_t)limits->max_positions, vocabulary = (size_t)limits->vocabulary;
     *kv_pool = memory_block_product(2, cache_bytes(limits));
     *scratch = positions * sizeof(double) + vocabulary * (2 * sizeof(double) + sizeof(int32_t)) +
-               (weight_dtype == DTYPE_INT8 ? (size_t)limits->weight_columns : 0);
+               (dtype_has_scales(weight_dtype) ? (size_t)limits->weight_columns : 0);
 }
 
 size_t ref_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype)
 {
-    bool small = weight_dtype == DTYPE_INT8;
+    bool small = dtype_has_scales(weight_dtype);
     size_t matrix = memory_block_product(memory_block_product((size_t)rows, (size_t)columns),
-                                         small ? sizeof(int8_t) : sizeof(float));
+                                         small ? 1 : sizeof(float));
     return memory_block_sum(matrix, (size_t)rows * (size_t)(small + bias) * sizeof(float));
 }
 
@@ -91,7 +97,7 @@ static int ref_reserve(struct backend *backend, const struct backend_limits *lim
         (status = reserve_block(&ref->adjusted, other, vocabulary * 8, "logits", err)) != 0 ||
         (status = reserve_block(&ref->order, other, vocabulary * 4, "token order", err)) != 0)
         return status;
-    if (backend->weight_dtype == DTYPE_INT8)
+    if (dtype_has_scales(backend->weight_dtype))
         return reserve_block(&ref->line, other, (size_t)limits->weight_columns, "quantised input",
                              err);
     return 0;
@@ -152,20 +158,20 @@ static void fill_values(struct ref_weight *weight, const struct tensor_source *s
     }
 }
 
-/* An int8 source keeps its bytes and scales. A row is read as float32 into `values` [columns]. */
+/* A source of the dtype keeps its bytes and scales. Other rows are read into `values` [columns]. */
 static void fill_small(struct ref_weight *weight, const struct tensor_source *sources, int count,
-                       float *values)
+                       float *values, enum dtype dtype)
 {
     int64_t columns = weight->columns, at = 0;
     for (int i = 0; i < count; i++) {
         for (int64_t row = 0; row < sources[i].rows; row++, at++) {
-            int8_t *line = weight->small + at * columns;
-            if (sources[i].dtype == DTYPE_INT8) {
-                memcpy(line, (const int8_t *)sources[i].data + row * columns, (size_t)columns);
+            uint8_t *line = weight->small + at * columns;
+            if (sources[i].dtype == dtype) {
+                memcpy(line, (const uint8_t *)sources[i].data + row * columns, (size_t)columns);
                 weight->scales[at] = sources[i].scales[row];
             } else {
                 tensor_source_read(values, &sources[i], row, 0, columns);
-                weight->scales[at] = ref_quantise(line, values, 0, columns, DTYPE_FLOAT32);
+                weight->scales[at] = ref_quantise(line, dtype, values, 0, columns, DTYPE_FLOAT32);
             }
         }
     }
@@ -184,7 +190,7 @@ static int create_small(struct ref_backend *ref, struct ref_weight *weight,
     if (status == 0)
         status = memory_block_create(&values, columns * sizeof(float), "weight", err);
     if (status == 0)
-        fill_small(weight, sources, count, values);
+        fill_small(weight, sources, count, values, ref->base.weight_dtype);
     memory_block_destroy(values);
     return status;
 }
@@ -215,8 +221,9 @@ static int ref_weight_create(struct backend *backend, struct weight **out,
         return error_set(err, ERROR_MEMORY, "cannot allocate a weight; free some memory");
     weight->rows = rows;
     weight->columns = columns;
-    status = backend->weight_dtype == DTYPE_INT8 ? create_small(ref, weight, sources, count, err)
-                                                 : create_values(ref, weight, sources, count, err);
+    status = dtype_has_scales(backend->weight_dtype)
+                 ? create_small(ref, weight, sources, count, err)
+                 : create_values(ref, weight, sources, count, err);
     if (status == 0 && bias != NULL)
         status = reserve_block(&weight->bias, &ref->weight_bytes, (size_t)rows * 4, "bias", err);
     if (status != 0) {

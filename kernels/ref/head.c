@@ -25,11 +25,11 @@ static void make_logits(double *logits, struct ref_backend *ref, const void *gat
 {
     float scale = 0;
     if (weight->small != NULL)
-        scale = ref_quantise(ref->line, gathered, line * weight->columns, weight->columns,
-                             ref->base.dtype);
+        scale = ref_quantise(ref->line, ref->base.weight_dtype, gathered, line * weight->columns,
+                             weight->columns, ref->base.dtype);
     for (int64_t token = 0; token < weight->rows; token++)
         logits[token] = weight->small != NULL
-                            ? ref_product_int8(ref, weight, token, scale)
+                            ? ref_product_small(ref, weight, token, scale)
                             : logit_of(gathered, line, weight, token, ref->base.dtype);
 }
 

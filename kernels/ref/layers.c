@@ -1,4 +1,5 @@
 #include <math.h>
+#include "kernels/quantise.h"
 #include "kernels/ref/ref.h"
 
 void ref_embed(struct backend *backend, float *residual, const struct weight *table)
@@ -10,7 +11,8 @@ void ref_embed(struct backend *backend, float *residual, const struct weight *ta
         for (int64_t i = 0; i < columns; i++)
             residual[row * columns + i] =
                 weight->small != NULL
-                    ? (float)weight->small[token * columns + i] * weight->scales[token]
+                    ? quantise_value(backend->weight_dtype, weight->small[token * columns + i]) *
+                          weight->scales[token]
                     : weight->values[token * columns + i];
     }
 }
@@ -34,14 +36,14 @@ void ref_add_rmsnorm(struct backend *backend, void *out, float *residual, const 
     }
 }
 
-static void linear_int8(struct ref_backend *ref, void *out, const void *in,
-                        const struct ref_weight *weight, int32_t lines)
+static void linear_small(struct ref_backend *ref, void *out, const void *in,
+                         const struct ref_weight *weight, int32_t lines)
 {
     for (int64_t line = 0; line < lines; line++) {
-        float scale =
-            ref_quantise(ref->line, in, line * weight->columns, weight->columns, ref->base.dtype);
+        float scale = ref_quantise(ref->line, ref->base.weight_dtype, in, line * weight->columns,
+                                   weight->columns, ref->base.dtype);
         for (int64_t row = 0; row < weight->rows; row++)
-            ref_store(out, line * weight->rows + row, ref_product_int8(ref, weight, row, scale),
+            ref_store(out, line * weight->rows + row, ref_product_small(ref, weight, row, scale),
                       ref->base.dtype);
     }
 }
@@ -51,7 +53,7 @@ void ref_linear(struct backend *backend, void *out, const void *in, const struct
 {
     const struct ref_weight *weight = (const struct ref_weight *)opaque;
     if (weight->small != NULL) {
-        linear_int8((struct ref_backend *)backend, out, in, weight, lines);
+        linear_small((struct ref_backend *)backend, out, in, weight, lines);
         return;
     }
     for (int64_t line = 0; line < lines; line++) {

@@ -1,8 +1,8 @@
-#include <math.h>
 #include "kernels/quantise.h"
 #include "kernels/ref/ref.h"
 
-float ref_quantise(int8_t *out, const void *line, int64_t at, int64_t count, enum dtype dtype)
+float ref_quantise(uint8_t *out, enum dtype to, const void *line, int64_t at, int64_t count,
+                   enum dtype dtype)
 {
     float largest = 0;
     for (int64_t i = 0; i < count; i++) {
@@ -10,19 +10,32 @@ float ref_quantise(int8_t *out, const void *line, int64_t at, int64_t count, enu
         if (!(magnitude <= largest) && !isnan(largest))
             largest = magnitude;
     }
-    struct quantise_scale by = quantise_scale_of(largest);
+    struct quantise_scale by = quantise_scale_in(to, largest);
     for (int64_t i = 0; i < count; i++)
-        out[i] = by.inverse == 0 ? 0 : (int8_t)rintf(ref_load(line, at + i, dtype) * by.inverse);
+        out[i] = quantise_element(to, ref_load(line, at + i, dtype), by.inverse);
     return by.scale;
 }
 
-float ref_product_int8(const struct ref_backend *ref, const struct ref_weight *weight, int64_t row,
-                       float line_scale)
+/* Exact: products of int8 in integers, of fp8 in double, which holds 2^17 of them to their end. */
+static float sum_of_products(const uint8_t *line, const uint8_t *values, int64_t count,
+                             enum dtype dtype)
 {
-    const int8_t *values = weight->small + row * weight->columns;
-    int32_t sum = 0;
-    for (int64_t i = 0; i < weight->columns; i++)
-        sum += ref->line[i] * values[i];
-    float product = (float)sum * (line_scale * weight->scales[row]);
+    int32_t whole = 0;
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (dtype == DTYPE_INT8)
+            whole += (int8_t)line[i] * (int8_t)values[i];
+        else
+            sum += (double)fp8_to_float(line[i]) * (double)fp8_to_float(values[i]);
+    }
+    return dtype == DTYPE_INT8 ? (float)whole : (float)sum;
+}
+
+float ref_product_small(const struct ref_backend *ref, const struct ref_weight *weight, int64_t row,
+                        float line_scale)
+{
+    float sum = sum_of_products(ref->line, weight->small + row * weight->columns, weight->columns,
+                                ref->base.weight_dtype);
+    float product = sum * (line_scale * weight->scales[row]);
     return weight->bias != NULL ? product + weight->bias[row] : product;
 }

@@ -17,17 +17,17 @@ struct ref_backend {
     double *scores;         /* [max_positions] */
     double *raw, *adjusted; /* [vocabulary] */
     int32_t *order;         /* [vocabulary] */
-    int8_t *line;           /* [weight_columns] an input line; where weights are int8 */
+    uint8_t *line;          /* [weight_columns] an input line; where weights are int8 or fp8 */
     size_t weight_bytes, kv_bytes, other_bytes;
 };
 
 /* What struct weight is here. */
 struct ref_weight {
     int64_t rows, columns;
-    float *values; /* [rows, columns], values of the backend's dtype; or NULL */
-    int8_t *small; /* [rows, columns] where weights are int8, or NULL */
-    float *scales; /* [rows] of them */
-    float *bias;   /* [rows], or NULL */
+    float *values;  /* [rows, columns], values of the backend's dtype; or NULL */
+    uint8_t *small; /* [rows, columns] bytes where weights are int8 or fp8, or NULL */
+    float *scales;  /* [rows] of them */
+    float *bias;    /* [rows], or NULL */
 };
 
 int ref_backend_create(struct backend **out, const struct backend_options *options,
@@ -39,14 +39,15 @@ void ref_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_l
 size_t ref_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype);
 
 /*
- * out [count] = line as int8, returns its scale; line holds `count` elements of dtype from `at` on.
- * kernels/quantise.h word by word.
+ * out [count] = line in the bytes of `to`, int8 or fp8; returns its scale. line holds `count`
+ * elements of dtype from `at` on. kernels/quantise.h word by word.
  */
-float ref_quantise(int8_t *out, const void *line, int64_t at, int64_t count, enum dtype dtype);
+float ref_quantise(uint8_t *out, enum dtype to, const void *line, int64_t at, int64_t count,
+                   enum dtype dtype);
 
 /* One element of the product of the quantised line in ref->line, with the bias. */
-float ref_product_int8(const struct ref_backend *ref, const struct ref_weight *weight, int64_t row,
-                       float line_scale);
+float ref_product_small(const struct ref_backend *ref, const struct ref_weight *weight, int64_t row,
+                        float line_scale);
 
 /* The operations, as struct backend_ops describes them. */
 void ref_embed(struct backend *backend, float *residual, const struct weight *table);

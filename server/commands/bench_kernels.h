@@ -16,7 +16,7 @@
 struct error;
 struct settings;
 
-enum { BENCH_DTYPES = DTYPE_INT8 + 1 };
+enum { BENCH_DTYPES = DTYPE_FP8 + 1 };
 
 struct bench_kernels {
     const char *device;             /* of backend_create; never "auto" */

@@ -68,19 +68,14 @@ int runtime_choose_dtype(struct backend_options *options, const struct settings 
         options->dtype = options->weight_dtype = named;
         return 0;
     }
-    if (strcmp(settings->dtype, "int8") == 0)
-        named = DTYPE_INT8;
-    else if (strcmp(settings->dtype, "auto") == 0) {
+    if (strcmp(settings->dtype, "auto") == 0) {
         code = model_checkpoint_dtype(&named, directory, err);
         if (code == 0)
             backend_automatic_dtype(&options->dtype, &options->weight_dtype, settings->device,
                                     named);
         return code;
-    } else
-        return error_set(err, ERROR_INVALID,
-                         "dtype \"%s\": this device has float32, bfloat16 and int8; use one of "
-                         "them or auto",
-                         settings->dtype);
+    }
+    named = strcmp(settings->dtype, "fp8") == 0 ? DTYPE_FP8 : DTYPE_INT8;
     dtype_automatic(&options->dtype, &options->weight_dtype, named,
                     backend_prefers_bfloat16(settings->device));
     return 0;

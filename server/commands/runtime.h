@@ -34,7 +34,7 @@ int runtime_find_model(char out[PATH_MAX], const struct settings *settings, stru
 
 /*
  * Sets the number formats: what the setting names, or what "auto" stands for with this model. int8
- * weights go with activations in bfloat16 as far as the device has that in hardware.
+ * and fp8 weights go with activations in bfloat16 as far as the device has that in hardware.
  */
 int runtime_choose_dtype(struct backend_options *options, const struct settings *settings,
                          const char *directory, struct error *err);

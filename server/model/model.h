@@ -124,7 +124,7 @@ struct model_memory model_memory_used(const struct model *model);
 /*
  * The same before anything is loaded, from shapes alone: what model_memory_used will say after
  * model_reserve with these limits on the device of this name.
- * weight_dtype is int8 or dtype.
+ * weight_dtype is int8, fp8 or dtype.
  */
 struct model_memory model_memory_estimate(const struct model_config *config, const char *device,
                                           enum dtype dtype, enum dtype weight_dtype,

@@ -32,9 +32,11 @@ const struct setting SETTINGS_TABLE[] = {
     CHOICE(device, MODEL_COMMANDS, "auto", "auto|cpu|ref|cuda",
            "where to compute; auto takes the best that the build has (cuda: not built yet; "
            "ref: slow reference code)"),
-    CHOICE(dtype, MODEL_COMMANDS, "auto", "auto|float32|bfloat16|int8|fp8",
-           "number format of weights, activations and KV cache; auto follows the checkpoint; int8: "
-           "weights in int8, the rest in bfloat16 or float32 (fp8: not built yet)"),
+    CHOICE(
+        dtype, MODEL_COMMANDS, "auto", "auto|float32|bfloat16|int8|fp8",
+        "number format of weights, activations and KV cache; auto follows the checkpoint; int8: "
+        "weights in int8, the rest in bfloat16 or float32; fp8: the same in 8-bit floating point, "
+        "for devices that have it"),
     INTEGER(threads, MODEL_COMMANDS, NULL, 1, 1024,
             "CPU threads of the engine; default: as many as the process may use"),
     INTEGER(max_sequences, MODEL_COMMANDS, "32", 1, 4096, "sequences refined at the same time"),

@@ -79,8 +79,8 @@ static const struct tested_backend {
     {"cpu", cpu_has, true, 1, 256, true, false},
     {"ref", cpu_has, true, 1, 256, true, true},
     /* cuBLASLt has an algorithm for each bucket of lines, and so an order of sums. */
-    {"cuda", NULL, false, 1, 128, false, false},
-    {"simt", cpu_has, true, 1, 128, false, true}, /* kernels/cuda on the emulation of tests/simt */
+    {"cuda", NULL, false, 1, 128, true, false},
+    {"simt", cpu_has, true, 1, 128, true, true}, /* kernels/cuda on the emulation of tests/simt */
 };
 
 static const struct tested_backend *tested_backend(const char *name)

@@ -130,7 +130,7 @@ Test(process, a_dtype_that_the_device_lacks_is_exit_2)
 
     cr_expect_eq(server_process_try(&failed, (const char *const[]){"--dtype", "fp8", NULL}), 2);
     cr_expect_not_null(
-        strstr(failed.log.data, "dtype \"fp8\": this device has float32, bfloat16 and int8"), "%s",
+        strstr(failed.log.data, "dtype \"fp8\": device cpu has float32, bfloat16 and int8"), "%s",
         failed.log.data);
     buffer_free(&failed.log);
 }

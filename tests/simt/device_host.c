@@ -49,8 +49,12 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
                          name);
     simt_set_order(order);
     *queue = (struct simt_queue){0};
-    /* Few multiprocessors, so that blocks of attention take several items each. */
-    *facts = (struct device_facts){.backend = CUDA_BACKEND, .multiprocessors = 2};
+    /*
+     * Few multiprocessors, so that blocks of attention take several items each. Little shared
+     * memory for what can do with less, so that wide rows do not fit.
+     */
+    *facts = (struct device_facts){
+        .backend = CUDA_BACKEND, .multiprocessors = 2, .fp8 = true, .shared_bytes = 2 << 10};
     snprintf(facts->name, sizeof facts->name, "%s", name);
     return 0;
 }

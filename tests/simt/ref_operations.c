@@ -1,94 +1,127 @@
 /*
- * The operations that have no kernel to emulate, by the reference backend on the host: linear,
- * which is cuBLASLt's on a device, and the head.
+ * The operations that have no kernel to emulate: matrix products, which are cuBLASLt's on a device,
+ * as plain loops on the host, and the head by the reference backend.
  */
 #include <stdlib.h>
 #include <string.h>
 #include "kernels/cuda/cuda.h"
+#include "kernels/quantise.h"
 #include "kernels/ref/ref.h"
 #include "tests/simt/emulation.h"
 
-int cuda_linear_open(struct cuda_backend *cuda, struct error *err)
+size_t cuda_product_bytes(void)
+{
+    return 0;
+}
+
+/* Little, so that products of a few hundred lines come in slices. */
+size_t cuda_sums_bytes(void)
+{
+    return 512 << 10;
+}
+
+int cuda_product_open(struct cuda_backend *cuda, struct error *err)
 {
     (void)cuda;
     (void)err;
     return 0;
 }
 
-void cuda_linear_close(struct cuda_backend *cuda)
+void cuda_product_close(struct cuda_backend *cuda)
 {
     (void)cuda;
 }
 
-size_t cuda_linear_bytes(void)
+/* One of the three devices of the emulation does not multiply the scales in, as those of 8.9. */
+static bool multiplies_scales(const struct cuda_backend *cuda)
 {
-    return 0;
+    return strcmp(cuda->facts.name, "descending") != 0;
 }
 
-static float *allocate_floats(int64_t count)
+static double element_at(const void *matrix, int64_t at, enum dtype dtype)
 {
-    float *floats = malloc((size_t)count * sizeof *floats + 1);
-    if (floats == NULL)
-        abort();
-    return floats;
+    if (dtype == DTYPE_BFLOAT16)
+        return bfloat16_to_float(((const uint16_t *)matrix)[at]);
+    return quantise_value(dtype, ((const uint8_t *)matrix)[at]);
 }
 
-/* The caller frees it. */
-static float *widen(const uint16_t *values, int64_t count)
+/* In double, where the sums of int8 are exact, too. */
+static double sum_of(const struct cuda_product *product, int64_t line, int64_t row)
 {
-    float *wide = allocate_floats(count);
-    for (int64_t i = 0; i < count; i++)
-        wide[i] = bfloat16_to_float(values[i]);
-    return wide;
+    const struct cuda_weight *weight = product->weight;
+    double sum = 0;
+    for (int64_t i = 0; i < weight->stride; i++)
+        sum += element_at(product->in, line * weight->stride + i, weight->dtype) *
+               element_at(weight->values, row * weight->stride + i, weight->dtype);
+    return sum;
 }
 
-/* The weight as ref has it, without its bias; the caller frees values. */
-static struct ref_weight widen_weight(const struct cuda_weight *weight)
+static void store(const struct cuda_product *product, int64_t line, int64_t row, double sum)
 {
-    return (struct ref_weight){.rows = weight->rows,
-                               .columns = weight->columns,
-                               .values = widen(weight->values, weight->rows * weight->columns)};
+    int64_t at = line * product->out_stride + row;
+    const float *scales = product->in_scales;
+    float result = (float)sum;
+    if (scales != NULL)
+        result *= scales[line] * product->weight->scales[product->first + row];
+    if (scales != NULL || product->rounded)
+        ((uint16_t *)product->out)[at] = bfloat16_from_float(result);
+    else if (product->weight->dtype == DTYPE_INT8)
+        ((int32_t *)product->out)[at] = (int32_t)sum;
+    else
+        ((float *)product->out)[at] = result;
 }
 
-/* As on a device: where there is a bias, a kernel adds it to float32 sums. */
-static void multiply(struct backend *backend, void *out, const void *in,
-                     const struct weight *opaque, int32_t lines)
+static void run_product(const void *context)
 {
-    const struct cuda_weight *weight = (const struct cuda_weight *)opaque;
-    struct ref_weight wide = widen_weight(weight);
-    if (weight->bias == NULL) {
-        ref_linear(backend, out, in, (const struct weight *)&wide, lines);
-    } else {
-        struct backend floats = {.dtype = DTYPE_FLOAT32, .weight_dtype = DTYPE_FLOAT32};
-        float *sums = allocate_floats(lines * weight->rows);
-        float *wide_in = widen(in, lines * weight->columns);
-        ref_linear(&floats, sums, wide_in, (const struct weight *)&wide, lines);
-        cuda_add_bias(cuda_self(backend), out, sums, weight->bias, lines, weight->rows);
-        free(sums);
-        free(wide_in);
+    const struct cuda_product *product = context;
+    for (int64_t line = 0; line < product->lines; line++) {
+        for (int64_t row = 0; row < product->rows; row++)
+            store(product, line, row, sum_of(product, line, product->first + row));
     }
-    free(wide.values);
 }
 
-struct linear_call {
-    struct backend *backend;
-    void *out;
-    const void *in;
-    const struct weight *weight;
-    int32_t lines;
-};
-
-static void run_linear(const void *context)
+bool cuda_multiply(struct cuda_backend *cuda, const struct cuda_product *product)
 {
-    const struct linear_call *call = context;
-    multiply(call->backend, call->out, call->in, call->weight, call->lines);
+    if (product->in_scales != NULL && !multiplies_scales(cuda))
+        return false;
+    simt_enqueue(&cuda->queue, run_product, product, sizeof *product);
+    return true;
 }
 
-void cuda_linear(struct backend *backend, void *out, const void *in, const struct weight *weight,
-                 int32_t lines)
+int cuda_multiply_prepare(struct cuda_backend *cuda, const struct cuda_product *product,
+                          struct error *err)
 {
-    const struct linear_call call = {backend, out, in, weight, lines};
-    simt_enqueue(&cuda_self(backend)->queue, run_linear, &call, sizeof call);
+    (void)err;
+    return product->in_scales != NULL && !multiplies_scales(cuda) ? 1 : 0;
+}
+
+static void *allocate(size_t size)
+{
+    void *memory = malloc(size + 1);
+    if (memory == NULL)
+        abort();
+    return memory;
+}
+
+/* The weight as ref has it; the caller frees values and small. */
+static struct ref_weight ref_weight_of(const struct cuda_weight *weight)
+{
+    size_t count = (size_t)(weight->rows * weight->columns);
+    struct ref_weight made = {.rows = weight->rows,
+                              .columns = weight->columns,
+                              .scales = weight->scales,
+                              .bias = weight->bias};
+    if (dtype_has_scales(weight->dtype)) {
+        made.small = allocate(count);
+        for (int64_t row = 0; row < weight->rows; row++)
+            memcpy(made.small + row * weight->columns,
+                   (const uint8_t *)weight->values + row * weight->stride, (size_t)weight->columns);
+        return made;
+    }
+    made.values = allocate(count * sizeof(float));
+    for (size_t i = 0; i < count; i++)
+        made.values[i] = bfloat16_to_float(((const uint16_t *)weight->values)[i]);
+    return made;
 }
 
 int cuda_head_reserve(struct cuda_backend *cuda, struct error *err)
@@ -118,8 +151,8 @@ void cuda_head_close(struct cuda_backend *cuda)
 void cuda_head(struct backend *backend, struct head_result *result, const void *gathered,
                const struct weight *weight, const struct head_batch *batch)
 {
-    struct ref_weight wide = widen_weight((const struct cuda_weight *)weight);
-    wide.bias = ((const struct cuda_weight *)weight)->bias;
-    ref_head(cuda_self(backend)->head, result, gathered, (const struct weight *)&wide, batch);
-    free(wide.values);
+    struct ref_weight made = ref_weight_of((const struct cuda_weight *)weight);
+    ref_head(cuda_self(backend)->head, result, gathered, (const struct weight *)&made, batch);
+    free(made.values);
+    free(made.small);
 }

@@ -52,6 +52,7 @@ void simt_load_matrices_transposed(uint32_t (&out)[4], const void *row,
 void simt_multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                    struct simt_site site = SIMT_HERE);
 uint32_t simt_pack(float low, float high);
+uint32_t simt_pack_fp8(float low, float high);
 
 template <class T> static inline uint32_t simt_bits(T value)
 {
@@ -116,6 +117,17 @@ static inline uint32_t simt_first_bit(uint32_t bits)
 static inline float simt_float_of_bits(uint32_t bits)
 {
     return simt_of_bits<float>(bits);
+}
+
+static inline uint32_t simt_bits_of_float(float value)
+{
+    return simt_bits(value);
+}
+
+/* Compiled without contraction of products and sums. */
+static inline float simt_rounded_product(float a, float b)
+{
+    return a * b;
 }
 
 static inline float simt_exp2(float x)

@@ -1,6 +1,7 @@
 /* What the CUDA backend does not have, and says so. */
 #include <string.h>
 #include "common/error.h"
+#include "kernels/cuda/cuda.h"
 #include "tests/conformance/conformance.h"
 
 static struct backend *create(enum dtype dtype, enum dtype weight_dtype, const char *instructions,
@@ -22,12 +23,19 @@ Test(refusals, float32_is_refused_with_what_there_is)
     cr_assert_not_null(strstr(err.message, "device cpu"), "%s", err.message);
 }
 
-Test(refusals, int8_weights_are_refused_with_what_there_is)
+/* An A100 has no instructions for it. */
+Test(refusals, fp8_is_refused_with_what_there_is_where_the_device_lacks_it)
 {
+    struct device_facts facts = {.backend = "cuda", .name = "A100, compute capability 8.0"};
     struct error err = {0};
-    cr_assert_null(create(DTYPE_BFLOAT16, DTYPE_INT8, NULL, ERROR_INVALID, &err));
-    cr_assert_not_null(strstr(err.message, "computes in bfloat16, not in int8 weights"), "%s",
-                       err.message);
+    cr_assert_eq(cuda_dtypes_check(&facts, DTYPE_BFLOAT16, DTYPE_FP8, &err), ERROR_INVALID);
+    cr_assert_not_null(strstr(err.message, "has bfloat16 and int8"), "%s", err.message);
+    cr_assert_not_null(strstr(err.message, "8.0"), "%s", err.message);
+    cr_assert_eq(cuda_dtypes_check(&facts, DTYPE_BFLOAT16, DTYPE_INT8, &err), 0);
+    facts.fp8 = true;
+    cr_assert_eq(cuda_dtypes_check(&facts, DTYPE_BFLOAT16, DTYPE_FP8, &err), 0);
+    cr_assert_eq(cuda_dtypes_check(&facts, DTYPE_FLOAT32, DTYPE_FP8, &err), ERROR_INVALID);
+    cr_assert_not_null(strstr(err.message, "fp8"), "%s", err.message);
 }
 
 Test(refusals, orders_of_threads_are_refused_with_those_that_there_are)

@@ -66,6 +66,11 @@ uint32_t simt_pack(float low, float high)
     return (uint32_t)bfloat16_from_float(high) << 16 | bfloat16_from_float(low);
 }
 
+uint32_t simt_pack_fp8(float low, float high)
+{
+    return (uint32_t)fp8_from_float(high) << 8 | fp8_from_float(low);
+}
+
 struct load {
     const uint16_t *row;
     uint32_t *out;

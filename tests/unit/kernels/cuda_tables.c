@@ -34,9 +34,9 @@ Test(keyed_slots, give_a_key_its_slot_again)
     struct keyed_slots *slots;
     bool is_new;
     cr_assert_eq(keyed_slots_create(&slots, 4, NULL), 0);
-    const struct slot_key keys[] = {plan_key(32, 4096, 4096, false), plan_key(32, 4096, 4096, true),
-                                    plan_key(48, 4096, 4096, false),
-                                    plan_key(32, 4096, 12288, false)};
+    const struct slot_key keys[] = {plan_key(32, 4096, 4096, 0), plan_key(32, 4096, 4096, 1),
+                                    plan_key(48, 4096, 4096, 0),
+                                    plan_key(32, 4096, 12288, 0)};
     for (int32_t i = 0; i < 4; i++) {
         cr_assert_eq(keyed_slots_find(slots, keys[i], &is_new), i);
         cr_assert(is_new);

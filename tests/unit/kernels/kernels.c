@@ -6,6 +6,7 @@
 #include "common/error.h"
 #include "kernels/backend.h"
 #include "kernels/memory_block.h"
+#include "kernels/quantise.h"
 
 Test(dtype, float16_is_widened_exactly)
 {
@@ -40,6 +41,99 @@ Test(dtype, bfloat16_rounds_to_nearest_even)
     cr_assert(isnan(bfloat16_to_float(bfloat16_from_float(nan))));
 }
 
+/* By its definition: sign, 4 bits of exponent with a bias of 7, 3 of fraction. */
+static double fp8_by_definition(int bits)
+{
+    int exponent = bits >> 3 & 15, fraction = bits & 7;
+    double magnitude = exponent == 0 ? ldexp(fraction, -9) : ldexp(8 + fraction, exponent - 10);
+    if (exponent == 15 && fraction == 7)
+        magnitude = NAN;
+    return bits & 0x80 ? -magnitude : magnitude;
+}
+
+Test(dtype, fp8_is_widened_exactly)
+{
+    for (int bits = 0; bits < 256; bits++) {
+        double expected = fp8_by_definition(bits);
+        float value = fp8_to_float((uint8_t)bits);
+        if (isnan(expected))
+            cr_assert(isnan(value), "%02x", (unsigned)bits);
+        else
+            cr_assert(value == expected && !signbit(value) == !(bits & 0x80), "%02x is %a",
+                      (unsigned)bits, (double)value);
+    }
+}
+
+/* The nearest number of e4m3, the one with an even fraction of two: by a search over all. */
+static uint8_t fp8_by_search(float value)
+{
+    int best = 0;
+    for (int bits = 1; bits < 0x7f; bits++) {
+        double distance = fabs(fp8_by_definition(bits) - fabs((double)value));
+        double least = fabs(fp8_by_definition(best) - fabs((double)value));
+        if (distance < least || (distance == least && bits % 2 == 0))
+            best = bits;
+    }
+    return (uint8_t)(best | (signbit(value) ? 0x80 : 0));
+}
+
+/* Rounding looks at 23 bits of fraction; the 16 upper bits of a float32 and the ends of the rest.
+ */
+Test(dtype, fp8_rounds_to_nearest_even_and_saturates)
+{
+    static const uint32_t rests[] = {0x0000, 0x0001, 0x7fff, 0x8000, 0x8001, 0xffff};
+    for (uint32_t upper = 0; upper < 65536; upper++) {
+        for (size_t i = 0; i < sizeof rests / sizeof rests[0]; i++) {
+            uint32_t bits = upper << 16 | rests[i];
+            float value;
+            memcpy(&value, &bits, sizeof value);
+            uint8_t expected = isnan(value) ? 0x7f : fp8_by_search(value);
+            cr_assert_eq(fp8_from_float(value), expected, "%a became %02x, not %02x", (double)value,
+                         (unsigned)fp8_from_float(value), (unsigned)expected);
+        }
+    }
+    cr_assert_eq(fp8_from_float(448), 0x7e);
+    cr_assert_eq(fp8_from_float(INFINITY), 0x7e);
+    cr_assert_eq(fp8_from_float(-1e9f), 0xfe);
+    for (int bits = 0; bits < 256; bits++)
+        cr_assert(isnan(fp8_to_float((uint8_t)bits)) ||
+                  fp8_from_float(fp8_to_float((uint8_t)bits)) == bits);
+}
+
+Test(quantise, largest_magnitude_takes_the_end_of_the_range)
+{
+    static const float largest[] = {1, 3, 0.1f, 1e-30f, 3.4e38f, QUANTISE_SMALLEST};
+    for (size_t i = 0; i < sizeof largest / sizeof largest[0]; i++) {
+        float m = largest[i];
+        struct quantise_scale small = quantise_scale_of(m);
+        struct quantise_scale fp8 = quantise_scale_in(DTYPE_FP8, m);
+        cr_expect_eq(small.scale, m / 127.0f);
+        cr_expect_eq(small.inverse, 127.0f / m);
+        cr_expect_eq(fp8.scale, m / 448.0f);
+        cr_expect_eq(fp8.inverse, 448.0f / m);
+        cr_expect_eq((int8_t)quantise_element(DTYPE_INT8, -m, small.inverse), -127);
+        cr_expect_eq(quantise_element(DTYPE_FP8, -m, fp8.inverse), 0xfe, "%g", (double)m);
+        cr_expect_eq(quantise_element(DTYPE_FP8, 0.0f, fp8.inverse), 0);
+    }
+    cr_expect_eq(quantise_value(DTYPE_FP8, 0xfe), -448);
+    cr_expect_eq(quantise_value(DTYPE_INT8, 0xfe), -2);
+}
+
+Test(quantise, rows_of_nothing_and_rows_that_are_not_finite)
+{
+    static const float bad[] = {NAN, INFINITY};
+    static const enum dtype dtypes[] = {DTYPE_INT8, DTYPE_FP8};
+    for (int i = 0; i < 2; i++) {
+        struct quantise_scale none = quantise_scale_in(dtypes[i], QUANTISE_SMALLEST / 2);
+        cr_expect(none.scale == 0 && none.inverse == 0);
+        for (int k = 0; k < 2; k++) {
+            struct quantise_scale by = quantise_scale_in(dtypes[i], bad[k]);
+            cr_expect(isnan(by.scale) && by.inverse == 0);
+            cr_expect_eq(quantise_element(dtypes[i], bad[k], by.inverse), 0);
+        }
+    }
+}
+
 Test(dtype, automatic_follows_the_checkpoint_as_far_as_the_hardware_goes)
 {
     const struct {
@@ -55,6 +149,8 @@ Test(dtype, automatic_follows_the_checkpoint_as_far_as_the_hardware_goes)
         {DTYPE_FLOAT16, false, DTYPE_FLOAT32, DTYPE_FLOAT32},
         {DTYPE_INT8, true, DTYPE_BFLOAT16, DTYPE_INT8},
         {DTYPE_INT8, false, DTYPE_FLOAT32, DTYPE_INT8},
+        {DTYPE_FP8, true, DTYPE_BFLOAT16, DTYPE_FP8},
+        {DTYPE_FP8, false, DTYPE_FLOAT32, DTYPE_FP8},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         enum dtype activations, weights;
@@ -92,6 +188,10 @@ Test(backends, messages_list_what_there_is)
     options = (struct backend_options){.dtype = DTYPE_BFLOAT16, .weight_dtype = DTYPE_FLOAT32};
     cr_assert_eq(backend_create(&backend, "cpu", &options, &err), ERROR_INVALID);
     cr_assert_not_null(strstr(err.message, "bfloat16 with weights in float32"));
+    options = (struct backend_options){.dtype = DTYPE_BFLOAT16, .weight_dtype = DTYPE_FP8};
+    cr_assert_eq(backend_create(&backend, "cpu", &options, &err), ERROR_INVALID);
+    cr_assert_not_null(strstr(err.message, "cpu has float32, bfloat16 and int8"), "%s",
+                       err.message);
     options = (struct backend_options){.threads = 1, .instructions = "neon"};
     cr_assert_eq(backend_create(&backend, "cpu", &options, &err), ERROR_INVALID);
     cr_assert_not_null(strstr(err.message, "\"neon\""));
