@@ -70,6 +70,11 @@ struct backend_limits {
     int32_t kv_pages;      /* pages of the pool; page ids are [0, kv_pages) */
     int32_t vocabulary;    /* columns of the head */
     /*
+     * Most entries of the lists of a head_batch, and most lines of its allowed sets. A backend that
+     * copies them to a device reserves room for so many; elsewhere 0 is fine.
+     */
+    int32_t max_counts, max_biases, max_allowed;
+    /*
      * Most columns of a weight that linear and head take: input lines are quantised in scratch of
      * this width. Needed where weights are int8 or fp8; else 0 is fine.
      */

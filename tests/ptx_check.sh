@@ -29,6 +29,9 @@ attention<96> 128 53248
 attention<112> 128 61440
 attention<128> 128 69632
 merge_parts 128 0
+head_statistics_of_block 256 8448
+head_row_results 128 0
+head_choice_of_row 512 21600
 '
 cat "$@" | c++filt | awk -v table="$table" '
 BEGIN {

@@ -35,10 +35,10 @@ $(BUILD)/tests/suite-$(subst /,-,$(1)): $(call objects,$(filter-out %/run_tests.
 endef
 $(foreach suite,conformance golden device http unit/openapi,$(eval $(call suite_rules,$(suite))))
 
-# The emulation that the CUDA kernels are tested on.
+# The emulation that the CUDA kernels are tested on, and what they compute one number at a time.
 EMULATION := $(patsubst %,$(BUILD)/tests/simt/%.o,fiber queue_host simt_host warp_operations)
 TESTS += $(BUILD)/tests/suite-emulation
-$(BUILD)/tests/suite-emulation: $(BUILD)/tests/simt/test_emulation.o $(EMULATION) $(call below,common)
+$(BUILD)/tests/suite-emulation: $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/simt/test_*.cpp)) $(EMULATION) $(call below,common)
 	@echo "  link   $@"
 	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(TEST_LIBS)
 

@@ -27,6 +27,7 @@ enum {
     CUDA_BYTES_STEP = 16,    /* sides of matrices of int8 and fp8 are multiples of this */
 };
 
+struct cuda_head_state;    /* of head.c */
 struct cuda_product_state; /* of linear_cublaslt.cu: handle, workspace, plans */
 
 /* Lines in int8 or fp8, with zeros behind their columns. Device memory. */
@@ -84,7 +85,7 @@ struct cuda_backend {
     struct cuda_operand operand;
     void *sums; /* [lines of a slice, rows] of products, before they are scaled */
     struct cuda_product_state *product;
-    void *head; /* what the head's implementation keeps */
+    struct cuda_head_state *head;
     struct cuda_allocation *allocations;
     size_t allocation_count, allocation_room;
     size_t weight_bytes, kv_bytes, other_bytes;
@@ -232,11 +233,55 @@ void cuda_finish_sums(struct cuda_backend *cuda, const struct cuda_epilogue *epi
 /* The second half of attention for rows with several chunks: merge_parts.cu */
 void cuda_merge_parts(struct cuda_backend *cuda, uint16_t *out);
 
-/* So far in the emulation alone: tests/simt/ref_operations.c. */
+/*
+ * out [lines, rows] float32 in lines of `stride` >= rows: the products of in [lines, columns] with
+ * rows [first_row, first_row + rows) of the weight, without its bias. Beside cuda_linear; out and
+ * stride are multiples of 16 bytes.
+ */
+void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const void *in,
+                 const struct cuda_weight *weight, int64_t first_row, int64_t rows, int32_t lines);
+
+/* ---- the head: head.c and head_*.cu ---------------------------------------------------------- */
+
+/* Bits of cuda_head_shape.kinds; from the shift on: how many slices the stored rows take. */
+enum { CUDA_HEAD_LISTS = 1, CUDA_HEAD_SLICES_SHIFT = 8 };
+
+/* All that decides what a head enqueues: grids, sizes and launches. */
+struct cuda_head_shape {
+    int32_t rows;  /* the bucket of the head rows; 0: there are none and nothing is enqueued */
+    int32_t lines; /* of logits, as many as the rows name. Its bucket may be put in its place where
+                      `gathered` has so many lines. */
+    uint32_t kinds;
+};
+
+size_t cuda_head_bytes(const struct backend_limits *limits); /* that reserve takes */
 int cuda_head_reserve(struct cuda_backend *cuda, struct error *err);
 void cuda_head_close(struct cuda_backend *cuda);
+
+/* The kinds of rows of a batch. */
+uint32_t cuda_head_kinds(const struct cuda_backend *cuda, const struct head_batch *batch);
+
+/*
+ * The host's half of a head: fills the tables and enqueues their upload. The result is filled by
+ * cuda_head_finish.
+ */
+struct cuda_head_shape cuda_head_prepare(struct cuda_backend *cuda, struct head_result *result,
+                                         const struct weight *weight,
+                                         const struct head_batch *batch);
+
+/*
+ * The device's half: products, kernels and the download of the results, which depend on the shape,
+ * `gathered` and the weight alone. All else is read from the tables.
+ */
+void cuda_head_enqueue(struct cuda_backend *cuda, const void *gathered, const struct weight *weight,
+                       const struct cuda_head_shape *shape);
+
+/* Both halves. */
 void cuda_head(struct backend *backend, struct head_result *result, const void *gathered,
                const struct weight *weight, const struct head_batch *batch);
+
+/* Hands the results over to the caller of cuda_head, if there was one; the queue is at its end. */
+void cuda_head_finish(struct cuda_backend *cuda);
 
 /* A side of a matrix of int8 or fp8 as it lies in memory. */
 static inline int64_t cuda_padded(int64_t side)

@@ -202,6 +202,13 @@ void device_enqueue_copy(struct simt_queue *queue, void *to, const void *from, s
                                           (cudaStream_t)queue->stream));
 }
 
+void device_enqueue_download(struct simt_queue *queue, void *to, const void *from, size_t size)
+{
+    if (size > 0)
+        note_fault(queue, cudaMemcpyAsync(to, from, size, cudaMemcpyDeviceToHost,
+                                          (cudaStream_t)queue->stream));
+}
+
 static void copy_now(struct simt_queue *queue, void *to, const void *from, size_t size)
 {
     cudaStream_t stream = (cudaStream_t)queue->stream;

@@ -49,12 +49,14 @@ void device_close(struct simt_queue *queue);
 int device_memory_create(void **out, size_t size, const char *what, struct error *err);
 void device_memory_destroy(void *memory); /* NULL is fine */
 
-/* Zeroed memory of the host that copies to the device can be enqueued from. */
+/* Zeroed memory of the host that copies to and from the device can be enqueued with. */
 int device_staging_create(void **out, size_t size, const char *what, struct error *err);
 void device_staging_destroy(void *staging); /* NULL is fine */
 
 /* In the order of the queue. `from` stays as it is until the queue has been waited for. */
 void device_enqueue_upload(struct simt_queue *queue, void *to, const void *from, size_t size);
+/* The same the other way round: `to` is there when the queue has been waited for. */
+void device_enqueue_download(struct simt_queue *queue, void *to, const void *from, size_t size);
 
 /* From one place of the device's memory to another. */
 void device_enqueue_copy(struct simt_queue *queue, void *to, const void *from, size_t size);

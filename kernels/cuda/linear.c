@@ -179,6 +179,36 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
     cuda_overwrites(cuda, out, (size_t)product.lines * (size_t)weight->rows * sizeof(uint16_t));
 }
 
+/* Sums come where the logits will be, and are scaled there. */
+void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const void *in,
+                 const struct cuda_weight *weight, int64_t first_row, int64_t rows, int32_t lines)
+{
+    bool scaled = dtype_has_scales(weight->dtype);
+    struct cuda_product product = {.weight = weight,
+                                   .first = first_row,
+                                   .rows = scaled ? cuda_padded(rows) : rows,
+                                   .lines = lines,
+                                   .out = out,
+                                   .out_stride = stride};
+    set_operand(cuda, &product, in, lines);
+    cuda_multiply(cuda, &product);
+    if (!scaled)
+        return;
+    const struct cuda_epilogue epilogue = {
+        .out = out,
+        .dtype = DTYPE_FLOAT32,
+        .out_stride = stride,
+        .sums = out,
+        .integers = weight->dtype == DTYPE_INT8,
+        .stride = stride,
+        .line_scales = cuda->operand.lines.scales,
+        .row_scales = weight->scales + first_row,
+        .lines = lines,
+        .rows = rows,
+    };
+    cuda_finish_sums(cuda, &epilogue);
+}
+
 int cuda_linear_prepare(struct cuda_backend *cuda, const struct weight *opaque, int32_t lines,
                         struct error *err)
 {

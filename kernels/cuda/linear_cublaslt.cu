@@ -217,10 +217,11 @@ static bool fits_every_bucket(const struct cuda_backend *cuda, struct plan *plan
     return true;
 }
 
-/* One number for what a product writes: weights of a backend are of one dtype. */
+/* One number for what a product writes and how: weights of a backend are of one dtype. */
 static int32_t form_of(const struct cuda_product *product)
 {
-    return (product->rounded ? 1 : 0) | (product->in_scales != NULL ? 2 : 0);
+    int32_t form = (product->rounded ? 1 : 0) | (product->in_scales != NULL ? 2 : 0);
+    return form | (int32_t)product->out_stride << 2;
 }
 
 /* A slot of its own, under 0 lines, holds the one algorithm of a deterministic backend. */

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/row_buckets.h"
 
 enum kind { EMBED, ADD_RMSNORM, LINEAR, ROPE_STORE, ATTENTION, SWIGLU, GATHER };
 
@@ -89,6 +90,21 @@ static void run(struct backend *backend, const struct noted *operation, int32_t 
     noted->count++;
 }
 
+/* What was quantised when the operations ran is no part of a recording, and the other way round. */
+static void begin_recording(struct cuda_backend *cuda)
+{
+    recordings_begin(cuda->recordings, &cuda->queue);
+    cuda->recording = true;
+    cuda->operand.of = NULL;
+}
+
+static void end_recording(struct cuda_backend *cuda)
+{
+    cuda->operand.of = NULL;
+    cuda->recording = false;
+    recordings_end(cuda->recordings, &cuda->queue);
+}
+
 /*
  * Behind the last operation of a body: makes its recording. It serves every number of rows of the
  * bucket, so its products have all of the bucket's lines.
@@ -101,14 +117,10 @@ static void end_body(struct cuda_backend *cuda)
     noted->active = false;
     if (noted->count > NOTED_MAX)
         return;
-    recordings_begin(cuda->recordings, &cuda->queue);
-    cuda->recording = true;
-    cuda->operand.of = NULL; /* what was quantised when the operations ran is no part of it */
+    begin_recording(cuda);
     for (int32_t i = 0; i < noted->count; i++)
         issue(cuda, &noted->operation[i], cuda->row_bucket);
-    cuda->operand.of = NULL;
-    cuda->recording = false;
-    recordings_end(cuda->recordings, &cuda->queue);
+    end_recording(cuda);
 }
 
 static bool step_begin(struct backend *backend, const struct step_rows *rows)
@@ -176,18 +188,45 @@ static void gather(struct backend *backend, void *out, const void *in, int32_t c
     run(backend, &operation, 0);
 }
 
+/* The buckets of what a head's recording is made for. */
+static struct cuda_head_shape head_buckets(const struct cuda_backend *cuda,
+                                           struct cuda_head_shape shape)
+{
+    shape.lines = row_bucket(shape.lines, 2 * cuda->limits.max_head_rows);
+    return shape;
+}
+
 static void head(struct backend *backend, struct head_result *result, const void *gathered,
                  const struct weight *weight, const struct head_batch *batch)
 {
-    end_body(cuda_self(backend));
-    cuda_head(backend, result, gathered, weight, batch);
+    struct cuda_backend *cuda = cuda_self(backend);
+    end_body(cuda);
+    const struct cuda_head_shape shape = cuda_head_prepare(cuda, result, weight, batch);
+    const struct cuda_head_shape buckets = head_buckets(cuda, shape);
+    enum recordings_use use = RECORDINGS_NONE;
+    if (cuda->step.program != 0 && shape.rows > 0)
+        use = recordings_use(
+            cuda->recordings, &cuda->queue,
+            head_key(cuda->step.program, buckets.rows, buckets.lines, buckets.kinds));
+    cuda->operand.of = NULL; /* a recording that was launched has left other lines */
+    if (use == RECORDINGS_LAUNCHED)
+        return;
+    cuda_head_enqueue(cuda, gathered, weight, &shape);
+    if (use == RECORDINGS_NONE)
+        return;
+    begin_recording(cuda);
+    cuda_head_enqueue(cuda, gathered, weight, &buckets);
+    end_recording(cuda);
 }
 
 static int step_end(struct backend *backend, struct error *err)
 {
     struct cuda_backend *cuda = cuda_self(backend);
     end_body(cuda);
-    return device_wait(&cuda->queue, err);
+    int status = device_wait(&cuda->queue, err);
+    if (status == 0)
+        cuda_head_finish(cuda);
+    return status;
 }
 
 void recorded_operations_set(struct backend_ops *ops)

@@ -45,6 +45,7 @@ void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_
     *scratch = memory_block_sum(sizes.rope_table + sizes.tables + cuda_linear_bytes(),
                                 memory_block_sum(sizes.part_sums, sizes.part_norms));
     *scratch = memory_block_sum(*scratch, cuda_operand_bytes(limits, weight_dtype));
+    *scratch = memory_block_sum(*scratch, cuda_head_bytes(limits));
 }
 
 static int reserve_memory(void *out, size_t *used, size_t size, const char *what, struct error *err)

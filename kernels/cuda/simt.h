@@ -24,7 +24,7 @@
  *     uint32_t simt_ballot(mask, bool), bool simt_any(mask, bool)
  *                                     of these, warp_barrier alone orders memory
  *     uint32_t simt_first_bit(bits)   number of the lowest one; bits is not 0
- *     uint32_t simt_atomic_add(uint32_t *, uint32_t), simt_atomic_max   return the old value
+ *     T simt_atomic_add(T *, T), simt_atomic_max   return the old value; T uint32_t or uint64_t
  *     void simt_copy_async(shared, global, bool valid)  16 bytes, aligned; zeros where not valid
  *     void simt_copy_commit(), simt_copy_wait<N>()      data is there when all but the newest N
  *                                     groups were waited for, and for others behind a barrier
@@ -33,6 +33,9 @@
  *     void simt_multiply(float (&sum)[4], const uint32_t (&a)[4], b0, b1)
  *                                     mma m16n8k16, bfloat16, sums in float32
  *     float simt_exp2(float)          relative error below 2^-22, results below 2^-126 may be 0
+ *     float simt_log2(float)          error below 2^-22, absolute for results in [-1, 1], else
+ *                                     relative; of 2^-126 and more
+ *     uint32_t simt_bits_of_float(float), float simt_float_of_bits(uint32_t)
  *     uint32_t simt_pack(low, high)   two floats as bfloat16, to nearest even
  *     uint32_t simt_pack_fp8(low, high)   two floats as e4m3, 8 bits each, as fp8_from_float
  *     float simt_rounded_product(a, b)    rounded before anything is added to it

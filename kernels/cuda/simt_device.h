@@ -78,6 +78,17 @@ SIMT_DEVICE uint32_t simt_atomic_max(uint32_t *to, uint32_t value)
     return atomicMax(to, value);
 }
 
+/* The same type as the runtime's on the host's side, but by another name. */
+SIMT_DEVICE uint64_t simt_atomic_add(uint64_t *to, uint64_t value)
+{
+    return atomicAdd((unsigned long long *)to, (unsigned long long)value);
+}
+
+SIMT_DEVICE uint64_t simt_atomic_max(uint64_t *to, uint64_t value)
+{
+    return atomicMax((unsigned long long *)to, (unsigned long long)value);
+}
+
 SIMT_DEVICE uint32_t simt_first_bit(uint32_t bits)
 {
     return (uint32_t)__ffs((int)bits) - 1;
@@ -91,6 +102,13 @@ SIMT_DEVICE float simt_float_of_bits(uint32_t bits)
 SIMT_DEVICE uint32_t simt_bits_of_float(float value)
 {
     return __float_as_uint(value);
+}
+
+SIMT_DEVICE float simt_log2(float x)
+{
+    float result;
+    asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+    return result;
 }
 
 SIMT_DEVICE float simt_exp2(float x)

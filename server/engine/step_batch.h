@@ -28,6 +28,8 @@ enum {
     /* A request's own, the stop ids that it ignores, the model's EOS ids. */
     SEQUENCE_BIASES_MAX = DECODE_BIASES_MAX + DECODE_STOP_TOKENS_MAX + MODEL_STOP_TOKENS_MAX,
 };
+_Static_assert((int)SEQUENCE_BIASES_MAX <= (int)MODEL_BIASES_MAX,
+               "the backend has no room for so many");
 
 struct step_batch {
     struct step_batch_limits limits;

@@ -12,7 +12,10 @@
 
 struct error;
 
-enum { MODEL_STOP_TOKENS_MAX = 16 };
+enum {
+    MODEL_STOP_TOKENS_MAX = 16,
+    MODEL_BIASES_MAX = 1100, /* of the head rows of one sequence together */
+};
 
 enum model_family { MODEL_LLADA };
 

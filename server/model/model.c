@@ -141,12 +141,21 @@ static struct attention_shape attention_shape(const struct model_config *config)
     };
 }
 
+static int32_t most_entries(int64_t entries)
+{
+    return entries < INT32_MAX ? (int32_t)entries : INT32_MAX;
+}
+
 static struct backend_limits limits_of(const struct model_config *config, int32_t max_rows,
                                        int32_t max_head_rows, int32_t max_sequences,
                                        int32_t kv_pages)
 {
     int32_t attended = config->heads * config->head_dim;
     int32_t widest = config->width > config->ffn_width ? config->width : config->ffn_width;
+    /* Sequences of one step have a head row each; of different tokens no more than positions. */
+    int64_t judged = max_sequences < max_head_rows ? max_sequences : max_head_rows;
+    int64_t positions = judged * config->max_positions;
+    int64_t cached = (int64_t)kv_pages * KV_PAGE_POSITIONS;
     return (struct backend_limits){
         .attention = attention_shape(config),
         .max_rows = max_rows,
@@ -155,6 +164,9 @@ static struct backend_limits limits_of(const struct model_config *config, int32_
         .max_sequences = max_sequences,
         .kv_pages = kv_pages,
         .vocabulary = config->embedding_rows,
+        .max_counts = most_entries(positions < cached ? positions : cached),
+        .max_biases = most_entries(judged * MODEL_BIASES_MAX),
+        .max_allowed = (int32_t)judged,
         .weight_columns = widest > attended ? widest : attended,
     };
 }

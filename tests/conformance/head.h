@@ -31,4 +31,11 @@ void free_head_output(struct head_output *output);
 struct head_output judge_logits(struct backend *backend, const float *logits, int32_t vocabulary,
                                 const struct head_batch *batch);
 
+/* Row i of a result against row j of ref's: the same tokens, and numbers within their limits. */
+void expect_head_row(const struct head_output *actual, int i, const struct head_output *expected,
+                     int j);
+
+/* The same row in another batch: the same bits where the backend states batch invariance. */
+void expect_same_head_row(const struct head_output *a, int i, const struct head_output *b, int j);
+
 #endif

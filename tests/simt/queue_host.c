@@ -105,6 +105,12 @@ void device_enqueue_upload(struct simt_queue *queue, void *to, const void *from,
     append(recording != NULL ? &recording->list : &waiting, run_upload, &upload, sizeof upload);
 }
 
+void device_enqueue_download(struct simt_queue *queue, void *to, const void *from, size_t size)
+{
+    const struct upload download = {to, from, size};
+    simt_enqueue(queue, run_upload, &download, sizeof download);
+}
+
 void device_mark_set(struct simt_queue *queue, int mark)
 {
     (void)queue;

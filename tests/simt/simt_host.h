@@ -89,17 +89,21 @@ static inline bool simt_any(uint32_t mask, bool vote, struct simt_site site = SI
     return simt_ballot(mask, vote, site) != 0;
 }
 
-/* Nothing runs between two of these. */
-static inline uint32_t simt_atomic_add(uint32_t *to, uint32_t value)
+/* Nothing runs between two of these. The type of the value follows from that of the target. */
+template <class T> struct simt_same {
+    typedef T type;
+};
+
+template <class T> static inline T simt_atomic_add(T *to, typename simt_same<T>::type value)
 {
-    uint32_t old = *to;
+    T old = *to;
     *to += value;
     return old;
 }
 
-static inline uint32_t simt_atomic_max(uint32_t *to, uint32_t value)
+template <class T> static inline T simt_atomic_max(T *to, typename simt_same<T>::type value)
 {
-    uint32_t old = *to;
+    T old = *to;
     *to = old > value ? old : value;
     return old;
 }
@@ -128,6 +132,11 @@ static inline uint32_t simt_bits_of_float(float value)
 static inline float simt_rounded_product(float a, float b)
 {
     return a * b;
+}
+
+static inline float simt_log2(float x)
+{
+    return log2f(x);
 }
 
 static inline float simt_exp2(float x)

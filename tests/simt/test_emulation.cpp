@@ -271,6 +271,38 @@ Test(emulation, lanes_exchange_values)
     }
 }
 
+/* Sums and maxima beyond 32 bits, and numbers as bits. */
+SIMT_KERNEL(64) void number_kernel(const struct probe probe)
+{
+    uint64_t *wide = (uint64_t *)simt_shared();
+    if (simt_thread() == 0)
+        wide[0] = wide[1] = 0;
+    simt_barrier();
+    simt_atomic_add(&wide[0], 1ull << 33);
+    simt_atomic_max(&wide[1], (uint64_t)simt_thread() << 32);
+    simt_barrier();
+    probe.words[simt_thread()] = simt_bits_of_float((float)simt_thread());
+    probe.out[simt_thread()] = simt_log2((float)(simt_thread() + 1));
+    if (simt_thread() < 2)
+        probe.words[64 + simt_thread()] = (uint32_t)(wide[simt_thread()] >> 32);
+}
+
+Test(emulation, numbers_are_wide_and_have_bits)
+{
+    for (enum simt_order order : ORDERS) {
+        float out[64];
+        uint32_t words[66];
+        simt_set_order(order);
+        run(number_kernel, {out, words, nullptr, nullptr, false}, 64);
+        for (uint32_t i = 0; i < 64; i++) {
+            cr_assert_eq(simt_float_of_bits(words[i]), (float)i);
+            cr_assert_float_eq(out[i], log2((double)i + 1), 1e-6);
+        }
+        cr_assert_eq(words[64], 128);
+        cr_assert_eq(words[65], 63);
+    }
+}
+
 /*
  * out [16, 8] = a [16, 16] b [8, 16]^T, and in words the product with b [16, 16] as it lies, whose
  * columns 8 to 15 are not used: fragments through both ways of loading.
