@@ -8,18 +8,21 @@
 #   make gpu            builds what it needs (nvcc, no GPU) into build/gpu/check
 #   make gpu-check      runs it, here or where the sources and build/gpu/check were taken
 #
-# OUT=FOLDER          where the logs go (build/gpu/report)
+# OUT=FOLDER          gets summary, tables, documents and all logs in one file, as they come
 # DEADLINE=SECONDS    for all steps together (460)
 # PRICE_PER_HOUR=X    what the machine costs, for the price of a million tokens
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 check=build/gpu/check
-report=${OUT:-build/gpu/report}
+report=build/gpu/report # one log a step
+out=${OUT:-$report}
 deadline=${DEADLINE:-460}
-mkdir -p "$report"
-summary=$report/summary.txt
+rm -rf $report
+mkdir -p $report "$out"
+summary=$out/summary.txt
 : >"$summary"
-passed=0 failed=0 skipped=0
+: >"$out/all.log"
+passed=0 failed=0 skipped=0 has_device=no
 
 # ---- steps ----------------------------------------------------------------------------------------
 
@@ -32,7 +35,7 @@ note() { # note NAME PASSED FAILED SKIPPED SECONDS TEXT
 }
 
 # Runs a command for at most LIMIT seconds; its output goes to the log of that name.
-status=0 took=0
+status=0 took=0 libraries=''
 limited() { # limited LIMIT LOG COMMAND...
     local limit=$1 log=$report/$2 began=$SECONDS
     shift 2
@@ -42,9 +45,10 @@ limited() { # limited LIMIT LOG COMMAND...
         echo "no time was left for it" >"$log"
         return
     fi
-    timeout -k 5 "$limit" "$@" >"$log" 2>&1
+    env ${libraries:+"LD_LIBRARY_PATH=$libraries"} timeout -k 5 "$limit" "$@" >"$log" 2>&1
     status=$?
     took=$((SECONDS - began))
+    { echo "==== $* (status $status, $took s)"; cat "$log"; } >>"$out/all.log"
 }
 
 why() { # why LOG: the line that says it best
@@ -67,6 +71,11 @@ tests_of() { # tests_of NAME LIMIT LOG COMMAND...
         return
     fi
     [ "$status" -eq 0 ] || [ "$bad" -gt 0 ] || bad=1
+    # All skipped: the program has not found the device that is there.
+    if [ $has_device = yes ] && [ "$good" -eq 0 ] && [ "$bad" -eq 0 ]; then
+        note "$name" 0 1 "$skip" "$took" "$(grep -m1 'SKIP' "$report/$log")"
+        return
+    fi
     note "$name" "$good" "$bad" "$skip" "$took" \
         "$(grep -m3 '^not ok ' "$report/$log" | tr '\n' ' ')"
 }
@@ -144,24 +153,26 @@ if can_build; then
     [ "$status" -eq 0 ] || note "build" 0 1 0 "$took" "$(why build.log)"
 fi
 cublas=$(find_cublas)
-export LD_LIBRARY_PATH=$PWD/$check/lib${cublas:+:$cublas}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+# For the programs alone: other tools keep the libraries of their own.
+libraries=$PWD/$check/lib${cublas:+:$cublas}${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 # What was unpacked where the programs were built.
 if [ ! -d build/fixtures/llada ] && [ -d $check/fixtures ]; then
     mkdir -p build/fixtures && cp -r $check/fixtures/. build/fixtures/
 fi
 
-has_device=no
 {
     nvidia-smi --query-gpu=name,driver_version,memory.total,memory.used,clocks.sm,clocks.max.sm,clocks.mem,power.limit \
-        --format=csv 2>&1 || echo "nvidia-smi: no device"
+        --format=csv || echo "nvidia-smi: no device"
     nvcc --version 2>/dev/null | tail -n2
     echo "cuBLASLt: ${cublas:-not found}"
     ldd --version | head -n1
     nproc
     git describe --always --dirty 2>/dev/null
-} >"$report/device.txt"
-nvidia-smi -L 2>/dev/null | grep -q GPU && has_device=yes
-cat "$report/device.txt"
+} >"$out/device.txt" 2>/dev/null
+if [ -e /dev/nvidia0 ] || nvidia-smi -L 2>/dev/null | grep -q GPU; then
+    has_device=yes
+fi
+cat "$out/device.txt"
 
 # ---- that they start --------------------------------------------------------------------------------
 
@@ -176,14 +187,15 @@ starts $check/denoised --version
 if ! starts $conformance --list; then
     export -f build_without_libraries
     conformance=build/gpu/here/suite-conformance
-    command_of "conformance, built from source" 150 build-here.log '' bash -c build_without_libraries
+    libraries='' command_of "conformance, built from source" 150 build-here.log '' \
+        bash -c build_without_libraries
 fi
 [ $has_device = yes ] || echo "gpu-check: this machine has no device; what needs one is skipped"
 
 # ---- tests ------------------------------------------------------------------------------------------
 
 export DENOISED_DEVICE=cuda
-tests_of "conformance on the device" 90 conformance.log env DENOISED_CONFORMANCE=cuda $conformance
+tests_of "conformance on the device" 110 conformance.log env DENOISED_CONFORMANCE=cuda $conformance
 tests_of "golden logits and commits" 50 golden.log $check/suite-golden --filter '*_on_a_device*'
 tests_of "alone and together, bit for bit" 50 alone.log $check/suite-device --filter 'device/answers*'
 tests_of "soak" 90 soak.log env DENOISED_SOAK_SECONDS="${SOAK_SECONDS:-45}" \
@@ -192,10 +204,12 @@ tests_of "soak" 90 soak.log env DENOISED_SOAK_SECONDS="${SOAK_SECONDS:-45}" \
 # ---- the benchmark ------------------------------------------------------------------------------------
 
 bench() { # bench PART LIMIT ARGUMENT...
-    local part=$1 limit=$2
+    local part=$1 limit=$2 price=()
     shift 2
+    [ "$part" = kernels ] || [ -z "${PRICE_PER_HOUR:-}" ] || price=("--price-per-hour=$PRICE_PER_HOUR")
     command_of "bench $part" "$limit" "$part.txt" '% floor' $check/denoised bench "$part" \
-        --report "$report/$part.json" ${PRICE_PER_HOUR:+$([ "$part" = kernels ] || echo "--price-per-hour=$PRICE_PER_HOUR")} "$@"
+        --report "$out/$part.json" "${price[@]}" "$@"
+    cp "$report/$part.txt" "$out/$part.txt" 2>/dev/null
 }
 if [ $has_device = yes ]; then
     bench rounds 130 --device cuda
@@ -244,9 +258,9 @@ sanitize racecheck 40 'head/*'
 # ---- all ----------------------------------------------------------------------------------------------
 
 if [ $has_device = yes ]; then
-    cat "$report"/kernels.txt "$report"/rounds.txt
+    cat "$out"/kernels.txt "$out"/rounds.txt
     cat "$summary"
 fi
-echo "logs and tables: $report ($SECONDS s)"
+echo "logs and tables: $out ($SECONDS s)"
 echo "$passed passed, $failed failed, $skipped skipped" | tee -a "$summary"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]
