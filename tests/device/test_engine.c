@@ -257,7 +257,7 @@ static void serve_one(struct soak *soak, int slot)
         }
         request_release(request);
         soak->running[slot] = NULL;
-    } else if (next_random(soak, 60) == 0) {
+    } else if (next_random(soak, 12) == 0) {
         soak->cancelled[slot] = true;
         request_cancel(request);
     }
