@@ -140,7 +140,7 @@ build_without_libraries() {
         *_avx512vnni.c) more="$wide -mavx512vnni" ;;
         esac
         case $0 in
-        *.cu) nvcc -I. -D_GNU_SOURCE -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a \
+        *.cu) nvcc -I. -D_GNU_SOURCE -D"KERNELS_FUNCTION=static __host__ __device__ inline" -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a \
             -gencode arch=compute_80,code=compute_80 -c -o "$object" "$0" ;;
         *) gcc $flags $more -c -o "$object" "$0" ;;
         esac' || return 1

@@ -10,6 +10,7 @@ static const struct attention_case CASES[] = {
     {8, 2, 128, 64, true, 3, {130, 65, 33}}, {2, 1, 2, 2, false, 3, {64, 66, 5}},
     {1, 1, 256, 256, true, 3, {65, 1, 3}},   {2, 1, 34, 0, false, 3, {10, 192, 129}},
     {8, 1, 20, 20, true, 3, {65, 128, 33}},  {16, 2, 64, 32, false, 1, {64}},
+    {70, 1, 16, 16, false, 1, {66}},
 };
 enum { CASE_COUNT = sizeof CASES / sizeof CASES[0] };
 

@@ -273,6 +273,7 @@ SUBJECT_TEST(head_rules, filters_keep_exactly_what_they_say)
         {0, 1, 0.5f, 1u << 3},
         {2, 0.75f, 0, 1u << 3}, /* of the two that top_k leaves token 3 has 0.8 */
         {3, 0.75f, 0.5f, 1u << 3},
+        {3, 0.75f, 0, 1u << 3 | 1u << 4}, /* 2/3 of the three comes before 4, 5/6 before 9 */
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct head_row row = plain_row(0);

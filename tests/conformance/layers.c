@@ -184,6 +184,49 @@ SUBJECT_TEST(layers, agree_with_the_reference)
     backend_destroy(reference);
 }
 
+/* The head may read a row more than once, and of a few rows only: lines are not rows. */
+SUBJECT_TEST(layers, gather_takes_more_lines_than_rows_and_fewer)
+{
+    static const struct {
+        int32_t rows, gathered;
+    } cases[] = {{3, 2 * ROWS_MAX}, {ROWS_MAX, 2}, {1, 33}};
+    enum { WIDTH = 40 };
+    struct backend *backend = open_for_rows(subject, 2);
+    struct random random = {17};
+    for (int i = 0; i < 3; i++) {
+        size_t rows = (size_t)cases[i].rows, gathered = (size_t)cases[i].gathered;
+        size_t line = WIDTH * dtype_size(subject->dtype);
+        char *in = random_activations(&random, rows * WIDTH, subject->dtype);
+        const int32_t zeros[ROWS_MAX] = {0};
+        const uint8_t shadow[ROWS_MAX] = {0};
+        int32_t gather[2 * ROWS_MAX];
+        for (size_t at = 0; at < gathered; at++)
+            gather[at] = (int32_t)random_below(&random, (uint32_t)rows);
+        const struct step_rows step = {.rows = cases[i].rows,
+                                       .token = zeros,
+                                       .sequence = zeros,
+                                       .position = zeros,
+                                       .kv_end = zeros,
+                                       .shadow = shadow,
+                                       .page_table = zeros,
+                                       .gathered = cases[i].gathered,
+                                       .gather = gather};
+        struct guarded input = guarded_create(backend, in, rows * line);
+        struct guarded output = guarded_create(backend, NULL, gathered * line);
+        begin_step(backend, &step);
+        backend->ops->gather(backend, output.data, input.data, WIDTH);
+        end_step(backend);
+        guarded_drop(&input, in);
+        char *out = guarded_take(&output);
+        for (size_t at = 0; at < gathered; at++)
+            expect_result(OPERATION_GATHER, out + at * line, in + (size_t)gather[at] * line, WIDTH,
+                          subject->dtype, "gather");
+        free(in);
+        free(out);
+    }
+    backend_destroy(backend);
+}
+
 SUBJECT_TEST(layers, results_do_not_depend_on_threads_nor_on_the_run)
 {
     struct backend *backend = open_for_rows(subject, 1);

@@ -371,17 +371,11 @@ Test(traces, the_published_rounds_do_not_depend_on_how_tight_the_limits_are)
 }
 
 /* Numbers of the default model and device. What the texts are is test_commits.c's to judge. */
-static void check_company(const char *fixture)
+Test(traces, int8_with_bfloat16_activations_does_not_depend_on_company)
 {
     struct trace_test test = {0};
-    open_traces(&test, fixture, "cpu", GOLDEN_INT8_BFLOAT16, 5, 200);
+    open_traces(&test, "int8", "cpu", GOLDEN_INT8_BFLOAT16, 3, 200);
     run_all(&test, false, false);
     run_all(&test, false, true);
     close_traces(&test);
-}
-
-Test(traces, int8_with_bfloat16_activations_does_not_depend_on_company)
-{
-    check_company("int8");
-    check_company("tiny");
 }
