@@ -18,6 +18,7 @@ swiglu_quantised 512 64
 gather 128 0
 random_matrix 256 0
 quantise_rows 256 32
+quantise_narrow_rows 32 4
 finish_sums 256 0
 rope_store 128 2048
 attention<16> 128 12288
@@ -29,9 +30,9 @@ attention<96> 128 53248
 attention<112> 128 61440
 attention<128> 128 69632
 merge_parts 128 0
-head_statistics_of_block 256 8448
+head_statistics_of_block 256 8304
 head_row_results 128 0
-head_choice_of_row 512 21600
+head_choice_of_row 512 21288
 '
 cat "$@" | c++filt | awk -v table="$table" '
 BEGIN {

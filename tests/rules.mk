@@ -65,6 +65,14 @@ $(BUILD)/tests/suite-simt: $(SIMT_OBJECTS) $(SIMT_KERNELS) \
 	@echo "  link   $@"
 	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(TEST_LIBS)
 
+# A whole model, and the engine, on the same objects.
+TESTS += $(BUILD)/tests/suite-simt-model
+$(BUILD)/tests/suite-simt-model: $(call objects,$(wildcard tests/simt/model/*.c) tests/golden/golden.c) \
+		$(filter %/backends.o %/device_host.o,$(SIMT_OBJECTS)) $(SIMT_KERNELS) $(EMULATION) \
+		$(BUILD)/tests/simt/ref_operations.o $(call below,$(UP_TO_engine))
+	@echo "  link   $@"
+	$(Q)$(CXX) $(LDFLAGS) -o $@ $^ $(LDLIBS) $(TEST_LIBS)
+
 # The whole program on that emulation, which goes by the name "cuda" there: recordings, memory and
 # faults of a device, without one. Slow; not installed, and not what `make` builds.
 SIMT_PROGRAM := $(BUILD)/simt/denoised

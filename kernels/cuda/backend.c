@@ -5,6 +5,7 @@
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/recorded_operations.h"
 #include "kernels/cuda/row_buckets.h"
+#include "kernels/cuda/upload.h"
 
 /* Of the device's memory, for whatever the driver and libraries take later: recordings, modules. */
 enum { KEPT_SHARE = 20, KEPT_BYTES = 512 << 20 };
@@ -21,6 +22,7 @@ static void cuda_destroy(struct backend *backend)
     cuda_linear_close(cuda);
     recordings_destroy(cuda->recordings);
     noted_operations_destroy(cuda->noted);
+    upload_destroy(cuda->upload);
     device_memory_destroy(cuda->keys);
     device_memory_destroy(cuda->values);
     device_memory_destroy(cuda->rope_table);
@@ -181,16 +183,18 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
     if (status == 0)
         status = noted_operations_create(&cuda->noted, err);
     if (status == 0)
+        status = upload_create(&cuda->upload, err);
+    if (status == 0)
         status = cuda_linear_open(cuda, err);
     if (status != 0) {
         cuda_destroy(&cuda->base);
         return status;
     }
     bool scaled = dtype_has_scales(options->weight_dtype);
-    snprintf(cuda->description, sizeof cuda->description, "%s, %s%s%s, %s, %d multiprocessors",
+    snprintf(cuda->description, sizeof cuda->description, "%s, %s%s%s, %s%s, %d multiprocessors",
              cuda->facts.backend, scaled ? dtype_name(options->weight_dtype) : "",
              scaled ? " weights, " : "", dtype_name(options->dtype), cuda->facts.name,
-             cuda->facts.multiprocessors);
+             options->deterministic ? ", deterministic" : "", cuda->facts.multiprocessors);
     *out = &cuda->base;
     return 0;
 }

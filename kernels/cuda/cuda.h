@@ -71,6 +71,7 @@ struct cuda_backend {
     int32_t padded_head_dim;
     float *rope_table; /* [max_positions, 2, rotary_dim / 2]: cosines, then sines */
 
+    struct upload *upload; /* of weights */
     char *staging_block, *device_block;
     struct step_tables staging, tables; /* in these blocks */
     int32_t *line_of_sequence;          /* [max_sequences] -1 */
@@ -159,13 +160,12 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
                  int32_t lines);
 
 /*
- * Before the first step, for each row bucket and weight that steps will have: chooses how products
- * of `lines` lines are computed, by trying it on the device. What was not prepared is chosen in the
- * step by the library's estimate. ERROR_UNSUPPORTED where the library has nothing.
+ * out [lines, rows] float32 in lines of `stride` >= rows: the products of in [lines, columns] with
+ * rows [first_row, first_row + rows) of the weight, without its bias. Beside cuda_linear; out and
+ * stride are multiples of 16 bytes. What lies between rows and stride may be written.
  */
-int cuda_linear_prepare(struct cuda_backend *cuda, const struct weight *weight, int32_t lines,
-                        struct error *err);
-
+void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const void *in,
+                 const struct cuda_weight *weight, int64_t first_row, int64_t rows, int32_t lines);
 /*
  * Room for `count` quantised lines of `of`, which the caller fills; they are the operand then.
  * False where weights are bfloat16 or there is no room: nothing has to be quantised.
@@ -184,12 +184,9 @@ struct cuda_product {
     int32_t lines;
     void *out; /* [lines, out_stride] */
     int64_t out_stride;
-    /*
-     * NULL: out are the sums as they are, int32 of int8, else float32; with `rounded` (bfloat16
-     * weights alone) they are rounded to bfloat16. Else [lines]: fp8 lines have these scales, and
-     * out is the product, rounded to bfloat16.
-     */
+    /* [lines] of fp8, or NULL: out is scaled by these and by the scales of the rows. */
     const float *in_scales;
+    /* out is bfloat16; else it is float32, and int32 of int8, which is never rounded. */
     bool rounded;
 };
 
@@ -203,10 +200,6 @@ size_t cuda_sums_bytes(void);    /* that products may leave unscaled at a time *
 int cuda_product_open(struct cuda_backend *cuda, struct error *err);
 void cuda_product_close(struct cuda_backend *cuda);
 bool cuda_multiply(struct cuda_backend *cuda, const struct cuda_product *product);
-/* 0, 1 where cuda_multiply will return false, ERROR_UNSUPPORTED. in and out are not looked at. */
-int cuda_multiply_prepare(struct cuda_backend *cuda, const struct cuda_product *product,
-                          struct error *err);
-
 /*
  * The kernels around products: quantise.cu. Lines of bfloat16 or float32 [count, columns] to int8
  * or fp8 by kernels/quantise.h.
@@ -232,14 +225,6 @@ void cuda_finish_sums(struct cuda_backend *cuda, const struct cuda_epilogue *epi
 
 /* The second half of attention for rows with several chunks: merge_parts.cu */
 void cuda_merge_parts(struct cuda_backend *cuda, uint16_t *out);
-
-/*
- * out [lines, rows] float32 in lines of `stride` >= rows: the products of in [lines, columns] with
- * rows [first_row, first_row + rows) of the weight, without its bias. Beside cuda_linear; out and
- * stride are multiples of 16 bytes.
- */
-void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const void *in,
-                 const struct cuda_weight *weight, int64_t first_row, int64_t rows, int32_t lines);
 
 /* ---- the head: head.c and head_*.cu ---------------------------------------------------------- */
 

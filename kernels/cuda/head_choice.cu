@@ -53,26 +53,37 @@ struct choice_group {
     uint32_t kept; /* one bit each */
 };
 
-/* False where no token of the group is kept and can reach `floor`. */
-SIMT_DEVICE bool make_group(struct choice_group &group, const struct four_floats &four,
-                            const struct selection_row &selection, const struct selection_cut &cut,
-                            const struct head_noise &noise, int32_t first, float floor)
+SIMT_DEVICE struct choice_group load_group(const struct selection_row &selection,
+                                           const struct selection_cut &cut,
+                                           const struct head_noise &noise, int32_t first)
 {
-    group.logits[0] = four.x;
-    group.logits[1] = four.y;
-    group.logits[2] = four.z;
-    group.logits[3] = four.w;
-    group.kept = 0;
+    const struct four_floats four = *(const struct four_floats *)(selection.logits + first);
+    struct choice_group group = {{four.x, four.y, four.z, four.w}, {}, 0};
     SIMT_UNROLL
-    for (int i = 0; i < 4; i++) {
-        if (selection_has(selection, cut, first + i, group.logits[i]) &&
-            !(group.logits[i] * noise.inverse + HEAD_NOISE_MAX < floor))
-            group.kept |= 1u << i;
-    }
-    if (group.kept == 0)
-        return false;
+    for (int i = 0; i < 4; i++)
+        group.kept |= selection_has(selection, cut, first + i, group.logits[i]) ? 1u << i : 0;
     head_noise_words(group.words, noise, (uint32_t)first / 4);
-    return true;
+    return group;
+}
+
+/* One bit for each group of the batch of which a token is kept and can reach `floor`. */
+SIMT_DEVICE uint32_t find_groups(const struct four_floats (&batch)[SELECTION_BATCH],
+                                 const struct selection_row &selection,
+                                 const struct selection_cut &cut, const struct head_noise &noise,
+                                 int32_t first, float floor)
+{
+    uint32_t groups = 0;
+    SIMT_UNROLL
+    for (int i = 0; i < SELECTION_BATCH; i++) {
+        const float logits[4] = {batch[i].x, batch[i].y, batch[i].z, batch[i].w};
+        SIMT_UNROLL
+        for (int j = 0; j < 4; j++) {
+            if (selection_has(selection, cut, first + i * SELECTION_STEP + j, logits[j]) &&
+                !(logits[j] * noise.inverse + HEAD_NOISE_MAX < floor))
+                groups |= 1u << i;
+        }
+    }
+    return groups;
 }
 
 /* The largest near score of what is kept, in every thread. */
@@ -80,22 +91,21 @@ SIMT_DEVICE float find_largest(const struct selection_row &selection,
                                const struct selection_cut &cut, const struct head_noise &noise)
 {
     struct selection_shared *shared = selection_shared_memory();
-    struct choice_group group;
     float largest = -INFINITY;
     for (int32_t first = (int32_t)simt_thread() * 4; first < selection.end;
          first += SELECTION_BATCH * SELECTION_STEP) {
         struct four_floats batch[SELECTION_BATCH];
+        float floor = largest - head_near_margin(largest);
         selection_load(batch, selection, first);
-        SIMT_UNROLL
-        for (int i = 0; i < SELECTION_BATCH; i++) {
-            float floor = largest - head_near_margin(largest);
-            if (!make_group(group, batch[i], selection, cut, noise, first + i * SELECTION_STEP,
-                            floor))
-                continue;
+        uint32_t groups = find_groups(batch, selection, cut, noise, first, floor);
+        SIMT_NO_UNROLL
+        for (; groups != 0; groups &= groups - 1) {
+            int32_t at = first + (int32_t)simt_first_bit(groups) * SELECTION_STEP;
+            const struct choice_group group = load_group(selection, cut, noise, at);
             SIMT_UNROLL
-            for (int j = 0; j < 4; j++) {
-                float near = head_near_score(noise, group.logits[j], group.words[j]);
-                if ((group.kept >> j & 1) != 0)
+            for (int i = 0; i < 4; i++) {
+                float near = head_near_score(noise, group.logits[i], group.words[i]);
+                if ((group.kept >> i & 1) != 0)
                     largest = fmaxf(largest, near);
             }
         }
@@ -140,7 +150,6 @@ SIMT_DEVICE int32_t choose(const struct selection_row &selection, const struct s
                            const struct head_noise &noise)
 {
     struct selection_shared *shared = selection_shared_memory();
-    struct choice_group group;
     float largest = find_largest(selection, cut, noise);
     float floor = largest - head_near_margin(largest);
     struct choice_best best = {0, -1};
@@ -148,11 +157,11 @@ SIMT_DEVICE int32_t choose(const struct selection_row &selection, const struct s
          first += SELECTION_BATCH * SELECTION_STEP) {
         struct four_floats batch[SELECTION_BATCH];
         selection_load(batch, selection, first);
-        SIMT_UNROLL
-        for (int i = 0; i < SELECTION_BATCH; i++) {
-            int32_t token = first + i * SELECTION_STEP;
-            if (make_group(group, batch[i], selection, cut, noise, token, floor))
-                enter_group(best, group, noise, token, floor);
+        uint32_t groups = find_groups(batch, selection, cut, noise, first, floor);
+        SIMT_NO_UNROLL
+        for (; groups != 0; groups &= groups - 1) {
+            int32_t at = first + (int32_t)simt_first_bit(groups) * SELECTION_STEP;
+            enter_group(best, load_group(selection, cut, noise, at), noise, at, floor);
         }
     }
     if (best.key > 0)
@@ -172,7 +181,30 @@ struct list_target {
     double logsumexp;
 };
 
-/* Collects the best tokens in any order, then every one finds its place. */
+/* What a cut keeps, in any order. */
+SIMT_DEVICE void collect_list(const struct selection_row &selection,
+                              const struct selection_cut &cut)
+{
+    struct selection_shared *shared = selection_shared_memory();
+    for (int32_t first = (int32_t)simt_thread() * 4; first < selection.end;
+         first += SELECTION_BATCH * SELECTION_STEP) {
+        struct four_floats batch[SELECTION_BATCH];
+        selection_load(batch, selection, first);
+        SIMT_UNROLL
+        for (int i = 0; i < SELECTION_BATCH; i++) {
+            const float logits[4] = {batch[i].x, batch[i].y, batch[i].z, batch[i].w};
+            SIMT_UNROLL
+            for (int j = 0; j < 4; j++) {
+                int32_t token = first + i * SELECTION_STEP + j;
+                if (selection_has(selection, cut, token, logits[j]))
+                    shared->list[simt_atomic_add(&shared->count, 1)] =
+                        (uint64_t)~head_key(logits[j]) << 32 | (uint32_t)token;
+            }
+        }
+    }
+}
+
+/* Collects the best tokens, then every one finds its place. */
 SIMT_DEVICE void write_list(const struct list_target &target, const struct selection_row &selection)
 {
     struct selection_shared *shared = selection_shared_memory();
@@ -183,13 +215,7 @@ SIMT_DEVICE void write_list(const struct list_target &target, const struct selec
     if (simt_thread() == 0)
         shared->count = 0;
     simt_barrier();
-    for (int32_t token = (int32_t)simt_thread(); token < selection.end;
-         token += SELECTION_THREADS) {
-        float logit = selection.logits[token];
-        if (selection_has(selection, cut, token, logit))
-            shared->list[simt_atomic_add(&shared->count, 1)] =
-                (uint64_t)~head_key(logit) << 32 | (uint32_t)token;
-    }
+    collect_list(selection, cut);
     simt_barrier();
     uint32_t own = simt_thread(), count = shared->count, at = 0;
     for (uint32_t i = 0; i < count && own < count; i++)

@@ -361,7 +361,7 @@ void head_statistics_of_block(const struct head_arguments arguments)
     if (index >= arguments.tables->rows)
         return;
     const struct head_table_row *entry = head_row_at(arguments.tables, index);
-    const struct head_row &row = entry->row;
+    const struct head_row row = entry->row; /* read once, whatever is stored in between */
     int32_t place = entry->place - arguments.slice * arguments.slice_rows;
     bool is_stored = entry->place >= 0 && place >= 0 && place < arguments.slice_rows;
     if (arguments.slice > 0 && !is_stored)

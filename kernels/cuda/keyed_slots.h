@@ -23,7 +23,7 @@ struct slot_key {
 /*
  * A product of [lines, columns] by a weight [rows, columns]. The number of lines is that of the
  * row bucket: a plan for each exact number would never be used again. `form` is a number of the
- * owner: what the product writes.
+ * owner: what the product writes, and how.
  */
 struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, int32_t form);
 

@@ -169,9 +169,11 @@ static void launch_norm(struct cuda_backend *cuda, enum dtype dtype,
 static enum dtype take_operand(struct cuda_backend *cuda, struct quantised_lines *to,
                                const void *out, int32_t columns)
 {
-    cuda_overwrites(cuda, out, (size_t)cuda->step.rows * (size_t)columns * sizeof(uint16_t));
+    /* A recording is replayed for every number of rows of its bucket: all of them are there. */
+    const int32_t rows = cuda->recording ? cuda->row_bucket : cuda->step.rows;
+    cuda_overwrites(cuda, out, (size_t)rows * (size_t)columns * sizeof(uint16_t));
     if (dtype_has_scales(cuda->base.weight_dtype) &&
-        cuda_operand_take(cuda, to, out, cuda->step.rows, columns))
+        cuda_operand_take(cuda, to, out, rows, columns))
         return cuda->base.weight_dtype;
     return DTYPE_BFLOAT16;
 }
@@ -244,6 +246,7 @@ void swiglu_quantised(const struct swiglu_arguments arguments)
         return;
     uint16_t *out = arguments.out + row * width;
     uint32_t largest = 0;
+    SIMT_NO_UNROLL
     for (int64_t i = (int64_t)simt_thread() * WIDTH; i < width; i += GATE_THREADS * WIDTH) {
         float values[WIDTH];
         gate_columns(values, arguments, row, i);

@@ -163,9 +163,6 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
     struct cuda_product product = {.weight = weight, .lines = lines};
     if (lines <= 0)
         return;
-    /* A recording is replayed for every number of rows of its bucket. */
-    if (cuda->recording && lines == cuda->step.rows)
-        product.lines = cuda->row_bucket;
     set_operand(cuda, &product, in, lines);
     product.out = out;
     if (!form_results(&product, cuda) || !cuda_multiply(cuda, &product)) {
@@ -179,55 +176,51 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
     cuda_overwrites(cuda, out, (size_t)product.lines * (size_t)weight->rows * sizeof(uint16_t));
 }
 
-/* Sums come where the logits will be, and are scaled there. */
+/* Rows [first, first + rows) as float32; fp8 and int8 take whole words of 4 rows. */
+static struct cuda_product form_logits(const struct cuda_backend *cuda,
+                                       const struct cuda_weight *weight, int64_t first,
+                                       int64_t rows, int64_t stride, int32_t lines)
+{
+    bool bytes = dtype_has_scales(weight->dtype);
+    return (struct cuda_product){
+        .weight = weight,
+        .first = first,
+        .rows = bytes ? (rows + 3) / 4 * 4 : rows,
+        .lines = lines,
+        .out_stride = stride,
+        .in_scales = weight->dtype == DTYPE_FP8 ? cuda->operand.lines.scales : NULL,
+    };
+}
+
 void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const void *in,
                  const struct cuda_weight *weight, int64_t first_row, int64_t rows, int32_t lines)
 {
-    bool scaled = dtype_has_scales(weight->dtype);
-    struct cuda_product product = {.weight = weight,
-                                   .first = first_row,
-                                   .rows = scaled ? cuda_padded(rows) : rows,
-                                   .lines = lines,
-                                   .out = out,
-                                   .out_stride = stride};
-    set_operand(cuda, &product, in, lines);
-    cuda_multiply(cuda, &product);
-    if (!scaled)
+    struct cuda_product product = form_logits(cuda, weight, first_row, rows, stride, lines);
+    if (lines <= 0 || rows <= 0)
         return;
-    const struct cuda_epilogue epilogue = {
-        .out = out,
-        .dtype = DTYPE_FLOAT32,
-        .out_stride = stride,
-        .sums = out,
-        .integers = weight->dtype == DTYPE_INT8,
-        .stride = stride,
-        .line_scales = cuda->operand.lines.scales,
-        .row_scales = weight->scales + first_row,
-        .lines = lines,
-        .rows = rows,
-    };
-    cuda_finish_sums(cuda, &epilogue);
-}
-
-int cuda_linear_prepare(struct cuda_backend *cuda, const struct weight *opaque, int32_t lines,
-                        struct error *err)
-{
-    const struct cuda_weight *weight = (const struct cuda_weight *)opaque;
-    struct cuda_product product = {.weight = weight, .lines = lines};
-    if (form_results(&product, cuda)) {
-        int status = cuda_multiply_prepare(cuda, &product, err);
-        if (status <= 0)
-            return status;
+    set_operand(cuda, &product, in, lines);
+    product.out = out;
+    bool scaled = product.in_scales != NULL && cuda_multiply(cuda, &product);
+    if (!scaled) {
+        product.in_scales = NULL;
+        cuda_multiply(cuda, &product);
     }
-    /* The slices of these lines, which are of one size, and the rest. */
-    int32_t slice = slice_lines(weight, lines), rest = lines % slice;
-    struct cuda_product part = form_sums(&product, cuda, 0, slice);
-    int status = cuda_multiply_prepare(cuda, &part, err);
-    if (status == 0 && rest > 0) {
-        part = form_sums(&product, cuda, lines - rest, slice);
-        status = cuda_multiply_prepare(cuda, &part, err);
+    if (!scaled && dtype_has_scales(weight->dtype)) {
+        const struct cuda_epilogue epilogue = {
+            .out = out,
+            .dtype = DTYPE_FLOAT32,
+            .out_stride = stride,
+            .sums = out,
+            .integers = weight->dtype == DTYPE_INT8,
+            .stride = stride,
+            .line_scales = cuda->operand.lines.scales,
+            .row_scales = weight->scales + first_row,
+            .lines = lines,
+            .rows = rows,
+        };
+        cuda_finish_sums(cuda, &epilogue);
     }
-    return status;
+    cuda_overwrites(cuda, out, (size_t)lines * (size_t)stride * sizeof(float));
 }
 
 size_t cuda_linear_bytes(void)

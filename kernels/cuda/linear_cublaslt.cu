@@ -5,9 +5,9 @@
  * float32 as often as the library offers (fast accumulation stays off).
  *
  * A plan is an algorithm for one bucket of lines, one size of weight and one form of result, and is
- * taken for every number of lines in the bucket. cuda_multiply_prepare tries what the library
- * proposes on the device and keeps the fastest; in a step, where nothing waits, the library's first
- * proposal is taken.
+ * taken for every number of lines in the bucket. In a rehearsal, which nobody waits for, all that
+ * the library proposes is tried on the device, and the fastest is kept; in any other step, where
+ * nothing waits, the library's first proposal is taken.
  *
  * What the library promises: the same call on the same kind of device gives the same bits in every
  * run, as long as one stream uses the workspace. Sums over parts of the depth (split-K) are allowed
@@ -217,11 +217,12 @@ static bool fits_every_bucket(const struct cuda_backend *cuda, struct plan *plan
     return true;
 }
 
-/* One number for what a product writes and how: weights of a backend are of one dtype. */
+/* One number for what a product writes, and how far apart: weights of a backend are of one dtype.
+ */
 static int32_t form_of(const struct cuda_product *product)
 {
-    int32_t form = (product->rounded ? 1 : 0) | (product->in_scales != NULL ? 2 : 0);
-    return form | (int32_t)product->out_stride << 2;
+    const uint32_t flags = (product->rounded ? 1 : 0) | (product->in_scales != NULL ? 2 : 0);
+    return (int32_t)((uint32_t)product->out_stride * 4 + flags);
 }
 
 /* A slot of its own, under 0 lines, holds the one algorithm of a deterministic backend. */
@@ -270,94 +271,45 @@ static cublasStatus_t launch(const struct cuda_backend *cuda, struct plan *plan,
                           WORKSPACE_BYTES, (cudaStream_t)cuda->queue.stream);
 }
 
-/* What algorithms are tried on: memory of the sizes of the product, numbers of the weight in it. */
-struct trial {
-    struct cuda_product product;
-    void *in, *out, *scales;
-    cudaEvent_t begin, end;
-};
-
-static void trial_destroy(struct trial *trial)
-{
-    device_memory_destroy(trial->in);
-    device_memory_destroy(trial->out);
-    device_memory_destroy(trial->scales);
-    if (trial->begin != NULL)
-        cudaEventDestroy(trial->begin);
-    if (trial->end != NULL)
-        cudaEventDestroy(trial->end);
-}
-
-/* False where there is no memory for it. */
-static bool trial_create(struct trial *trial, const struct cuda_backend *cuda,
-                         const struct cuda_product *product)
-{
-    const struct cuda_weight *weight = product->weight;
-    const size_t lines = (size_t)product->lines;
-    const size_t line = (size_t)weight->stride * dtype_size(weight->dtype);
-    const size_t size = (size_t)weight->padded_rows * line;
-    struct error unused;
-    *trial = {};
-    trial->product = *product;
-    bool made =
-        device_memory_create(&trial->in, lines * line, "trial", &unused) == 0 &&
-        device_memory_create(&trial->out, lines * (size_t)product->out_stride * sizeof(float),
-                             "trial", &unused) == 0 &&
-        device_memory_create(&trial->scales, lines * sizeof(float), "trial", &unused) == 0 &&
-        cudaEventCreate(&trial->begin) == cudaSuccess &&
-        cudaEventCreate(&trial->end) == cudaSuccess &&
-        cudaMemcpyAsync(trial->in, weight->values, lines * line < size ? lines * line : size,
-                        cudaMemcpyDeviceToDevice, (cudaStream_t)cuda->queue.stream) == cudaSuccess;
-    trial->product.in = trial->in;
-    trial->product.out = trial->out;
-    if (product->in_scales != NULL)
-        trial->product.in_scales = (const float *)trial->scales;
-    if (!made) {
-        trial_destroy(trial);
-        cudaGetLastError();
-    }
-    return made;
-}
-
 /* Milliseconds of TRIAL_RUNS products; below 0 where one fails. */
-static float trial_time(const struct trial *trial, const struct cuda_backend *cuda,
-                        struct plan *plan, const cublasLtMatmulAlgo_t *algorithm)
+static float trial_time(const struct cuda_backend *cuda, struct plan *plan,
+                        const struct cuda_product *product, const cublasLtMatmulAlgo_t *algorithm,
+                        cudaEvent_t begin, cudaEvent_t end)
 {
     const cudaStream_t stream = (cudaStream_t)cuda->queue.stream;
     float milliseconds = -1;
     for (int i = 0; i <= TRIAL_RUNS; i++) {
-        if (i == 1 && cudaEventRecord(trial->begin, stream) != cudaSuccess)
+        if (i == 1 && cudaEventRecord(begin, stream) != cudaSuccess)
             return -1;
-        if (launch(cuda, plan, &trial->product, algorithm) != CUBLAS_STATUS_SUCCESS)
+        if (launch(cuda, plan, product, algorithm) != CUBLAS_STATUS_SUCCESS)
             return -1;
     }
-    if (cudaEventRecord(trial->end, stream) != cudaSuccess ||
-        cudaEventSynchronize(trial->end) != cudaSuccess ||
-        cudaEventElapsedTime(&milliseconds, trial->begin, trial->end) != cudaSuccess)
+    if (cudaEventRecord(end, stream) != cudaSuccess || cudaEventSynchronize(end) != cudaSuccess ||
+        cudaEventElapsedTime(&milliseconds, begin, end) != cudaSuccess)
         return -1;
     return milliseconds;
 }
 
+/* The fastest of the proposals, on the operands of a step of which nothing matters. */
 static bool choose_by_trial(const struct cuda_backend *cuda, struct plan *plan,
                             const struct cuda_product *product)
 {
     cublasLtMatmulAlgo_t algorithms[CANDIDATES];
-    struct trial trial;
+    cudaEvent_t begin = NULL, end = NULL;
     float best = -1;
     int count = propose(algorithms, CANDIDATES, cuda, plan, product);
-    if (count == 0)
-        return false;
-    plan->algorithm = algorithms[0];
-    if (count == 1 || !trial_create(&trial, cuda, product))
-        return true;
-    for (int i = 0; i < count; i++) {
-        float time = trial_time(&trial, cuda, plan, &algorithms[i]);
+    bool timed = cudaEventCreate(&begin) == cudaSuccess && cudaEventCreate(&end) == cudaSuccess;
+    for (int i = 0; timed && i < count; i++) {
+        float time = trial_time(cuda, plan, product, &algorithms[i], begin, end);
         if (time < 0 || (best >= 0 && time >= best))
             continue;
         best = time;
         plan->algorithm = algorithms[i];
     }
-    trial_destroy(&trial);
+    if (begin != NULL)
+        cudaEventDestroy(begin);
+    if (end != NULL)
+        cudaEventDestroy(end);
     return best >= 0;
 }
 
@@ -371,10 +323,10 @@ static bool choose_first(const struct cuda_backend *cuda, struct plan *plan,
 }
 
 /* NULL where the library has no algorithm; that is noted, too. */
-static struct plan *find_plan(struct cuda_backend *cuda, const struct cuda_product *product,
-                              bool by_trial)
+static struct plan *find_plan(struct cuda_backend *cuda, const struct cuda_product *product)
 {
     struct cuda_product_state *state = cuda->product;
+    const bool by_trial = cuda->step.rehearsal && !cuda->recording;
     const int32_t bucket = row_bucket(product->lines, LINES_MAX);
     bool is_new;
     const int32_t slot = keyed_slots_find(
@@ -393,7 +345,7 @@ static struct plan *find_plan(struct cuda_backend *cuda, const struct cuda_produ
 
 extern "C" bool cuda_multiply(struct cuda_backend *cuda, const struct cuda_product *product)
 {
-    struct plan *plan = find_plan(cuda, product, false);
+    struct plan *plan = find_plan(cuda, product);
     if (plan == NULL && product->in_scales != NULL)
         return false;
     /* The library's errors are not the runtime's: they end up as the nearest of those. */
@@ -401,21 +353,6 @@ extern "C" bool cuda_multiply(struct cuda_backend *cuda, const struct cuda_produ
         cuda->queue.fault == 0)
         cuda->queue.fault = (int)cudaErrorNotSupported;
     return true;
-}
-
-extern "C" int cuda_multiply_prepare(struct cuda_backend *cuda, const struct cuda_product *product,
-                                     struct error *err)
-{
-    const struct cuda_weight *weight = product->weight;
-    if (find_plan(cuda, product, true) != NULL)
-        return 0;
-    if (product->in_scales != NULL)
-        return 1;
-    return error_set(err, ERROR_UNSUPPORTED,
-                     "device cuda: cuBLASLt has no product of %d lines and a weight of %lld x %lld "
-                     "in %s; use device cpu",
-                     (int)product->lines, (long long)product->rows, (long long)weight->columns,
-                     dtype_name(weight->dtype));
 }
 
 extern "C" size_t cuda_product_bytes(void)

@@ -4,7 +4,11 @@
  */
 #include "kernels/cuda/quantised_lines.h"
 
-enum { QUANTISE_THREADS = 256, QUANTISE_WARPS = QUANTISE_THREADS / SIMT_WARP };
+enum {
+    QUANTISE_THREADS = 256,
+    QUANTISE_WARPS = QUANTISE_THREADS / SIMT_WARP,
+    NARROW_STEPS = 2, /* of a warp along a line that is narrow */
+};
 
 template <class ELEMENT> struct quantise_arguments {
     struct quantised_lines to;
@@ -13,35 +17,60 @@ template <class ELEMENT> struct quantise_arguments {
 };
 
 /* A block a line, which is read twice: the second time it lies in a cache. */
-template <int WIDTH, enum dtype DTYPE, class ELEMENT>
-SIMT_KERNEL(QUANTISE_THREADS)
-void quantise_rows(const struct quantise_arguments<ELEMENT> arguments)
+template <int WIDTH, enum dtype DTYPE, int THREADS, class ELEMENT>
+SIMT_DEVICE void quantise_row(const struct quantise_arguments<ELEMENT> &arguments)
 {
     int64_t line = simt_block_x(), columns = arguments.columns;
     const ELEMENT *from = arguments.from + line * columns;
     uint32_t largest = 0;
-    for (int64_t i = (int64_t)simt_thread() * WIDTH; i < columns; i += QUANTISE_THREADS * WIDTH) {
+    for (int64_t i = (int64_t)simt_thread() * WIDTH; i < columns; i += THREADS * WIDTH) {
         float values[WIDTH];
         load_elements<WIDTH>(values, from + i);
         largest = larger_bits(largest, values);
     }
-    quantise_line<WIDTH, DTYPE, QUANTISE_THREADS>(arguments.to, line, from, columns, largest,
-                                                  (uint32_t *)simt_shared());
+    quantise_line<WIDTH, DTYPE, THREADS>(arguments.to, line, from, columns, largest,
+                                         (uint32_t *)simt_shared());
 }
 
-template <int WIDTH, class ELEMENT>
+template <int WIDTH, enum dtype DTYPE, class ELEMENT>
+SIMT_KERNEL(QUANTISE_THREADS)
+void quantise_rows(const struct quantise_arguments<ELEMENT> arguments)
+{
+    quantise_row<WIDTH, DTYPE, QUANTISE_THREADS>(arguments);
+}
+
+/* Of which a large block would have nothing to do: a warp each. */
+template <int WIDTH, enum dtype DTYPE, class ELEMENT>
+SIMT_KERNEL(SIMT_WARP)
+void quantise_narrow_rows(const struct quantise_arguments<ELEMENT> arguments)
+{
+    quantise_row<WIDTH, DTYPE, SIMT_WARP>(arguments);
+}
+
+template <int WIDTH, enum dtype DTYPE, class ELEMENT>
 static void launch_quantise(struct cuda_backend *cuda, const struct quantised_lines *to,
-                            enum dtype dtype, const void *from, int32_t count, int64_t columns)
+                            const void *from, int32_t count, int64_t columns)
 {
     const struct quantise_arguments<ELEMENT> arguments = {
         *to, (const ELEMENT *)from, columns
     };
+    const struct simt_grid narrow = {(uint32_t)count, 1, SIMT_WARP, sizeof(uint32_t)};
     const struct simt_grid grid = {(uint32_t)count, 1, QUANTISE_THREADS,
                                    QUANTISE_WARPS * sizeof(uint32_t)};
-    if (dtype == DTYPE_FP8)
-        simt_launch(&cuda->queue, (quantise_rows<WIDTH, DTYPE_FP8, ELEMENT>), grid, arguments);
+    if (columns <= NARROW_STEPS * SIMT_WARP * WIDTH)
+        simt_launch(&cuda->queue, (quantise_narrow_rows<WIDTH, DTYPE, ELEMENT>), narrow, arguments);
     else
-        simt_launch(&cuda->queue, (quantise_rows<WIDTH, DTYPE_INT8, ELEMENT>), grid, arguments);
+        simt_launch(&cuda->queue, (quantise_rows<WIDTH, DTYPE, ELEMENT>), grid, arguments);
+}
+
+template <int WIDTH, class ELEMENT>
+static void choose_quantise(struct cuda_backend *cuda, const struct quantised_lines *to,
+                            enum dtype dtype, const void *from, int32_t count, int64_t columns)
+{
+    if (dtype == DTYPE_FP8)
+        launch_quantise<WIDTH, DTYPE_FP8, ELEMENT>(cuda, to, from, count, columns);
+    else
+        launch_quantise<WIDTH, DTYPE_INT8, ELEMENT>(cuda, to, from, count, columns);
 }
 
 extern "C" void cuda_quantise(struct cuda_backend *cuda, const struct quantised_lines *to,
@@ -52,13 +81,13 @@ extern "C" void cuda_quantise(struct cuda_backend *cuda, const struct quantised_
     if (count <= 0)
         return;
     if (from_dtype == DTYPE_BFLOAT16 && wide)
-        launch_quantise<8, uint16_t>(cuda, to, to_dtype, from, count, columns);
+        choose_quantise<8, uint16_t>(cuda, to, to_dtype, from, count, columns);
     else if (from_dtype == DTYPE_BFLOAT16)
-        launch_quantise<1, uint16_t>(cuda, to, to_dtype, from, count, columns);
+        choose_quantise<1, uint16_t>(cuda, to, to_dtype, from, count, columns);
     else if (wide)
-        launch_quantise<8, float>(cuda, to, to_dtype, from, count, columns);
+        choose_quantise<8, float>(cuda, to, to_dtype, from, count, columns);
     else
-        launch_quantise<1, float>(cuda, to, to_dtype, from, count, columns);
+        choose_quantise<1, float>(cuda, to, to_dtype, from, count, columns);
 }
 
 /* int32 as float32, rounded to nearest. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/upload.h"
 #include "kernels/memory_block.h"
 #include "kernels/tensor_source.h"
 
@@ -86,7 +87,7 @@ struct piece {
     enum dtype dtype;
     int64_t stride;
     int64_t room, rows; /* of `values`: that fit, that are there */
-    char *values;       /* [room, stride] */
+    char *values;       /* [room, stride] the upload's buffer; NULL: not asked for yet */
     float *line;        /* [columns] */
     void *staged;       /* the same on the device, where it quantises */
 };
@@ -101,26 +102,25 @@ static enum dtype dtype_on_the_way(enum dtype source, enum dtype weight)
 
 static void destroy_piece(struct piece *piece)
 {
-    memory_block_destroy(piece->values);
     memory_block_destroy(piece->line);
     device_memory_destroy(piece->staged);
 }
 
 /* Room for rows in every form that the sources need: float32 is the widest. */
-static int create_piece(struct piece *piece, const struct cuda_weight *weight, struct error *err)
+static int create_piece(struct piece *piece, struct cuda_backend *cuda,
+                        const struct cuda_weight *weight, struct error *err)
 {
-    void *values = NULL, *line = NULL;
+    void *line = NULL;
     size_t widest = dtype_has_scales(weight->dtype) ? sizeof(float) : sizeof(uint16_t);
     size_t of_row = (size_t)weight->stride * widest;
     size_t size = of_row < PIECE_BYTES ? PIECE_BYTES / of_row * of_row : of_row;
     size_t needed = memory_block_product((size_t)weight->rows, of_row);
     size = needed < size ? needed : size;
     *piece = (struct piece){.room = (int64_t)(size / of_row)};
-    int status = memory_block_create(&values, size, "rows of a weight", err);
+    int status = upload_reserve(cuda->upload, PIECE_BYTES > of_row ? PIECE_BYTES : of_row, err);
     if (status == 0)
         status = memory_block_create(&line, (size_t)weight->columns * sizeof(float),
                                      "row of a weight", err);
-    piece->values = values;
     piece->line = line;
     if (status == 0 && dtype_has_scales(weight->dtype))
         status = device_memory_create(&piece->staged, size, "rows of a weight", err);
@@ -150,8 +150,8 @@ static void fill_row(struct piece *piece, int64_t row)
 }
 
 /*
- * What is in the piece goes to the device, and is quantised there where it does not come so. When
- * this returns, the piece can be filled again.
+ * What is in the piece goes to the device, and is quantised there where it does not come so, while
+ * the next piece is filled.
  */
 static void hand_over(struct cuda_backend *cuda, const struct cuda_weight *weight,
                       struct piece *piece)
@@ -160,16 +160,17 @@ static void hand_over(struct cuda_backend *cuda, const struct cuda_weight *weigh
     size_t of_weight = (size_t)(piece->first * weight->stride) * dtype_size(weight->dtype);
     char *to = (char *)weight->values + of_weight;
     if (piece->dtype == weight->dtype) {
-        device_upload(&cuda->queue, to, piece->values, size);
+        upload_send(cuda->upload, &cuda->queue, to, size);
     } else {
         const struct quantised_lines lines = {(uint8_t *)to, weight->scales + piece->first,
                                               weight->stride};
-        device_upload(&cuda->queue, piece->staged, piece->values, size);
+        upload_send(cuda->upload, &cuda->queue, piece->staged, size);
         cuda_quantise(cuda, &lines, weight->dtype, piece->staged, piece->dtype,
                       (int32_t)piece->rows, weight->columns);
     }
     piece->first += piece->rows;
     piece->rows = 0;
+    piece->values = NULL;
 }
 
 /* Rows of random numbers are made on the device, and quantised there in pieces. */
@@ -208,6 +209,8 @@ static void upload_source(struct cuda_backend *cuda, const struct cuda_weight *w
         device_upload(&cuda->queue, weight->scales + piece->first, source->scales,
                       (size_t)source->rows * sizeof(float));
     for (int64_t row = 0; row < source->rows; row++) {
+        if (piece->values == NULL)
+            piece->values = upload_buffer(cuda->upload, &cuda->queue);
         fill_row(piece, row);
         if (piece->rows == piece->room || row + 1 == source->rows)
             hand_over(cuda, weight, piece);
@@ -219,7 +222,7 @@ static int upload(struct cuda_backend *cuda, const struct cuda_weight *weight,
                   struct error *err)
 {
     struct piece piece;
-    int status = create_piece(&piece, weight, err);
+    int status = create_piece(&piece, cuda, weight, err);
     if (status != 0)
         return status;
     for (int i = 0; i < count; i++)

@@ -16,26 +16,30 @@ float ref_quantise(uint8_t *out, enum dtype to, const void *line, int64_t at, in
     return by.scale;
 }
 
-/* Exact: products of int8 in integers, of fp8 in double, which holds 2^17 of them to their end. */
-static float sum_of_products(const uint8_t *line, const uint8_t *values, int64_t count,
-                             enum dtype dtype)
+static float sum_of_int8(const uint8_t *line, const uint8_t *values, int64_t count)
 {
-    int32_t whole = 0;
+    int32_t sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += (int8_t)line[i] * (int8_t)values[i];
+    return (float)sum;
+}
+
+/* Exact: products are multiples of 2^-18 below 2^18, and double holds 2^17 of them to their end. */
+static float sum_of_fp8(const uint8_t *line, const uint8_t *values, int64_t count)
+{
     double sum = 0;
-    for (int64_t i = 0; i < count; i++) {
-        if (dtype == DTYPE_INT8)
-            whole += (int8_t)line[i] * (int8_t)values[i];
-        else
-            sum += (double)fp8_to_float(line[i]) * (double)fp8_to_float(values[i]);
-    }
-    return dtype == DTYPE_INT8 ? (float)whole : (float)sum;
+    for (int64_t i = 0; i < count; i++)
+        sum += (double)fp8_to_float(line[i]) * (double)fp8_to_float(values[i]);
+    return (float)sum;
 }
 
 float ref_product_small(const struct ref_backend *ref, const struct ref_weight *weight, int64_t row,
                         float line_scale)
 {
-    float sum = sum_of_products(ref->line, weight->small + row * weight->columns, weight->columns,
-                                ref->base.weight_dtype);
+    const uint8_t *values = weight->small + row * weight->columns;
+    float sum = ref->base.weight_dtype == DTYPE_FP8
+                    ? sum_of_fp8(ref->line, values, weight->columns)
+                    : sum_of_int8(ref->line, values, weight->columns);
     float product = sum * (line_scale * weight->scales[row]);
     return weight->bias != NULL ? product + weight->bias[row] : product;
 }

@@ -79,10 +79,10 @@ int model_warm_up(struct model *model, int64_t limit_us, struct error *err)
     if (rows == 0)
         return 0;
     int code = rehearsal_create(&rehearsal, &model->limits, err);
-    while (code == 0 && clock_now_us() - started_us < limit_us) {
+    bool more = code == 0;
+    while (more) {
         code = rehearse(model, &rehearsal, rows < most ? rows : most, err);
-        if (rows >= most)
-            break;
+        more = code == 0 && rows < most && clock_now_us() - started_us < limit_us;
         rows = backend_next_bucket(device, rows);
     }
     rehearsal_free(&rehearsal);

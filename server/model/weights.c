@@ -7,6 +7,7 @@
 #include "common/error.h"
 #include "kernels/backend.h"
 #include "kernels/tensor_source.h"
+#include "server/model/load_progress.h"
 #include "server/model/model.h"
 #include "server/model/safetensors.h"
 
@@ -47,6 +48,7 @@ struct loader {
     bool *used;                          /* [tensors of the checkpoint] */
     uint64_t seed;                       /* of the next random matrix */
     size_t parameters;
+    struct load_progress progress; /* where a backend is given */
     struct error *err;
 };
 
@@ -320,6 +322,7 @@ static int load_weight(struct loader *loader, struct weight **out, const char *p
         return code;
     code = pack(&packing, loader, out, count);
     for (int i = 0; i < count; i++) {
+        load_progress_add(&loader->progress, packing.matrices[i]->size);
         checkpoint_drop_pages(loader->checkpoint, packing.matrices[i]);
         free(packing.copies[i]);
         free(packing.scale_values[i]);
@@ -401,6 +404,17 @@ int model_check_tensors(const struct model_config *config, const struct checkpoi
     return code;
 }
 
+static int walk_with_progress(struct loader *loader, struct model_weights *weights)
+{
+    size_t total = 0;
+    for (size_t i = 0; i < checkpoint_tensor_count(loader->checkpoint); i++)
+        total += checkpoint_tensor(loader->checkpoint, i)->size;
+    load_progress_begin(&loader->progress, total);
+    int code = walk(loader, weights, weights->layers);
+    load_progress_end(&loader->progress);
+    return code;
+}
+
 int weights_load(struct model_weights *weights, size_t *parameters,
                  const struct model_config *config, const struct checkpoint *checkpoint,
                  struct backend *backend, struct error *err)
@@ -416,7 +430,7 @@ int weights_load(struct model_weights *weights, size_t *parameters,
     if (loader.used == NULL || weights->layers == NULL)
         code = error_set(err, ERROR_MEMORY, "no memory left for the list of weights");
     else
-        code = walk(&loader, weights, weights->layers);
+        code = walk_with_progress(&loader, weights);
     free(loader.used);
     if (code != 0)
         weights_free(weights, config, backend);

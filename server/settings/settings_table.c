@@ -30,8 +30,8 @@ const struct setting SETTINGS_TABLE[] = {
     TEXT(model_name, COMMAND_SERVE, NULL,
          "name of the model for clients; default: the directory's"),
     CHOICE(device, MODEL_COMMANDS, "auto", "auto|cpu|ref|cuda",
-           "where to compute; auto takes the best that the build has (cuda: not built yet; "
-           "ref: slow reference code)"),
+           "where to compute; auto takes the best that is there (cuda: an NVIDIA GPU, in programs "
+           "built with nvcc; ref: slow reference code)"),
     CHOICE(
         dtype, MODEL_COMMANDS, "auto", "auto|float32|bfloat16|int8|fp8",
         "number format of weights, activations and KV cache; auto follows the checkpoint; int8: "
@@ -46,11 +46,12 @@ const struct setting SETTINGS_TABLE[] = {
     INTEGER(queue_limit, MODEL_COMMANDS, "256", 0, 1 << 20, "sequences that may wait"),
     INTEGER(kv_cache_tokens, MODEL_COMMANDS, NULL, 64, 1LL << 32,
             "positions of the KV cache; default: max_sequences full contexts, at most a quarter of "
-            "the memory that the weights leave"),
+            "the memory that the weights leave, on a GPU all that weights and activations leave"),
     INTEGER(max_choices, COMMAND_SERVE, "128", 1, 4096, "answers of one request (prompts x n)"),
-    SWITCH(deterministic, MODEL_COMMANDS, false,
-           "results independent of the batch: always so on the CPU, where this changes nothing; it "
-           "concerns builds with CUDA"),
+    SWITCH(
+        deterministic, MODEL_COMMANDS, false,
+        "results independent of the batch: always so on the CPU, where this changes nothing; on a "
+        "GPU at some cost of speed"),
 
     TEXT(host, COMMAND_SERVE, "127.0.0.1", "address to listen on"),
     INTEGER(port, COMMAND_SERVE, "8080", 0, 65535, "port to listen on; 0 takes a free one"),

@@ -4,7 +4,8 @@
  * from it. A subject that this machine lacks is reported as skipped. DENOISED_CONFORMANCE=WORDS
  * leaves those that have all of the words, which are joined by colons: a backend, an instruction
  * set, the dtype of activations, that of quantised weights. cpu:avx2:bfloat16:int8 is one subject,
- * int8 all with int8 weights.
+ * int8 all with int8 weights. The set "deterministic" is the option of that name: such a subject
+ * has to be batch invariant.
  *
  * A backend joins with a line in each of the two tables of conformance.c. An operation joins with a
  * line in operations.c, a function in counted_backend.c, and cases: at its end the suite names what
@@ -28,13 +29,17 @@ struct subject {
 enum tested_weights {
     WEIGHTS_PLAIN, /* not quantised: what is tested does not depend on weights */
     WEIGHTS_ANY,
+    WEIGHTS_QUANTISED, /* int8 and fp8 */
     WEIGHTS_INT8,
+    WEIGHTS_FP8,
 };
 
 /* A test that runs once as `subject` for every subject: */
 #define SUBJECT_TEST(suite, test)     SUBJECT_TEST_OF(WEIGHTS_PLAIN, suite, test)
 #define ANY_WEIGHTS_TEST(suite, test) SUBJECT_TEST_OF(WEIGHTS_ANY, suite, test)
+#define QUANTISED_TEST(suite, test)   SUBJECT_TEST_OF(WEIGHTS_QUANTISED, suite, test)
 #define INT8_TEST(suite, test)        SUBJECT_TEST_OF(WEIGHTS_INT8, suite, test)
+#define FP8_TEST(suite, test)         SUBJECT_TEST_OF(WEIGHTS_FP8, suite, test)
 #define SUBJECT_TEST_OF(weights, suite, test)                                                      \
     static void suite##_##test(const struct subject *subject);                                     \
     ParameterizedTestParameters(suite, test)                                                       \

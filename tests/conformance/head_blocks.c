@@ -97,9 +97,13 @@ SUBJECT_TEST(head_blocks, noise_decides_among_large_scores)
 {
     struct pair pair = open_pair(subject, ROWS, VOCABULARY);
     struct head_row row[ROWS];
+    struct token_bias biases[COUNTS];
     float logits[VOCABULARY];
     for (int i = 0; i < VOCABULARY; i++)
-        logits[i] = i % 3 == 0 ? 10 : 9;
+        logits[i] = i % 12 == 0 ? 10 : 9;
+    /* Neighbours in float32, a tenth of the noise apart when they are divided by 1e-5. */
+    for (int i = 0; i < COUNTS; i++)
+        biases[i] = (struct token_bias){i * 12, (float)(i % 16) * 0x1p-20f};
     for (int i = 0; i < ROWS; i++) {
         row[i] = filtered_row(i);
         row[i].temperature = 1e-5f;
@@ -107,8 +111,10 @@ SUBJECT_TEST(head_blocks, noise_decides_among_large_scores)
         row[i].top_p = i % 3 == 2 ? 0.5f : 1;
         row[i].top = row[i].raw_top = 0;
         row[i].min_p = 0;
+        row[i].biases_end = COUNTS;
     }
     struct head_batch batch = batch_of(row, ROWS);
+    batch.biases = biases;
     compare_logits(&pair, logits, &batch);
     close_pair(&pair);
 }
@@ -178,7 +184,7 @@ SUBJECT_TEST(head_blocks, many_blocks_make_one_row)
     uint32_t *allowed = calloc((WIDE + 31) / 32, sizeof *allowed);
     struct head_row row[FEW];
     cr_assert(logits != NULL && allowed != NULL);
-    memset(allowed + 5 * 64, 0xff, 64 * sizeof *allowed); /* block 5 */
+    memset(allowed + 2 * 64, 0xff, 64 * sizeof *allowed); /* block 2; block 34 is of its lane */
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < WIDE; i++)
             logits[i] = (float)random_below(&random, 64) / 16;

@@ -1,4 +1,5 @@
-/* What is particular to products with int8 weights; linear.c holds them against the reference. */
+/* What is particular to products with int8 weights, or of all quantised ones; linear.c holds them
+ * against the reference. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,7 @@ static struct backend *open_for_lines(const struct subject *subject, int32_t lin
 }
 
 /* In a line or in a row of the weight: all products with it are NaN, and no others. */
-INT8_TEST(linear_int8, what_is_not_finite_makes_its_line_or_row_nan)
+QUANTISED_TEST(linear_int8, what_is_not_finite_makes_its_line_or_row_nan)
 {
     enum { LINES = 8, ROWS = 70, COLUMNS = 133 };
     struct backend *backend = open_for_lines(subject, LINES);
@@ -163,7 +164,7 @@ INT8_TEST(linear_int8, is_near_the_product_that_is_not_quantised)
     backend_destroy(plain);
 }
 
-INT8_TEST(linear_int8, limits_have_to_say_how_wide_the_lines_are)
+QUANTISED_TEST(linear_int8, limits_have_to_say_how_wide_the_lines_are)
 {
     struct backend *backend = subject_open(subject, 1);
     struct backend_limits limits = plain_limits(7, 1001);

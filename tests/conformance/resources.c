@@ -127,6 +127,8 @@ ANY_WEIGHTS_TEST(resources, instructions_are_those_that_were_asked_for)
     cr_assert_eq(backend->weight_dtype, subject->weight_dtype);
     cr_assert_eq(strstr(description, "int8 weights") != NULL, subject->weight_dtype == DTYPE_INT8,
                  "%s", description);
+    cr_assert_eq(strstr(description, "fp8 weights") != NULL, subject->weight_dtype == DTYPE_FP8,
+                 "%s", description);
     record_checked(OPERATION_DESCRIPTION);
     backend_destroy(backend);
 }

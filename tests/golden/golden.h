@@ -23,6 +23,8 @@ static const struct golden_dtypes GOLDEN_BFLOAT16 = {DTYPE_BFLOAT16, DTYPE_BFLOA
 static const struct golden_dtypes GOLDEN_INT8 = {DTYPE_FLOAT32, DTYPE_INT8};
 /* What dtype auto makes of an int8 checkpoint where bfloat16 is fast: of models/tiny, too. */
 static const struct golden_dtypes GOLDEN_INT8_BFLOAT16 = {DTYPE_BFLOAT16, DTYPE_INT8};
+static const struct golden_dtypes GOLDEN_FP8 = {DTYPE_FLOAT32, DTYPE_FP8};
+static const struct golden_dtypes GOLDEN_FP8_BFLOAT16 = {DTYPE_BFLOAT16, DTYPE_FP8};
 
 /*
  * Loads a checkpoint of build/fixtures/llada ("plain", "grouped", "tied", "int8"; "tiny" is

@@ -144,28 +144,31 @@ static void expect_no_room(const char *bytes, const char *const *arguments, cons
     buffer_free(&failed.log);
 }
 
-/* What is kept for the driver, 512 MB, and weights of 12 MB leave that much. */
+/* Of these bytes 512 MB are kept for the driver. */
 Test(emulated_device, with_too_little_memory_is_exit_2_naming_the_key_to_lower)
 {
     use_emulation();
     expect_no_room("600000000",
                    (const char *const[]){"--device", "cuda", "--kv-cache-tokens", "16384", NULL},
                    "KV pool");
-    expect_no_room("540000000", (const char *const[]){"--device", "cuda", NULL}, "weights");
+    expect_no_room("540000000", (const char *const[]){"--device", "cuda", NULL}, "activations");
 }
 
 /* All that is left, in whole pages, where that is less than what max_sequences could use. */
 Test(emulated_device, gives_the_kv_pool_what_weights_and_activations_leave)
 {
     use_emulation();
-    setenv("SIMT_MEMORY", "600000000", 1);
+    setenv("SIMT_MEMORY", "640000000", 1);
     cr_assert(server_process_start(&server, (const char *const[]){"--device", "cuda", NULL}));
     struct reply metrics = client_send(&server, "GET", "/metrics", NULL);
     const char *pages = strstr(metrics.body.data, "\ndenoised_kv_pages_total ");
     cr_assert_not_null(pages);
-    /* 63.1 MB, less 11.7 MB of weights and 10 MB of activations, in pages of 393 kB. */
+    /* 103.1 MB, less 6 MB of weights and 46 MB of activations, in pages of 393 kB. */
     double total = atof(pages + strlen("\ndenoised_kv_pages_total "));
-    cr_expect(total > 90 && total < 115, "%g pages", total);
+    cr_expect(total > 115 && total < 145, "%g pages", total);
+    const char *pool = strstr(metrics.body.data, "\ndenoised_memory_bytes{use=\"kv_pool\"} ");
+    cr_assert_not_null(pool);
+    cr_expect_float_eq(atof(strchr(pool, '}') + 1), total * 393216, 1);
     reply_free(&metrics);
     cr_expect_eq(server_process_stop(&server), 0);
 }

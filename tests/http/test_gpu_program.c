@@ -1,7 +1,7 @@
 /*
  * The program with the CUDA backend where there is no GPU: build/gpu/denoised, which `make` builds
- * where nvcc is. A driver that fails as it is told (tests/support/driver/fake_driver.c) takes the place of
- * NVIDIA's.
+ * where nvcc is. A driver that fails as it is told (tests/support/driver/fake_driver.c) takes the
+ * place of NVIDIA's.
  */
 #include <criterion/criterion.h>
 #include <dlfcn.h>

@@ -1,7 +1,9 @@
 /*
- * Matrix products, which are cuBLASLt's on a device and have no kernel to emulate, as plain loops
- * on the host.
+ * The products, which are cuBLASLt's on a device and have no kernel to emulate, as plain loops on
+ * the host.
  */
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include "kernels/cuda/cuda.h"
 #include "kernels/quantise.h"
@@ -61,12 +63,34 @@ static void store(const struct cuda_product *product, int64_t line, int64_t row,
     float result = (float)sum;
     if (scales != NULL)
         result *= scales[line] * product->weight->scales[product->first + row];
-    if (scales != NULL || product->rounded)
+    if (product->rounded)
         ((uint16_t *)product->out)[at] = bfloat16_from_float(result);
     else if (product->weight->dtype == DTYPE_INT8)
         ((int32_t *)product->out)[at] = (int32_t)sum;
     else
         ((float *)product->out)[at] = result;
+}
+
+/*
+ * What the library demands of int8 and fp8: both operands and the lines of results are whole groups
+ * of 16 bytes, and begin at multiples of them.
+ */
+static void check_rules(const struct cuda_product *product)
+{
+    const struct cuda_weight *weight = product->weight;
+    size_t element = product->rounded ? sizeof(uint16_t) : sizeof(float);
+    uintptr_t rows = (uintptr_t)weight->values + (uintptr_t)(product->first * weight->stride);
+    uintptr_t all = (uintptr_t)weight->stride | rows | (uintptr_t)product->in |
+                    (uintptr_t)product->out | (uintptr_t)product->out_stride * element |
+                    (uintptr_t)product->rows * element;
+    bool inside = product->first + product->rows <= weight->padded_rows &&
+                  product->rows <= product->out_stride;
+    if (!inside || (dtype_has_scales(weight->dtype) && all % 16 != 0)) {
+        fprintf(stderr,
+                "cuda_multiply: a %s product of rows %lld + %lld that the library refuses\n",
+                dtype_name(weight->dtype), (long long)product->first, (long long)product->rows);
+        abort();
+    }
 }
 
 static void run_product(const void *context)
@@ -80,15 +104,9 @@ static void run_product(const void *context)
 
 bool cuda_multiply(struct cuda_backend *cuda, const struct cuda_product *product)
 {
+    check_rules(product);
     if (product->in_scales != NULL && !multiplies_scales(cuda))
         return false;
     simt_enqueue(&cuda->queue, run_product, product, sizeof *product);
     return true;
-}
-
-int cuda_multiply_prepare(struct cuda_backend *cuda, const struct cuda_product *product,
-                          struct error *err)
-{
-    (void)err;
-    return product->in_scales != NULL && !multiplies_scales(cuda) ? 1 : 0;
 }

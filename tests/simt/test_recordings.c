@@ -56,7 +56,7 @@ static struct layer layer_create(const struct subject *subject)
     struct random random = {77};
     struct error err = {0};
     const struct backend_options options = {.dtype = DTYPE_BFLOAT16,
-                                            .weight_dtype = DTYPE_BFLOAT16,
+                                            .weight_dtype = subject->weight_dtype,
                                             .instructions = subject->instructions};
     cr_assert_eq(backend_create(&layer.backend, "simt", &options, &err), 0, "%s", err.message);
     struct backend_limits limits = plain_limits(ROWS, VOCABULARY);
@@ -180,7 +180,7 @@ static bool expect_same(const struct layer *layer, const struct layer *plain, in
     return issued;
 }
 
-SUBJECT_TEST(recordings, a_replayed_step_gives_the_bits_of_an_issued_one)
+ANY_WEIGHTS_TEST(recordings, a_replayed_step_gives_the_bits_of_an_issued_one)
 {
     struct layer layer = layer_create(subject), plain = layer_create(subject);
     /* Other contents every time; fewer rows, more rows, all of the bucket; other rows gathered. */
@@ -190,6 +190,78 @@ SUBJECT_TEST(recordings, a_replayed_step_gives_the_bits_of_an_issued_one)
                      i == 0, "step %d", i);
     cr_expect_eq(counts_of(&layer).made, 1);
     cr_expect_eq(counts_of(&layer).launched, 6);
+    layer_destroy(&layer);
+    layer_destroy(&plain);
+}
+
+/* The head's part of a step: what it returns of `rows` rows, of several kinds. */
+struct judged {
+    struct head_statistics row[ROWS];
+    int32_t top_token[ROWS * HEAD_TOP_MAX], raw_top_token[ROWS * HEAD_RAW_TOP_MAX];
+    float top_logprob[ROWS * HEAD_TOP_MAX], raw_top_logprob[ROWS * HEAD_RAW_TOP_MAX];
+};
+
+static struct judged *judge(const struct layer *layer, const struct step *step, int32_t program,
+                            const struct head_batch *batch, bool *issued)
+{
+    struct judged *judged = calloc(1, sizeof *judged);
+    cr_assert_not_null(judged);
+    struct head_result result = {judged->row, judged->top_token, judged->top_logprob,
+                                 judged->raw_top_token, judged->raw_top_logprob};
+    struct backend *backend = layer->backend;
+    struct step_rows rows = step->rows;
+    rows.program = program;
+    *issued = backend->ops->step_begin(backend, &rows);
+    if (*issued)
+        issue(layer, rows.rows);
+    backend->ops->head(backend, &result, layer->gathered, layer->table, batch);
+    end_step(backend);
+    return judged;
+}
+
+/* Head rows over the gathered lines: greedy or sampled, with a guidance partner, lists, top_p. */
+static void batch_fill(struct head_row *rows, int32_t count, int32_t gathered, int kind,
+                       uint64_t seed)
+{
+    for (int32_t i = 0; i < count; i++) {
+        rows[i] = (struct head_row){.hidden = i % gathered,
+                                    .partner = kind == 1 ? (i + 1) % gathered : -1,
+                                    .guidance = 0.5f,
+                                    .given = i % 3 == 0 ? i % VOCABULARY : -1,
+                                    .temperature = kind == 0 ? 0.0f : 0.7f,
+                                    .top_p = kind == 2 ? 0.8f : 1.0f,
+                                    .seed = seed,
+                                    .position = (uint32_t)i,
+                                    .repetition_penalty = 1,
+                                    .allowed = -1};
+        rows[i].top = kind == 3 ? 5 : 0;
+        rows[i].raw_top = kind == 3 ? 3 : 0;
+    }
+}
+
+ANY_WEIGHTS_TEST(recordings, a_replayed_head_gives_the_bits_of_an_issued_one)
+{
+    struct layer layer = layer_create(subject), plain = layer_create(subject);
+    struct step step;
+    struct head_row rows[ROWS];
+    const int32_t counts[] = {5, 20, 32, 1, 31}, gathered[] = {5, 11, 60, 3, 33};
+    for (int kind = 0; kind < 4; kind++) {
+        for (int i = 0; i < 5; i++) {
+            bool issued, ignored;
+            step_fill(&step, 32, gathered[i], (uint64_t)(kind * 5 + i));
+            batch_fill(rows, counts[i], gathered[i], kind, (uint64_t)i);
+            const struct head_batch batch = {
+                .rows = counts[i], .row = rows, .mask_token = 2, .token_limit = VOCABULARY - 1};
+            struct judged *expected = judge(&plain, &step, 0, &batch, &ignored);
+            struct judged *found = judge(&layer, &step, 1, &batch, &issued);
+            cr_expect_eq(issued, kind == 0 && i == 0);
+            expect_same_bits(found, expected, sizeof *found, "what a head returns");
+            free(expected);
+            free(found);
+        }
+    }
+    /* The body; heads of 32 lines and, with partners, of 48; with a slice of stored rows; lists. */
+    cr_expect_eq(counts_of(&layer).made, 5, "%d", counts_of(&layer).made);
     layer_destroy(&layer);
     layer_destroy(&plain);
 }

@@ -33,19 +33,19 @@ Test(keyed_slots, give_a_key_its_slot_again)
 {
     struct keyed_slots *slots;
     bool is_new;
-    cr_assert_eq(keyed_slots_create(&slots, 4, NULL), 0);
+    cr_assert_eq(keyed_slots_create(&slots, 5, NULL), 0);
     const struct slot_key keys[] = {plan_key(32, 4096, 4096, 0), plan_key(32, 4096, 4096, 1),
-                                    plan_key(48, 4096, 4096, 0),
+                                    plan_key(48, 4096, 4096, 0), plan_key(32, 2048, 4096, 0),
                                     plan_key(32, 4096, 12288, 0)};
-    for (int32_t i = 0; i < 4; i++) {
+    for (int32_t i = 0; i < 5; i++) {
         cr_assert_eq(keyed_slots_find(slots, keys[i], &is_new), i);
         cr_assert(is_new);
     }
-    for (int32_t i = 3; i >= 0; i--) {
+    for (int32_t i = 4; i >= 0; i--) {
         cr_assert_eq(keyed_slots_find(slots, keys[i], &is_new), i);
         cr_assert_not(is_new);
     }
-    cr_assert_eq(keyed_slots_used(slots), 4);
+    cr_assert_eq(keyed_slots_used(slots), 5);
     keyed_slots_destroy(slots);
     keyed_slots_destroy(NULL);
 }

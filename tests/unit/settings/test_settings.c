@@ -219,7 +219,7 @@ Test(settings, help_promises_no_device_that_the_build_lacks)
     settings_print_help(COMMAND_SERVE, out);
     fclose(out);
     cr_expect_null(strstr(text, "takes a GPU"));
-    cr_expect_not_null(strstr(text, "cuda: not built yet"));
+    cr_expect_not_null(strstr(text, "cuda: an NVIDIA GPU, in programs built with nvcc"));
     cr_expect_not_null(
         strstr(text, "fp8: the same in 8-bit floating point, for devices that have"));
     cr_expect_not_null(strstr(text, "always so on the CPU, where this changes nothing"));

@@ -1,0 +1,131 @@
+/* What is particular to products with fp8 weights; linear.c holds them against the reference. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include "linear.h"
+
+static struct backend *open_for_lines(const struct subject *subject, int32_t lines)
+{
+    struct backend *backend = subject_open(subject, 1);
+    struct backend_limits limits = plain_limits(lines, 16);
+    reserve(backend, &limits);
+    return backend;
+}
+
+/* A line whose scale is 1, times the unit matrix: what comes out is q. */
+FP8_TEST(linear_fp8, inputs_round_to_nearest_even_and_tiny_lines_are_zeros)
+{
+    enum { COLUMNS = 17 };
+    struct backend *backend = open_for_lines(subject, 2);
+    /* Neighbours are 1 apart from 8 on, 32 from 256 on, 2^-9 below 2^-6. */
+    const float line[COLUMNS] = {448,     -448,     8.5f,      9.5f,    -8.5f,  8.75f,
+                                 272,     304,      400,       432,     0,      -0.0f,
+                                 0x1p-9f, 0x1p-10f, 0x1.8p-9f, 0x1p-7f, 1.0625f};
+    const float rounded[COLUMNS] = {448, -448, 8, 10,      -8, 9,       256,     320, 384,
+                                    448, 0,    0, 0x1p-9f, 0,  0x1p-8f, 0x1p-7f, 1};
+    uint8_t unit[COLUMNS * COLUMNS] = {0};
+    float ones[COLUMNS], in[2 * COLUMNS];
+    char stored[2 * COLUMNS * sizeof(float)] __attribute__((aligned(8)));
+    for (int i = 0; i < COLUMNS; i++) {
+        unit[i * COLUMNS + i] = 0x38; /* 1 */
+        ones[i] = 1;
+        in[i] = line[i];
+        in[COLUMNS + i] = line[i] * 0x1p-112f;
+    }
+    for (size_t i = 0; i < 2 * COLUMNS; i++)
+        set_activation(stored, i, in[i], subject->dtype);
+    struct tensor_source source = {unit, ones, DTYPE_FP8, COLUMNS, COLUMNS};
+    void *out = run_linear(backend, &source, NULL, stored, 2);
+    for (size_t i = 0; i < COLUMNS; i++) {
+        float q = activation_at(out, i, subject->dtype);
+        float tiny = activation_at(out, COLUMNS + i, subject->dtype);
+        cr_expect_eq(q, rounded[i], "%g became %g", (double)line[i], (double)q);
+        cr_expect_eq(tiny, 0, "%g became %g", (double)in[COLUMNS + i], (double)tiny);
+    }
+    free(out);
+    backend_destroy(backend);
+}
+
+/* Rows of int8 as a checkpoint has them are rounded once more, those of fp8 are not. */
+FP8_TEST(linear_fp8, takes_checkpoints_of_int8_and_of_fp8)
+{
+    enum { LINES = 3, ROWS = 24, COLUMNS = 96, SIZE = ROWS * COLUMNS };
+    struct backend *backend = open_for_lines(subject, LINES);
+    struct random random = {41};
+    int8_t small[SIZE];
+    uint8_t bytes[SIZE];
+    float scales[ROWS], from_int8[SIZE], from_fp8[SIZE];
+    void *in = random_activations(&random, LINES * COLUMNS, subject->dtype);
+    for (int i = 0; i < SIZE; i++) {
+        if (i % COLUMNS == 0)
+            scales[i / COLUMNS] = 0.001f + fabsf(random_float(&random));
+        small[i] = (int8_t)((int)random_below(&random, 256) - 128);
+        bytes[i] = (uint8_t)(random_below(&random, 2) * 128 + random_below(&random, 0x7f));
+        if (i % COLUMNS == 5)
+            bytes[i] = 0x7e; /* so that the scale of the same numbers is the same */
+        from_int8[i] = (float)small[i] * scales[i / COLUMNS];
+        from_fp8[i] = fp8_to_float(bytes[i]) * scales[i / COLUMNS];
+    }
+    const struct tensor_source sources[][2] = {
+        {{small, scales, DTYPE_INT8, ROWS, COLUMNS},
+         {from_int8, NULL, DTYPE_FLOAT32, ROWS, COLUMNS}},
+        {{bytes, scales, DTYPE_FP8, ROWS, COLUMNS}, {from_fp8, NULL, DTYPE_FLOAT32, ROWS, COLUMNS}},
+    };
+    for (int i = 0; i < 2; i++) {
+        void *actual = run_linear(backend, &sources[i][0], NULL, in, LINES);
+        void *expected = run_linear(backend, &sources[i][1], NULL, in, LINES);
+        /* The scale of float32 rows, 448 s / 448, may be its neighbour. */
+        expect_near(actual, expected, LINES * ROWS, subject->dtype, 1, "a checkpoint's rows");
+        free(actual);
+        free(expected);
+    }
+    free(in);
+    backend_destroy(backend);
+}
+
+static float random_gaussian(struct random *random)
+{
+    float sum = 0;
+    for (int i = 0; i < 6; i++)
+        sum += random_float(random);
+    return sum / sqrtf(2);
+}
+
+/*
+ * Both roundings together: an error of up to 2^-4 of each number, evenly spread, is one of some
+ * 2^-4 / sqrt(12) / 1.5 of its size, squared 1.5e-4 to 7e-4 a side.
+ */
+FP8_TEST(linear_fp8, is_near_the_product_that_is_not_quantised)
+{
+    enum { LINES = 16, ROWS = 64, COLUMNS = 1000 };
+    const struct subject plain_subject = subject_with_plain_weights(subject);
+    struct backend *backend = open_for_lines(subject, LINES);
+    struct backend *plain = reference_open(&plain_subject);
+    struct backend_limits limits = plain_limits(LINES, 16);
+    struct random random = {42};
+    float *weight = random_activations(&random, ROWS * COLUMNS, DTYPE_FLOAT32);
+    void *in = random_activations(&random, LINES * COLUMNS, subject->dtype);
+    const struct tensor_source source = {weight, NULL, DTYPE_FLOAT32, ROWS, COLUMNS};
+    double error = 0, size = 0;
+    reserve(plain, &limits);
+    for (size_t i = 0; i < ROWS * COLUMNS; i++)
+        weight[i] = random_gaussian(&random);
+    for (size_t i = 0; i < LINES * COLUMNS; i++)
+        set_activation(in, i, random_gaussian(&random), subject->dtype);
+    void *actual = run_linear(backend, &source, NULL, in, LINES);
+    void *expected = run_linear(plain, &source, NULL, in, LINES);
+    for (size_t i = 0; i < LINES * ROWS; i++) {
+        double a = activation_at(actual, i, subject->dtype);
+        double e = activation_at(expected, i, subject->dtype);
+        error += (a - e) * (a - e);
+        size += e * e;
+    }
+    cr_expect_lt(error, 2e-3 * size, "NMSE %g", error / size);
+    cr_expect_gt(error, 3e-4 * size, "NMSE %g: nothing was quantised", error / size);
+    free(weight);
+    free(in);
+    free(actual);
+    free(expected);
+    backend_destroy(backend);
+    backend_destroy(plain);
+}
