@@ -2,6 +2,8 @@
 # make run        install what is missing, build, serve models/tiny on 127.0.0.1:8080
 # make test       install what is missing, build, run every test
 # make lint       formatting, compiler warnings as errors, clang-tidy
+# make gpu        build/gpu/denoised, and what gpu-check takes to a machine with a GPU
+# make gpu-check  everything that only a GPU can show, in less than 8 minutes
 # make ptx-check  compiles the CUDA kernels, where there is nvcc, and looks at what they need
 # FLAVOR=release|asan|tsan|fuzz  CC=...  V=1 shows the commands; FLAVOR=fuzz test searches for inputs
 FLAVOR ?= release
@@ -118,6 +120,7 @@ $(BUILD)/%.o: %.cpp Makefile | $(BUILD)/tools
 	$(Q)mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c -o $@ $<
 
 include kernels/cuda/rules.mk
+include tests/device/rules.mk
 
 ALL_C = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cpp')
 lint:

@@ -81,12 +81,17 @@ struct backend_limits {
     int32_t weight_columns;
 };
 
-/* A matrix in host memory as it lies in a checkpoint; read during weight_create only. */
+/*
+ * A matrix in host memory as it lies in a checkpoint, read during weight_create only; or one of
+ * random numbers, made where it is needed (kernels/random_matrix.h says which).
+ */
 struct tensor_source {
-    const void *data;    /* [rows, columns], row after row */
+    const void *data;    /* [rows, columns], row after row; NULL: random numbers */
     const float *scales; /* [rows] for int8 and fp8 (weight = data * scale), else NULL */
-    enum dtype dtype;
+    enum dtype dtype;    /* of random numbers: DTYPE_BFLOAT16 */
     int64_t rows, columns;
+    uint64_t seed; /* of random numbers, which lie evenly between -spread and spread */
+    float spread;
 };
 
 struct backend; /* one device with its memory; each implementation embeds it first */
@@ -325,6 +330,14 @@ struct backend_memory backend_memory_read(const char *name);
  * 0 where every number is one of them.
  */
 int32_t backend_next_bucket(const char *name, int32_t rows);
+
+/*
+ * What a device's memory can do at most, to compare kernels with: bytes a second, read and written
+ * ones together, of copies of `size` bytes within it; the best of a few. Outside of steps. 0 where
+ * operations compute on the CPU, whose rates kernels/cpu/peak.h has. `backend` is one of
+ * backend_create.
+ */
+int backend_copy_rate(double *out, struct backend *backend, size_t size, struct error *err);
 
 /*
  * What memory_used will count, before there is a backend: the KV pool and the scratch that reserve

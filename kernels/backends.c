@@ -21,7 +21,17 @@ struct backend_entry {
     size_t (*weight_bytes)(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype);
     struct backend_memory (*memory)(void);
     int32_t (*next_bucket)(int32_t rows);
+    int (*copy_rate)(double *out, struct backend *backend, size_t size, struct error *err);
 };
+
+static int no_copy_rate(double *out, struct backend *backend, size_t size, struct error *err)
+{
+    (void)backend;
+    (void)size;
+    (void)err;
+    *out = 0;
+    return 0;
+}
 
 static bool never(void)
 {
@@ -49,12 +59,12 @@ static int32_t no_bucket(int32_t rows)
 static const struct backend_entry BACKENDS[] = {
 #ifdef CUDA_BACKEND /* the name that it goes by: "simt" in the tests on the emulation */
     {CUDA_BACKEND, cuda_check, cuda_backend_create, cuda_prefers_bfloat16, cuda_computes,
-     cuda_reserved_bytes, cuda_weight_bytes, cuda_memory, cuda_next_bucket},
+     cuda_reserved_bytes, cuda_weight_bytes, cuda_memory, cuda_next_bucket, cuda_copy_rate},
 #endif
     {"cpu", NULL, cpu_backend_create, cpu_prefers_bfloat16, computes_all, cpu_reserved_bytes,
-     cpu_weight_bytes, host_memory, no_bucket},
+     cpu_weight_bytes, host_memory, no_bucket, no_copy_rate},
     {"ref", NULL, ref_backend_create, never, computes_all, ref_reserved_bytes, ref_weight_bytes,
-     host_memory, no_bucket},
+     host_memory, no_bucket, no_copy_rate},
 };
 enum { BACKEND_COUNT = sizeof BACKENDS / sizeof BACKENDS[0] };
 
@@ -126,6 +136,11 @@ int backend_create(struct backend **out, const char *name, const struct backend_
                          entry->name, dtype_name(options->dtype),
                          dtype_name(options->weight_dtype));
     return entry->create(out, options, err);
+}
+
+int backend_copy_rate(double *out, struct backend *backend, size_t size, struct error *err)
+{
+    return find_backend(backend->ops->name)->copy_rate(out, backend, size, err);
 }
 
 void backend_destroy(struct backend *backend)

@@ -1,7 +1,9 @@
 #include "kernels/tensor_source.h"
 
 #include "common/error.h"
+#include "common/rng.h"
 #include "kernels/quantise.h"
+#include "kernels/random_matrix.h"
 
 /* A checkpoint promises no alignment. */
 static inline uint16_t load_bits(const char *data, int64_t index)
@@ -35,9 +37,34 @@ static void read_fp8(float *out, const uint8_t *data, float scale, int64_t count
         out[i] = fp8_to_float(data[i]) * scale;
 }
 
+/* Eight numbers come from one counter. */
+static void read_random(float *out, const struct tensor_source *source, int64_t row, int64_t begin,
+                        int64_t count)
+{
+    const uint32_t key[2] = {(uint32_t)source->seed, (uint32_t)(source->seed >> 32)};
+    uint64_t first = (uint64_t)(row * source->columns + begin), group = UINT64_MAX;
+    uint32_t words[4] = {0};
+    for (int64_t i = 0; i < count; i++) {
+        uint64_t index = first + (uint64_t)i;
+        if (index / RANDOM_MATRIX_GROUP != group) {
+            group = index / RANDOM_MATRIX_GROUP;
+            const uint32_t counter[4] = {(uint32_t)group, (uint32_t)(group >> 32),
+                                         RANDOM_MATRIX_COUNTER, 0};
+            rng_philox(words, counter, key);
+        }
+        float number = random_matrix_number(words, (uint32_t)(index % RANDOM_MATRIX_GROUP),
+                                            random_matrix_step(source->spread));
+        out[i] = bfloat16_to_float(bfloat16_from_float(number));
+    }
+}
+
 void tensor_source_read(float *out, const struct tensor_source *source, int64_t row, int64_t begin,
                         int64_t count)
 {
+    if (source->data == NULL) {
+        read_random(out, source, row, begin, count);
+        return;
+    }
     const char *data = (const char *)source->data +
                        (size_t)(row * source->columns + begin) * dtype_size(source->dtype);
     switch (source->dtype) {
@@ -91,10 +118,15 @@ int tensor_source_check(int64_t *rows, int64_t *columns, const struct tensor_sou
         if (dtype_size(source->dtype) == 0)
             return error_set(err, ERROR_INVALID, "matrix %d of a weight has unknown dtype %d", i,
                              (int)source->dtype);
-        if (source->data == NULL || (dtype_has_scales(source->dtype) && source->scales == NULL))
-            return error_set(err, ERROR_INVALID, "matrix %d of a weight lacks its %s%s", i,
-                             source->data == NULL ? "data" : dtype_name(source->dtype),
-                             source->data == NULL ? "" : " scales");
+        bool random = source->data == NULL;
+        if (random && (source->dtype != DTYPE_BFLOAT16 || !(source->spread > 0)))
+            return error_set(err, ERROR_INVALID,
+                             "matrix %d of a weight lacks its data; random numbers need dtype "
+                             "bfloat16 and a spread",
+                             i);
+        if (dtype_has_scales(source->dtype) && source->scales == NULL)
+            return error_set(err, ERROR_INVALID, "matrix %d of a weight lacks its %s scales", i,
+                             dtype_name(source->dtype));
         *rows += source->rows;
     }
     if (dtype_has_scales(weight_dtype) && *columns > QUANTISE_COLUMNS_MAX)

@@ -29,11 +29,11 @@ endif
 SUPPORT = $(call objects,$(wildcard tests/support/*.c))
 define suite_rules
 TESTS += $(BUILD)/tests/suite-$(subst /,-,$(1))
-$(BUILD)/tests/suite-$(subst /,-,$(1)): $(call objects,$(wildcard tests/$(1)/*.c)) $(SUPPORT) $(CHECKED_$(1)) $(call below,$(UP_TO_http))
+$(BUILD)/tests/suite-$(subst /,-,$(1)): $(call objects,$(filter-out %/run_tests.c,$(wildcard tests/$(1)/*.c))) $(SUPPORT) $(CHECKED_$(1)) $(call below,$(UP_TO_http))
 	@echo "  link   $$@"
 	$(Q)mkdir -p $$(@D) && $(CC) $(LDFLAGS) -o $$@ $$^ $$(LDLIBS) $$(TEST_LIBS)
 endef
-$(foreach suite,conformance golden http unit/openapi,$(eval $(call suite_rules,$(suite))))
+$(foreach suite,conformance golden device http unit/openapi,$(eval $(call suite_rules,$(suite))))
 
 # The emulation that the CUDA kernels are tested on, and what they compute one number at a time.
 EMULATION := $(patsubst %,$(BUILD)/tests/simt/%.o,fiber queue_host simt_host warp_operations)

@@ -121,6 +121,9 @@ void cuda_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_
                          enum dtype dtype, enum dtype weight_dtype);
 size_t cuda_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype);
 
+/* Behind backend_copy_rate: copy_rate.c */
+int cuda_copy_rate(double *out, struct backend *backend, size_t size, struct error *err);
+
 /* reserve.c */
 int cuda_reserve(struct backend *backend, const struct backend_limits *limits, struct error *err);
 /* Fills the tables of a step and enqueues their upload; sets step and buckets. */
@@ -131,6 +134,11 @@ int cuda_weight_create(struct backend *backend, struct weight **out,
                        const struct tensor_source *sources, int count, const float *bias,
                        struct error *err);
 void cuda_weight_destroy(struct backend *backend, struct weight *weight);
+
+/* out [rows, columns] bfloat16 = rows from `row` on of a source of random numbers:
+ * random_matrix.cu */
+void cuda_random_matrix(struct cuda_backend *cuda, uint16_t *out,
+                        const struct tensor_source *source, int64_t row, int64_t rows);
 
 /* The operations, as struct backend_ops describes them: layers.cu, rope_store.cu, attention.cu. */
 void cuda_embed(struct backend *backend, float *residual, const struct weight *table);

@@ -201,6 +201,13 @@ void device_enqueue_upload(struct simt_queue *queue, void *to, const void *from,
                                           (cudaStream_t)queue->stream));
 }
 
+void device_enqueue_copy(struct simt_queue *queue, void *to, const void *from, size_t size)
+{
+    if (size > 0)
+        note_fault(queue, cudaMemcpyAsync(to, from, size, cudaMemcpyDeviceToDevice,
+                                          (cudaStream_t)queue->stream));
+}
+
 void device_enqueue_download(struct simt_queue *queue, void *to, const void *from, size_t size)
 {
     if (size > 0)

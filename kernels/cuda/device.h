@@ -58,6 +58,9 @@ void device_enqueue_upload(struct simt_queue *queue, void *to, const void *from,
 /* The same the other way round: `to` is there when the queue has been waited for. */
 void device_enqueue_download(struct simt_queue *queue, void *to, const void *from, size_t size);
 
+/* From one place of the device's memory to another. */
+void device_enqueue_copy(struct simt_queue *queue, void *to, const void *from, size_t size);
+
 /* Done when they return. */
 void device_upload(struct simt_queue *queue, void *to, const void *from, size_t size);
 void device_download(struct simt_queue *queue, void *to, const void *from, size_t size);

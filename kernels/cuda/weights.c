@@ -173,9 +173,35 @@ static void hand_over(struct cuda_backend *cuda, const struct cuda_weight *weigh
     piece->values = NULL;
 }
 
+/* Rows of random numbers are made on the device, and quantised there in pieces. */
+static void make_source(struct cuda_backend *cuda, const struct cuda_weight *weight,
+                        struct piece *piece, const struct tensor_source *source)
+{
+    if (weight->dtype == DTYPE_BFLOAT16) {
+        uint16_t *to = (uint16_t *)weight->values + piece->first * weight->stride;
+        cuda_random_matrix(cuda, to, source, 0, source->rows);
+        piece->first += source->rows;
+        return;
+    }
+    for (int64_t row = 0; row < source->rows; row += piece->room) {
+        int64_t left = source->rows - row, rows = left < piece->room ? left : piece->room;
+        char *to = (char *)weight->values + piece->first * weight->stride;
+        const struct quantised_lines lines = {(uint8_t *)to, weight->scales + piece->first,
+                                              weight->stride};
+        cuda_random_matrix(cuda, piece->staged, source, row, rows);
+        cuda_quantise(cuda, &lines, weight->dtype, piece->staged, DTYPE_BFLOAT16, (int32_t)rows,
+                      weight->columns);
+        piece->first += rows;
+    }
+}
+
 static void upload_source(struct cuda_backend *cuda, const struct cuda_weight *weight,
                           struct piece *piece, const struct tensor_source *source)
 {
+    if (source->data == NULL) {
+        make_source(cuda, weight, piece, source);
+        return;
+    }
     piece->source = source;
     piece->dtype = dtype_on_the_way(source->dtype, weight->dtype);
     piece->stride = piece->dtype == weight->dtype ? weight->stride : weight->columns;

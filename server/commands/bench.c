@@ -1,6 +1,7 @@
 /* denoised bench: what this program costs and how fast it is, on this machine. */
 #include "server/commands/bench.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include "common/error.h"
 #include "common/rng.h"
 #include "server/commands/bench_kernels.h"
+#include "server/commands/bench_rounds.h"
 #include "server/commands/child_server.h"
 #include "server/commands/commands.h"
 #include "server/commands/runtime.h"
@@ -180,15 +182,33 @@ static int bench_batches(const struct runtime *runtime, struct error *err)
     return 0;
 }
 
-/* Start to the first answer and resident memory of a server process with this model. */
-static int bench_process(const char *directory, const char *what, const char *const *flags,
-                         struct error *err)
+/* A model that was made for the benchmark. */
+static void remove_model(const char *directory)
+{
+    static const char *const files[] = {"tokenizer.json", "config.json", "model.safetensors"};
+
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        char path[PATH_MAX + 32];
+        snprintf(path, sizeof path, "%s/%s", directory, files[i]);
+        unlink(path);
+    }
+    rmdir(directory);
+}
+
+/*
+ * Start to the first answer and resident memory of a server process with this model. One that is
+ * temporary is removed as soon as the server has it, so that nothing stays behind an interruption.
+ */
+static int bench_process(const char *directory, bool temporary, const char *what,
+                         const char *const *flags, struct error *err)
 {
     struct child_server child;
     struct buffer response = {0};
     char name[120];
     int code = child_server_start(&child, directory, flags, err);
 
+    if (temporary)
+        remove_model(directory);
     if (code != 0)
         return code;
     code =
@@ -247,7 +267,6 @@ static int bench_large(const struct runtime *runtime, const struct bench_flags *
                                                   "--max-rows-per-tick=384"};
     struct model_config shape = runtime->model->config;
     char directory[] = "/tmp/denoised-bench-XXXXXX";
-    static const char *const files[] = {"tokenizer.json", "config.json", "model.safetensors"};
     char from[PATH_MAX + 32], to[sizeof directory + 32];
 
     shape.layers = 12;
@@ -265,12 +284,8 @@ static int bench_large(const struct runtime *runtime, const struct bench_flags *
     if (code == 0)
         code = copy_file(from, to, err);
     if (code == 0)
-        code = bench_process(directory, "200 MB random checkpoint", limits, err);
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        snprintf(to, sizeof to, "%s/%s", directory, files[i]);
-        unlink(to);
-    }
-    rmdir(directory);
+        return bench_process(directory, true, "200 MB random checkpoint", limits, err);
+    remove_model(directory);
     return code;
 }
 
@@ -309,11 +324,19 @@ static void read_flags(struct bench_flags *flags, const struct settings *setting
 static int check_part(const struct settings *settings, struct error *err)
 {
     if (settings->positional_count > 0)
-        return error_set(err, ERROR_INVALID, "bench has no part \"%s\"; name kernels, or nothing",
+        return error_set(err, ERROR_INVALID,
+                         "bench has no part \"%s\"; name kernels, rounds, or nothing",
                          settings->positional[0]);
-    if (settings->json || settings->instructions != NULL)
-        return error_set(err, ERROR_INVALID, "--%s belongs to: denoised bench kernels",
-                         settings->json ? "json" : "instructions");
+    const char *of_a_part = settings->json                   ? "json"
+                            : settings->report != NULL       ? "report"
+                            : settings->instructions != NULL ? "instructions"
+                                                             : NULL;
+    if (of_a_part != NULL)
+        return error_set(err, ERROR_INVALID, "--%s belongs to: denoised bench kernels, or rounds",
+                         of_a_part);
+    if (settings->shape != NULL || !isnan(settings->price_per_hour))
+        return error_set(err, ERROR_INVALID, "--%s belongs to: denoised bench rounds",
+                         settings->shape != NULL ? "shape" : "price-per-hour");
     return 0;
 }
 
@@ -325,6 +348,8 @@ int command_bench(struct settings *settings)
 
     if (settings->positional_count == 1 && strcmp(settings->positional[0], "kernels") == 0)
         return bench_kernels_run(settings);
+    if (settings->positional_count == 1 && strcmp(settings->positional[0], "rounds") == 0)
+        return bench_rounds_run(settings);
     if (check_part(settings, &err) != 0)
         return runtime_complain(&err);
     read_flags(&flags, settings);
@@ -346,7 +371,7 @@ int command_bench(struct settings *settings)
     if (code == 0)
         code = bench_idle_streams(runtime.model_directory, &flags, &err);
     if (code == 0)
-        code = bench_process(runtime.model_directory, runtime.model_name, flags.all, &err);
+        code = bench_process(runtime.model_directory, false, runtime.model_name, flags.all, &err);
     if (code == 0 && !settings->quick)
         code = bench_large(&runtime, &flags, &err);
     runtime_stop(&runtime);

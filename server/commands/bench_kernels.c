@@ -1,6 +1,7 @@
 /* denoised bench kernels: what is common to its parts, and their order. */
 #include "server/commands/bench_kernels.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +25,7 @@ void bench_say(const struct bench_kernels *bench, const char *format, ...)
 {
     va_list arguments;
 
-    if (bench->document != NULL)
+    if (bench->silent)
         return;
     va_start(arguments, format);
     vprintf(format, arguments);
@@ -121,8 +122,7 @@ static void read_cpu_name(char *out, size_t size)
         fclose(file);
 }
 
-/* What was measured on, in the first line of the tables or the first keys of the document. */
-static void describe(const struct bench_kernels *bench)
+void bench_describe(const struct bench_kernels *bench, const char *description)
 {
     char cpu[128], date[32];
     time_t now = (time_t)(clock_wall_us() / 1000000);
@@ -131,42 +131,132 @@ static void describe(const struct bench_kernels *bench)
     read_cpu_name(cpu, sizeof cpu);
     gmtime_r(&now, &utc);
     strftime(date, sizeof date, "%Y-%m-%dT%H:%M:%SZ", &utc);
-    const char *dtype = dtype_name(bench->options.dtype);
-    const char *weight_dtype = dtype_name(bench->weight_dtype);
-    bench_say(bench, "%s: weights %s, activations %s, %s, threads %d, %s\n", date, weight_dtype,
-              dtype, bench->options.instructions, bench->options.threads, cpu);
+    bench_say(bench, "%s: %s; CPU %s\n", date, description, cpu);
     if (bench->document == NULL)
         return;
     json_object_update_new(bench->document,
-                           json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:b}", "date", date, "cpu",
-                                     cpu, "instructions", bench->options.instructions, "threads",
-                                     bench->options.threads, "weight_dtype", weight_dtype, "dtype",
-                                     dtype, "quick", bench->quick));
+                           json_pack("{s:s, s:s, s:s, s:s, s:i, s:b}", "date", date, "cpu", cpu,
+                                     "device", bench->device, "backend", description, "threads",
+                                     bench->options.threads, "quick", bench->quick));
+}
+
+static void describe_dtypes(const struct bench_kernels *bench)
+{
+    const char *dtype = dtype_name(bench->options.dtype);
+    const char *weight_dtype = dtype_name(bench->weight_dtype);
+    const char *instructions = bench->options.instructions;
+
+    bench_say(bench, "weights %s, activations %s%s%s\n", weight_dtype, dtype,
+              instructions != NULL ? ", " : "", instructions != NULL ? instructions : "");
+    if (bench->document == NULL)
+        return;
+    json_object_set_new(bench->document, "weight_dtype", json_string(weight_dtype));
+    json_object_set_new(bench->document, "dtype", json_string(dtype));
+    if (instructions != NULL)
+        json_object_set_new(bench->document, "instructions", json_string(instructions));
+}
+
+void bench_set_dtypes(struct bench_kernels *bench, enum dtype dtype, enum dtype weight_dtype)
+{
+    bench->options.dtype = dtype;
+    bench->options.weight_dtype = bench->weight_dtype = weight_dtype;
+    bench->weight_element = (double)dtype_size(weight_dtype);
+    bench->element = (double)dtype_size(dtype);
+}
+
+/* Before minutes are spent on what is to be written there. */
+static int check_report(const char *path, struct error *err)
+{
+    FILE *file = path != NULL ? fopen(path, "we") : NULL;
+
+    if (file != NULL)
+        fclose(file);
+    return path == NULL || file != NULL
+               ? 0
+               : error_set(err, ERROR_INVALID, "report \"%s\": the file cannot be written", path);
+}
+
+int bench_choose_device(struct bench_kernels *bench, const struct settings *settings,
+                        struct error *err)
+{
+    if (strcmp(settings->device, "ref") == 0)
+        return error_set(err, ERROR_INVALID,
+                         "device \"ref\": it is there to be right, not fast; use auto, cpu or "
+                         "another device");
+    bench->device = backend_best_name(settings->device);
+    bench->on_device = strcmp(bench->device, "cpu") != 0;
+    if (bench->on_device && settings->instructions != NULL)
+        return error_set(err, ERROR_INVALID,
+                         "instructions \"%s\": they are the CPU's; leave them out with device %s",
+                         settings->instructions, bench->device);
+    bench->options.threads = settings->threads > 0 ? (int)settings->threads : cpu_count();
+    bench->options.deterministic = settings->deterministic;
+    bench->quick = settings->quick;
+    bench->silent = settings->json;
+    bench->report = settings->report;
+    if (bench->silent || bench->report != NULL)
+        bench->document = json_object();
+    return check_report(bench->report, err);
+}
+
+int bench_choose_instructions(struct bench_kernels *bench, const struct settings *settings,
+                              struct error *err)
+{
+    struct cpu_instructions instructions;
+
+    if (bench->on_device)
+        return 0;
+    int code =
+        cpu_instructions_choose(&instructions, settings->instructions, bench->options.dtype, err);
+    bench->options.instructions = code == 0 ? instructions.name : NULL;
+    return code;
+}
+
+int bench_finish(struct bench_kernels *bench, int code, struct error *err)
+{
+    static const size_t form = JSON_INDENT(1) | JSON_REAL_PRECISION(10);
+
+    if (code == 0 && bench->silent) {
+        json_dumpf(bench->document, stdout, form);
+        putchar('\n');
+    }
+    if (code == 0 && bench->report != NULL &&
+        json_dump_file(bench->document, bench->report, form) != 0)
+        code = error_set(err, ERROR_IO, "report \"%s\": the file cannot be written", bench->report);
+    json_decref(bench->document);
+    return code;
 }
 
 static int choose(struct bench_kernels *bench, const struct settings *settings, struct error *err)
 {
-    struct cpu_instructions instructions;
+    struct backend_options options;
 
-    if (strcmp(settings->device, "auto") != 0 && strcmp(settings->device, "cpu") != 0)
-        return error_set(err, ERROR_INVALID,
-                         "device \"%s\": bench kernels compares the kernels of the CPU with the "
-                         "CPU; use cpu or auto",
-                         settings->device);
-    int code = runtime_find_model(bench->model_directory, settings, err);
+    if (settings->shape != NULL || !isnan(settings->price_per_hour))
+        return error_set(err, ERROR_INVALID, "--%s belongs to: denoised bench rounds",
+                         settings->shape != NULL ? "shape" : "price-per-hour");
+    int code = bench_choose_device(bench, settings, err);
+
     if (code == 0)
-        code = runtime_choose_dtype(&bench->options, settings, bench->model_directory, err);
+        code = runtime_find_model(bench->model_directory, settings, err);
     if (code == 0)
-        code = cpu_instructions_choose(&instructions, settings->instructions, bench->options.dtype,
-                                       err);
+        code = runtime_choose_dtype(&options, settings, bench->model_directory, err);
     if (code != 0)
         return code;
-    bench->options.instructions = instructions.name;
-    bench->options.threads = settings->threads > 0 ? (int)settings->threads : cpu_count();
-    bench->weight_dtype = bench->options.weight_dtype;
-    bench->weight_element = (double)dtype_size(bench->weight_dtype);
-    bench->element = (double)dtype_size(bench->options.dtype);
-    bench->quick = settings->quick;
+    bench_set_dtypes(bench, options.dtype, options.weight_dtype);
+    return bench_choose_instructions(bench, settings, err);
+}
+
+/* The backend says what it computes on; it is there for that alone. */
+static int open_and_describe(const struct bench_kernels *bench, struct error *err)
+{
+    struct backend *backend;
+    int code = backend_create(&backend, bench->device, &bench->options, err);
+
+    if (code != 0)
+        return code;
+    bench_describe(bench, backend->ops->description(backend));
+    describe_dtypes(bench);
+    backend_destroy(backend);
     return 0;
 }
 
@@ -176,20 +266,14 @@ int bench_kernels_run(const struct settings *settings)
     struct error err = {0};
     int code = choose(&bench, settings, &err);
 
-    if (code == 0 && settings->json)
-        bench.document = json_object();
     if (code == 0)
-        describe(&bench);
+        code = open_and_describe(&bench, &err);
     if (code == 0)
         code = bench_peaks(&bench, &err);
     if (code == 0)
         code = bench_operations(&bench, &err);
-    if (code == 0)
+    if (code == 0 && !bench.on_device)
         code = bench_models(&bench, &err);
-    if (code == 0 && bench.document != NULL) {
-        json_dumpf(bench.document, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(10));
-        putchar('\n');
-    }
-    json_decref(bench.document);
+    code = bench_finish(&bench, code, &err);
     return code == 0 ? 0 : runtime_complain(&err);
 }

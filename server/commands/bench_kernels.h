@@ -1,4 +1,7 @@
-/* Parts of `denoised bench kernels`: the kernels beside what the CPU can do at most. One thread. */
+/*
+ * Parts of `denoised bench kernels` and `denoised bench rounds`: kernels and models beside what the
+ * CPU or the device can do at most. One thread.
+ */
 #ifndef SERVER_COMMANDS_BENCH_KERNELS_H
 #define SERVER_COMMANDS_BENCH_KERNELS_H
 
@@ -13,25 +16,56 @@
 struct error;
 struct settings;
 
+enum { BENCH_DTYPES = DTYPE_FP8 + 1 };
+
 struct bench_kernels {
-    struct backend_options options; /* of every backend; names the instruction set */
-    char model_directory[PATH_MAX];
-    bool quick;       /* tiny shapes and one sample: whether it works, not how fast it is */
-    json_t *document; /* NULL: tables are printed as the figures come */
+    const char *device;             /* of backend_create; never "auto" */
+    bool on_device;                 /* none of the CPU's: operations only enqueue */
+    struct backend_options options; /* of every backend; on the CPU names the instruction set */
+    char model_directory[PATH_MAX]; /* kernels alone */
+    bool quick;         /* tiny shapes and one sample: whether it works, not how fast it is */
+    json_t *document;   /* NULL: tables alone */
+    bool silent;        /* no tables: the document goes to the standard output */
+    const char *report; /* a file for the document, or NULL */
 
     enum dtype weight_dtype;        /* of matrices: what their products are computed in */
     double weight_element, element; /* bytes of a number of a matrix; of all others */
 
     /* What bench_peaks found, of all threads together: operations a second of the best product
-     * instructions of weight_dtype and of options.dtype, and bytes a second out of memory. */
-    double weight_product_rate, product_rate, read_rate;
+     * instructions of each dtype (0: none), and bytes a second out of memory. On a device those of
+     * a large linear, and bytes that a copy reads and writes. */
+    double product_rates[BENCH_DTYPES], read_rate;
 };
+
+/* Sets the dtypes of options and what follows from them. */
+void bench_set_dtypes(struct bench_kernels *bench, enum dtype dtype, enum dtype weight_dtype);
+
+/*
+ * Sets device, options and quick from the settings, but for the dtypes. ERROR_INVALID for a device
+ * that is no subject of a benchmark.
+ */
+int bench_choose_device(struct bench_kernels *bench, const struct settings *settings,
+                        struct error *err);
+
+/* On the CPU: names the instruction set for options.dtype in options. */
+int bench_choose_instructions(struct bench_kernels *bench, const struct settings *settings,
+                              struct error *err);
+
+/* What is measured on, in the first line of the tables or the first keys of the document. */
+void bench_describe(const struct bench_kernels *bench, const char *description);
+
+/*
+ * Where the document of a run that ended with `code` is to go; frees it. Returns the code, or
+ * ERROR_IO where the report cannot be written.
+ */
+int bench_finish(struct bench_kernels *bench, int code, struct error *err);
 
 /* `denoised bench kernels`; returns the exit status. */
 int bench_kernels_run(const struct settings *settings);
 
 /* The parts, in their order. */
 int bench_peaks(struct bench_kernels *bench, struct error *err);
+int bench_device_peaks(struct bench_kernels *bench, struct error *err); /* called by bench_peaks */
 int bench_operations(const struct bench_kernels *bench, struct error *err);
 int bench_models(const struct bench_kernels *bench, struct error *err);
 
@@ -41,11 +75,11 @@ double bench_median(double *values, int count); /* count >= 1; sorts them */
 double bench_median_seconds(const struct bench_kernels *bench, void (*run)(void *context),
                             void *context);
 
-/* A piece of the tables; nothing where a JSON document is made. */
+/* A piece of the tables. */
 void bench_say(const struct bench_kernels *bench, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Puts a row into a list of the document, which then owns it; frees it where tables are printed. */
+/* Puts a row into a list of the document, which then owns it; frees it where there is none. */
 void bench_add(const struct bench_kernels *bench, const char *list, json_t *row);
 
 /* Says in table and document what is not measured, and why. */

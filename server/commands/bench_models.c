@@ -4,14 +4,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/error.h"
 #include "common/rng.h"
 #include "server/commands/timed_backend.h"
 #include "server/engine/engine.h"
-#include "server/model/random_checkpoint.h"
 
 enum {
     BLOCK = 32, /* rows of a sequence in a tick */
@@ -31,17 +29,22 @@ struct subject {
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
-static int load(struct subject *subject, const char *directory, struct error *err)
+static int open_backend(struct backend **out, const struct subject *subject, struct error *err)
 {
-    struct backend *backend, *timed;
-    int code = backend_create(&backend, "cpu", &subject->bench->options, err);
+    struct backend *backend;
+    int code = backend_create(&backend, subject->bench->device, &subject->bench->options, err);
 
-    if (code == 0)
-        code = timed_backend_create(&timed, backend, err);
-    return code != 0 ? code : model_load(&subject->model, directory, timed, err);
+    return code != 0 ? code : timed_backend_create(out, backend, err);
 }
 
-/* Its file is gone when it is loaded. */
+static int load(struct subject *subject, const char *directory, struct error *err)
+{
+    struct backend *backend;
+    int code = open_backend(&backend, subject, err);
+
+    return code != 0 ? code : model_load(&subject->model, directory, backend, err);
+}
+
 static int load_random(struct subject *subject, struct error *err)
 {
     struct model_config shape = {.layers = 8,
@@ -58,8 +61,7 @@ static int load_random(struct subject *subject, struct error *err)
                                  .mask_token = 2,
                                  .stop_tokens = {1},
                                  .stop_token_count = 1};
-    static const char *const files[] = {"config.json", "model.safetensors"};
-    char directory[] = "/tmp/denoised-bench-XXXXXX", path[sizeof directory + 32];
+    struct backend *backend;
 
     if (subject->bench->quick) {
         shape.layers = shape.heads = shape.kv_heads = 2;
@@ -67,19 +69,11 @@ static int load_random(struct subject *subject, struct error *err)
         shape.ffn_width = 176;
         shape.vocabulary = shape.embedding_rows = 512;
     }
+    shape.head_dim = shape.rotary_dim = shape.width / shape.heads;
     snprintf(subject->name, sizeof subject->name, "random, d %d, %d layers", shape.width,
              shape.layers);
-    if (mkdtemp(directory) == NULL)
-        return error_set(err, ERROR_IO, "bench: no temporary directory can be made in /tmp");
-    int code = random_checkpoint_write(directory, &shape, 1, err);
-    if (code == 0)
-        code = load(subject, directory, err);
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        snprintf(path, sizeof path, "%s/%s", directory, files[i]);
-        unlink(path);
-    }
-    rmdir(directory);
-    return code;
+    int code = open_backend(&backend, subject, err);
+    return code != 0 ? code : model_create_random(&subject->model, &shape, 1, backend, err);
 }
 
 static int32_t canvas_length(const struct subject *subject)
@@ -238,7 +232,7 @@ static int bench_forward(struct forward *forward, int32_t rows)
     if (forward->code != 0)
         return forward->code;
     double flops = timed_backend_figures(backend)->product_flops / (double)forward->count;
-    double peak = 100 * flops / seconds / bench->weight_product_rate;
+    double peak = 100 * flops / seconds / bench->product_rates[bench->weight_dtype];
 
     bench_say(bench, "%-26s %5d rows, %d x %-4d %9.3f ms %10.1f GFLOP/s %6.1f %% of the peak\n",
               subject->name, rows, rows / positions, positions, 1e3 * seconds,
@@ -332,7 +326,7 @@ static int report_ticks(const struct subject *subject, struct tick_figures *figu
         return error_set(err, ERROR_INTERNAL, "bench: no tick of %s had all %d sequences",
                          subject->name, subject->sequences);
     double ms = bench_median(figures->ms, ticks), flops = figures->product_flops / figures->seconds;
-    double peak = 100 * flops / bench->weight_product_rate;
+    double peak = 100 * flops / bench->product_rates[bench->weight_dtype];
     double products = 100 * figures->product_seconds / figures->seconds;
 
     bench_say(bench,

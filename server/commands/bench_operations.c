@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 
+#include "common/clock.h"
 #include "common/error.h"
 #include "kernels/cpu/cpu.h"
 #include "server/commands/bench_workload.h"
@@ -10,6 +11,8 @@
 enum {
     SLOWEST_S = 3, /* what would take longer is left out */
     CASES_MAX = 5,
+    STEP_NS = 2000000, /* a step lasts so long at least, */
+    STEP_CALLS_MAX = 1024,
 };
 
 /* What is measured of every layer. */
@@ -60,13 +63,14 @@ struct operation_case {
     char shape[48];
     double flops, bytes;
     bool weighs; /* its products are those of a matrix of weights */
+    bool heads;  /* it is head: once a step, and never part of a recording of a step's body */
 };
 
 static void report(const struct workload *workload, const struct operation_case *what,
                    double seconds)
 {
     const struct bench_kernels *bench = workload->bench;
-    double peak = what->weighs ? bench->weight_product_rate : bench->product_rate;
+    double peak = bench->product_rates[what->weighs ? bench->weight_dtype : bench->options.dtype];
     double compute = what->flops / peak, memory = what->bytes / bench->read_rate;
     double floor_s = compute > memory ? compute : memory;
     const char *bound = compute > memory ? "products" : "memory";
@@ -83,16 +87,61 @@ static void report(const struct workload *workload, const struct operation_case 
                         "percent_of_floor", 100 * floor_s / seconds, "bound", bound));
 }
 
-/* The operation for the workload's rows; returns its seconds. */
+/* One step that has the same operation so many times. */
+struct repeated {
+    struct workload *workload;
+    void (*run)(void *context);
+    int calls;
+};
+
+static void run_repeated(void *context)
+{
+    const struct repeated *repeated = context;
+    struct workload *workload = repeated->workload;
+    const struct backend_ops *ops = workload->backend->ops;
+
+    if (ops->step_begin(workload->backend, &workload->step)) {
+        for (int i = 0; i < repeated->calls; i++)
+            repeated->run(workload);
+    }
+    ops->step_end(workload->backend, NULL);
+}
+
+/* As many calls as make a step so long that its begin and end do not matter. */
+static void choose_calls(struct repeated *repeated)
+{
+    int64_t ns = 0;
+
+    while (ns < STEP_NS && repeated->calls < STEP_CALLS_MAX) {
+        repeated->calls *= ns == 0 ? 1 : 2;
+        int64_t begin = clock_now_ns();
+        run_repeated(repeated);
+        ns = clock_now_ns() - begin;
+    }
+}
+
+/*
+ * The operation for the workload's rows; returns its seconds. A device computes while the host goes
+ * on, and launching a small kernel and waiting for it takes longer than the kernel: so steps of
+ * many calls are timed, which the backend may record as a program of their own.
+ */
 static double measure(struct workload *workload, const struct operation_case *what,
                       void (*run)(void *context))
 {
-    struct backend *backend = workload->backend;
+    const struct bench_kernels *bench = workload->bench;
+    struct repeated repeated = {workload, run, 1};
 
-    /* The CPU computes before an operation returns, so that many may be timed in one step. */
-    backend->ops->step_begin(backend, &workload->step);
-    double seconds = bench_median_seconds(workload->bench, run, workload);
-    backend->ops->step_end(backend, NULL);
+    workload->step.program = 0;
+    workload->step.rehearsal = true; /* time to choose how it is computed */
+    run_repeated(&repeated);
+    workload->step.rehearsal = false;
+    if (!bench->quick && !what->heads)
+        choose_calls(&repeated);
+    if (!what->heads) {
+        workload->step.program = ++workload->programs;
+        run_repeated(&repeated); /* which the backend may record */
+    }
+    double seconds = bench_median_seconds(bench, run_repeated, &repeated) / repeated.calls;
     report(workload, what, seconds);
     return seconds;
 }
@@ -279,7 +328,7 @@ static int bench_vocabulary(struct workload *workload, const struct plan *plan, 
         measure(workload, &what, run_embed);
     }
     what.operation = "head";
-    what.weighs = true;
+    what.weighs = what.heads = true;
     for (int i = 0; i < plan->head.count; i++) {
         int32_t rows = plan->head.rows[i];
         workload_set_rows(workload, &(struct rows_shape){1, rows, rows}, 0);

@@ -81,10 +81,7 @@ static void measure_products(struct bench_kernels *bench, struct thread_pool *po
         if (!cpu_peak_find(&peak, bench->options.instructions, dtypes[i]))
             continue;
         double rate = product_rate(bench, pool, &peak);
-        if (dtypes[i] == bench->weight_dtype)
-            bench->weight_product_rate = rate;
-        if (dtypes[i] == bench->options.dtype)
-            bench->product_rate = rate;
+        bench->product_rates[dtypes[i]] = rate;
         bench_say(bench, "%-10s %-10.1f %s\n", dtype_name(dtypes[i]), 1e-9 * rate,
                   peak.instruction);
         bench_add(bench, "peaks",
@@ -179,8 +176,10 @@ static int measure_memory(struct bench_kernels *bench, struct thread_pool *pool,
 int bench_peaks(struct bench_kernels *bench, struct error *err)
 {
     struct thread_pool *pool;
-    int code = thread_pool_create(&pool, bench->options.threads, err);
 
+    if (bench->on_device)
+        return bench_device_peaks(bench, err);
+    int code = thread_pool_create(&pool, bench->options.threads, err);
     if (code != 0)
         return code;
     measure_products(bench, pool);

@@ -10,7 +10,6 @@
 
 enum {
     RANDOM_NUMBERS = 1 << 16, /* that differ; longer matrices repeat them */
-    SOURCES_MAX = 16,         /* of which a weight is made */
 };
 
 /* out [size] bytes = the pattern [pattern_size] as often as it fits */
@@ -132,7 +131,7 @@ int workload_create(struct workload *workload, const struct bench_kernels *bench
                                   .max_positions = max_positions,
                                   .kv_pages = kv_pages};
     const struct backend_limits limits = limits_of(workload);
-    int code = backend_create(&workload->backend, "cpu", &bench->options, err);
+    int code = backend_create(&workload->backend, bench->device, &bench->options, err);
     if (code == 0)
         code = workload->backend->ops->reserve(workload->backend, &limits, err);
     if (code == 0)
@@ -167,32 +166,19 @@ void workload_destroy(struct workload *workload)
 int workload_set_weight(struct workload *workload, bool *fits, int64_t rows, int64_t columns,
                         struct error *err)
 {
+    const struct bench_kernels *bench = workload->bench;
     struct backend *backend = workload->backend;
-    struct tensor_source sources[SOURCES_MAX];
-    /* The same rows again and again: the packed matrix is as large, its source is not. */
-    int count = rows % SOURCES_MAX == 0 ? SOURCES_MAX : 1;
-    size_t numbers = (size_t)(rows / count * columns);
-    size_t packed =
-        backend_weight_bytes("cpu", rows, columns, false, workload->bench->weight_dtype);
+    const struct tensor_source source = {
+        .dtype = DTYPE_BFLOAT16, .rows = rows, .columns = columns, .seed = 1, .spread = 1};
+    size_t packed = backend_weight_bytes(bench->device, rows, columns, false, bench->weight_dtype);
 
     backend->ops->weight_destroy(backend, workload->weight);
     workload->weight = NULL;
-    *fits = (int64_t)(packed + numbers * sizeof(uint16_t)) < memory_available("") / 4 * 3;
+    /* More than there is would not fail on the CPU, but end the process. */
+    *fits = bench->on_device || (int64_t)packed < memory_available("") / 4 * 3;
     if (!*fits)
         return 0;
-    uint16_t pattern[256];
-    uint16_t *data = malloc(numbers * sizeof *data);
-    if (data == NULL)
-        return error_set(err, ERROR_MEMORY, "no memory left for a matrix of %lld x %lld",
-                         (long long)rows, (long long)columns);
-    bench_random_bfloat16(pattern, sizeof pattern / sizeof *pattern);
-    repeat((char *)data, numbers * sizeof *data, (const char *)pattern, sizeof pattern);
-    for (int i = 0; i < count; i++)
-        sources[i] = (struct tensor_source){
-            .data = data, .dtype = DTYPE_BFLOAT16, .rows = rows / count, .columns = columns};
-    int code = backend->ops->weight_create(backend, &workload->weight, sources, count, NULL, err);
-    free(data);
-    return code;
+    return backend->ops->weight_create(backend, &workload->weight, &source, 1, NULL, err);
 }
 
 void workload_set_rows(struct workload *workload, const struct rows_shape *rows, int32_t first)

@@ -30,6 +30,7 @@ struct workload {
     struct weight *weight; /* NULL, or what workload_set_weight made */
 
     struct step_rows step;
+    int32_t programs; /* numbers of step.program that were used */
     /* Where step points: [max_rows], and the page table [kv_pages] */
     int32_t *token, *sequence, *position, *kv_end, *gather, *page_table;
     uint8_t *shadow;

@@ -72,6 +72,27 @@ int model_load(struct model **out, const char *directory, struct backend *backen
     return code;
 }
 
+int model_create_random(struct model **out, const struct model_config *config, uint64_t seed,
+                        struct backend *backend, struct error *err)
+{
+    *out = NULL;
+    struct model *model = calloc(1, sizeof *model);
+    if (model == NULL) {
+        backend_destroy(backend);
+        return error_set(err, ERROR_MEMORY, "no memory left for a random model");
+    }
+    model->backend = backend;
+    model->config = *config;
+    model->defaults = generation_defaults_none;
+    int code =
+        weights_randomise(&model->weights, &model->parameters, &model->config, seed, backend, err);
+    if (code != 0)
+        model_free(model);
+    else
+        *out = model;
+    return code;
+}
+
 /* ---- reserving ------------------------------------------------------------------------------- */
 
 enum { ACTIVATIONS = sizeof(struct model_activations) / sizeof(void *) };

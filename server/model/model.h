@@ -78,6 +78,14 @@ int model_load(struct model **out, const char *directory, struct backend *backen
                struct error *err);
 
 /*
+ * A model of this shape with random weights (weights.h: weights_randomise), for benchmarks and
+ * tests that need a size rather than a text: made on the device, from no file. The backend goes to
+ * the model, on failure too.
+ */
+int model_create_random(struct model **out, const struct model_config *config, uint64_t seed,
+                        struct backend *backend, struct error *err);
+
+/*
  * Reserves KV pool and activations; once, before the first forward. max_rows >= max_head_rows.
  * After a failure the model can only be freed.
  */

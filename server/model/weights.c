@@ -43,9 +43,10 @@ static const char *const harmless_endings[] = {".rotary_emb.inv_freq"};
 /* One walk over the tensors a config asks for: to check them, or to pack them. */
 struct loader {
     const struct model_config *config;
-    const struct checkpoint *checkpoint;
-    struct backend *backend; /* NULL: check only */
-    bool *used;              /* [tensors of the checkpoint] */
+    const struct checkpoint *checkpoint; /* NULL: random numbers */
+    struct backend *backend;             /* NULL: check only */
+    bool *used;                          /* [tensors of the checkpoint] */
+    uint64_t seed;                       /* of the next random matrix */
     size_t parameters;
     struct load_progress progress; /* where a backend is given */
     struct error *err;
@@ -164,31 +165,43 @@ static int read_floats(float *out, const struct loader *loader, const struct ten
     return code;
 }
 
+/* A vector of the device with these numbers. */
+static int create_vector(struct loader *loader, float **out, const float *values, int64_t count)
+{
+    const struct backend_ops *ops = loader->backend->ops;
+    size_t size = (size_t)count * sizeof *values;
+    void *memory = NULL;
+    int code = ops->memory_create(loader->backend, &memory, size, loader->err);
+    if (code == 0)
+        ops->memory_write(loader->backend, memory, values, size);
+    *out = memory;
+    return code;
+}
+
 static int load_norm(struct loader *loader, float **out, const char *prefix, const char *name,
                      int64_t count)
 {
     char base[NAME_BYTES];
     snprintf(base, sizeof base, "%s%s", prefix, name);
-    const struct tensor *tensor;
-    int code = find_vector(&tensor, loader, base, ".weight", count, 0);
+    const struct tensor *tensor = NULL;
+    int code = 0;
+    if (loader->checkpoint != NULL)
+        code = find_vector(&tensor, loader, base, ".weight", count, 0);
     loader->parameters += (size_t)count;
     if (code != 0 || loader->backend == NULL)
         return code;
 
-    const struct backend_ops *ops = loader->backend->ops;
-    size_t size = (size_t)count * sizeof(float);
-    float *values = malloc(size);
-    void *memory = NULL;
+    float *values = malloc((size_t)count * sizeof *values);
     if (values == NULL)
-        return error_set(loader->err, ERROR_MEMORY, "no memory left for tensor \"%s\"",
-                         tensor->name);
-    code = read_floats(values, loader, tensor);
+        return error_set(loader->err, ERROR_MEMORY, "no memory left for tensor \"%s.weight\"",
+                         base);
+    if (tensor != NULL)
+        code = read_floats(values, loader, tensor);
+    for (int64_t i = 0; tensor == NULL && i < count; i++)
+        values[i] = 1;
     if (code == 0)
-        code = ops->memory_create(loader->backend, &memory, size, loader->err);
-    if (code == 0)
-        ops->memory_write(loader->backend, memory, values, size);
+        code = create_vector(loader, out, values, count);
     free(values);
-    *out = memory;
     return code;
 }
 
@@ -262,11 +275,48 @@ static int pack(struct packing *packing, struct loader *loader, struct weight **
                                                packing->bias, loader->err);
 }
 
+/* sqrt(3) standard deviations: so far do numbers lie that are evenly spread. */
+static const float RANDOM_SPREAD = 0.02F * 1.7320508F;
+
+static int randomise_weight(struct loader *loader, struct weight **out, const struct part *parts,
+                            int count, int64_t columns, bool biased)
+{
+    struct tensor_source sources[PARTS_MAX];
+    float *bias = NULL;
+    int64_t rows = 0;
+    for (int i = 0; i < count; i++) {
+        sources[i] = (struct tensor_source){.dtype = DTYPE_BFLOAT16,
+                                            .rows = parts[i].rows,
+                                            .columns = columns,
+                                            .seed = loader->seed++,
+                                            .spread = RANDOM_SPREAD};
+        rows += parts[i].rows;
+    }
+    loader->parameters += (size_t)(rows * columns + (biased ? rows : 0));
+    if (biased) {
+        const struct tensor_source source = {.dtype = DTYPE_BFLOAT16,
+                                             .rows = 1,
+                                             .columns = rows,
+                                             .seed = loader->seed++,
+                                             .spread = RANDOM_SPREAD};
+        bias = malloc((size_t)rows * sizeof *bias);
+        if (bias == NULL)
+            return error_set(loader->err, ERROR_MEMORY, "no memory left for a random bias");
+        tensor_source_read(bias, &source, 0, 0, rows);
+    }
+    int code = loader->backend->ops->weight_create(loader->backend, out, sources, count, bias,
+                                                   loader->err);
+    free(bias);
+    return code;
+}
+
 /* One weight from the rows of several matrices, one after the other. */
 static int load_weight(struct loader *loader, struct weight **out, const char *prefix,
                        const struct part *parts, int count, int64_t columns, bool bias)
 {
     struct packing packing = {0};
+    if (loader->checkpoint == NULL)
+        return randomise_weight(loader, out, parts, count, columns, bias);
     int code = find_parts(&packing, loader, prefix, parts, count, columns, bias);
     if (code != 0 || loader->backend == NULL)
         return code;
@@ -382,6 +432,24 @@ int weights_load(struct model_weights *weights, size_t *parameters,
     else
         code = walk_with_progress(&loader, weights);
     free(loader.used);
+    if (code != 0)
+        weights_free(weights, config, backend);
+    return code;
+}
+
+int weights_randomise(struct model_weights *weights, size_t *parameters,
+                      const struct model_config *config, uint64_t seed, struct backend *backend,
+                      struct error *err)
+{
+    struct loader loader = {.config = config, .backend = backend, .seed = seed, .err = err};
+    int code = 0;
+    *weights = (struct model_weights){0};
+    weights->layers = calloc((size_t)config->layers, sizeof *weights->layers);
+    if (weights->layers == NULL)
+        code = error_set(err, ERROR_MEMORY, "no memory left for the list of weights");
+    else
+        code = walk(&loader, weights, weights->layers);
+    *parameters = loader.parameters;
     if (code != 0)
         weights_free(weights, config, backend);
     return code;

@@ -42,7 +42,8 @@ struct settings {
     const char *log_level, *log_format;
 
     bool print_config, help, chat, quick, json;
-    const char *instructions;
+    const char *instructions, *shape, *report;
+    double price_per_hour;
     int64_t seed;
 
     enum command command; /* what settings_read was given, to be read again; not copied */

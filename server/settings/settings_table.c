@@ -106,9 +106,16 @@ const struct setting SETTINGS_TABLE[] = {
      "with a temperature: the same seed gives the same text; default: a new one every time"},
     SWITCH(
         quick, COMMAND_BENCH, true,
-        "only the figures that take seconds; with kernels: tiny shapes, which show that it works "
-        "and not how fast it is"),
-    SWITCH(json, COMMAND_BENCH, true, "with kernels: one JSON document instead of tables"),
+        "only the figures that take seconds; with kernels and rounds: tiny shapes, which show that "
+        "it works and not how fast it is"),
+    SWITCH(json, COMMAND_BENCH, true,
+           "with kernels and rounds: one JSON document instead of tables"),
+    {"report", KIND_TEXT, FIELD(report), NULL, 0, 0, NULL, COMMAND_BENCH, true,
+     "with kernels and rounds: a file for the JSON document, beside the tables"},
+    {"shape", KIND_CHOICE, FIELD(shape), NULL, 0, 0, "llada-8b|small|tiny|toy", COMMAND_BENCH, true,
+     "with rounds: the model's, whose weights are random; default: small, on a device llada-8b"},
+    {"price_per_hour", KIND_NUMBER, FIELD(price_per_hour), NULL, 0, 1e6, NULL, COMMAND_BENCH, true,
+     "with rounds: what the machine costs, for the price of a million tokens"},
     {"instructions", KIND_CHOICE, FIELD(instructions), NULL, 0, 0,
      "scalar|avx2|avx512|avx512vnni|avx512bf16", COMMAND_BENCH, true,
      "with kernels: the instruction set; default: the best of this CPU"},

@@ -415,7 +415,8 @@ void guarded_drop(struct guarded *guarded, const void *source)
 struct weight *make_weight(struct backend *backend, const float *values, int64_t rows,
                            int64_t columns, const float *bias)
 {
-    struct tensor_source source = {values, NULL, DTYPE_FLOAT32, rows, columns};
+    struct tensor_source source = {
+        .data = values, .dtype = DTYPE_FLOAT32, .rows = rows, .columns = columns};
     struct weight *weight;
     struct error err = {0};
     cr_assert_eq(backend->ops->weight_create(backend, &weight, &source, 1, bias, &err), 0, "%s",

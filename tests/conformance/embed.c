@@ -152,10 +152,11 @@ ANY_WEIGHTS_TEST(embed, packs_sources_of_every_dtype_one_after_the_other)
     }
     for (int row = 0; row < PART; row++)
         hold(held + row * COLUMNS, full + row * COLUMNS, COLUMNS, subject->weight_dtype);
-    struct tensor_source sources[4] = {{full, NULL, DTYPE_FLOAT32, PART, COLUMNS},
-                                       {brain, NULL, DTYPE_BFLOAT16, PART, COLUMNS},
-                                       {half, NULL, DTYPE_FLOAT16, PART, COLUMNS},
-                                       {small, scales, DTYPE_INT8, PART, COLUMNS}};
+    struct tensor_source sources[4] = {
+        {.data = full, .dtype = DTYPE_FLOAT32, .rows = PART, .columns = COLUMNS},
+        {.data = brain, .dtype = DTYPE_BFLOAT16, .rows = PART, .columns = COLUMNS},
+        {.data = half, .dtype = DTYPE_FLOAT16, .rows = PART, .columns = COLUMNS},
+        {.data = small, .scales = scales, .dtype = DTYPE_INT8, .rows = PART, .columns = COLUMNS}};
     struct weight *weight;
     int32_t tokens[ALL];
     cr_assert_eq(backend->ops->weight_create(backend, &weight, sources, 4, NULL, NULL), 0);

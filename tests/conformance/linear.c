@@ -187,9 +187,10 @@ ANY_WEIGHTS_TEST(linear, rows_of_several_sources_are_one_weight)
     struct random random = {5};
     const struct linear_case parts[2] = {{LINES, 3, COLUMNS, true}, {LINES, 64, COLUMNS, true}};
     uint16_t *half = random_activations(&random, 70 * COLUMNS, DTYPE_BFLOAT16);
-    struct tensor_source sources[3] = {random_source(&random, &parts[0], DTYPE_FLOAT32),
-                                       random_source(&random, &parts[1], DTYPE_INT8),
-                                       {half, NULL, DTYPE_BFLOAT16, 70, COLUMNS}};
+    struct tensor_source sources[3] = {
+        random_source(&random, &parts[0], DTYPE_FLOAT32),
+        random_source(&random, &parts[1], DTYPE_INT8),
+        {.data = half, .dtype = DTYPE_BFLOAT16, .rows = 70, .columns = COLUMNS}};
     const struct tensor_source all = {.rows = ROWS, .columns = COLUMNS};
     float *bias = random_floats(&random, ROWS);
     void *in = random_activations(&random, LINES * COLUMNS, subject->dtype), *out[2];
@@ -259,7 +260,8 @@ SUBJECT_TEST(linear, nan_and_infinity_stay_in_their_line_and_column)
     struct backend *reference = reference_for_lines(subject);
     struct random random = {3};
     float *values = random_floats(&random, 70 * 33);
-    const struct tensor_source source = {values, NULL, DTYPE_FLOAT32, 70, 33};
+    const struct tensor_source source = {
+        .data = values, .dtype = DTYPE_FLOAT32, .rows = 70, .columns = 33};
     void *in = random_activations(&random, 8 * 33, subject->dtype);
     /* The last element of an odd line: its neighbour in memory belongs to the next line. */
     const float bad[2] = {NAN, INFINITY};
@@ -270,7 +272,8 @@ SUBJECT_TEST(linear, nan_and_infinity_stay_in_their_line_and_column)
     values[69 * 33 + 32] = INFINITY; /* and one of a weight in its column */
     /* What an earlier call left in working memory must not matter either. */
     float *even_values = random_floats(&random, 70 * 256);
-    const struct tensor_source even = {even_values, NULL, DTYPE_FLOAT32, 70, 256};
+    const struct tensor_source even = {
+        .data = even_values, .dtype = DTYPE_FLOAT32, .rows = 70, .columns = 256};
     void *nans = malloc(8 * 256 * sizeof(float));
     cr_assert_not_null(nans);
     memset(nans, 0xff, 8 * 256 * sizeof(float));
@@ -297,7 +300,8 @@ SUBJECT_TEST(linear, bfloat16_results_round_to_nearest_even)
                 second[4] = {0x1p-8f, 0x1p-8f, -0x1p-8f, 0x1.8p-8f};
     const float rounded[4] = {1, 1 + 0x1p-6f, -1, 1 + 0x1p-7f};
     float ones[40];
-    const struct tensor_source source = {ones, NULL, DTYPE_FLOAT32, 20, 2};
+    const struct tensor_source source = {
+        .data = ones, .dtype = DTYPE_FLOAT32, .rows = 20, .columns = 2};
     uint16_t in[8];
     if (subject->dtype != DTYPE_BFLOAT16) {
         backend_destroy(backend);

@@ -34,7 +34,8 @@ FP8_TEST(linear_fp8, inputs_round_to_nearest_even_and_tiny_lines_are_zeros)
     }
     for (size_t i = 0; i < 2 * COLUMNS; i++)
         set_activation(stored, i, in[i], subject->dtype);
-    struct tensor_source source = {unit, ones, DTYPE_FP8, COLUMNS, COLUMNS};
+    struct tensor_source source = {
+        .data = unit, .scales = ones, .dtype = DTYPE_FP8, .rows = COLUMNS, .columns = COLUMNS};
     void *out = run_linear(backend, &source, NULL, stored, 2);
     for (size_t i = 0; i < COLUMNS; i++) {
         float q = activation_at(out, i, subject->dtype);
@@ -67,9 +68,10 @@ FP8_TEST(linear_fp8, takes_checkpoints_of_int8_and_of_fp8)
         from_fp8[i] = fp8_to_float(bytes[i]) * scales[i / COLUMNS];
     }
     const struct tensor_source sources[][2] = {
-        {{small, scales, DTYPE_INT8, ROWS, COLUMNS},
-         {from_int8, NULL, DTYPE_FLOAT32, ROWS, COLUMNS}},
-        {{bytes, scales, DTYPE_FP8, ROWS, COLUMNS}, {from_fp8, NULL, DTYPE_FLOAT32, ROWS, COLUMNS}},
+        {{.data = small, .scales = scales, .dtype = DTYPE_INT8, .rows = ROWS, .columns = COLUMNS},
+         {.data = from_int8, .dtype = DTYPE_FLOAT32, .rows = ROWS, .columns = COLUMNS}},
+        {{.data = bytes, .scales = scales, .dtype = DTYPE_FP8, .rows = ROWS, .columns = COLUMNS},
+         {.data = from_fp8, .dtype = DTYPE_FLOAT32, .rows = ROWS, .columns = COLUMNS}},
     };
     for (int i = 0; i < 2; i++) {
         void *actual = run_linear(backend, &sources[i][0], NULL, in, LINES);
@@ -105,7 +107,8 @@ FP8_TEST(linear_fp8, is_near_the_product_that_is_not_quantised)
     struct random random = {42};
     float *weight = random_activations(&random, ROWS * COLUMNS, DTYPE_FLOAT32);
     void *in = random_activations(&random, LINES * COLUMNS, subject->dtype);
-    const struct tensor_source source = {weight, NULL, DTYPE_FLOAT32, ROWS, COLUMNS};
+    const struct tensor_source source = {
+        .data = weight, .dtype = DTYPE_FLOAT32, .rows = ROWS, .columns = COLUMNS};
     double error = 0, size = 0;
     reserve(plain, &limits);
     for (size_t i = 0; i < ROWS * COLUMNS; i++)

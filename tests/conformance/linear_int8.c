@@ -25,7 +25,8 @@ QUANTISED_TEST(linear_int8, what_is_not_finite_makes_its_line_or_row_nan)
     float *weight = random_activations(&random, ROWS * COLUMNS, DTYPE_FLOAT32);
     float *bias = random_activations(&random, ROWS, DTYPE_FLOAT32);
     void *in = random_activations(&random, LINES * COLUMNS, subject->dtype);
-    const struct tensor_source source = {weight, NULL, DTYPE_FLOAT32, ROWS, COLUMNS};
+    const struct tensor_source source = {
+        .data = weight, .dtype = DTYPE_FLOAT32, .rows = ROWS, .columns = COLUMNS};
     set_activation(in, 1 * COLUMNS + 0, NAN, subject->dtype);
     set_activation(in, 4 * COLUMNS + 132, INFINITY, subject->dtype);
     set_activation(in, 6 * COLUMNS + 77, -INFINITY, subject->dtype);
@@ -67,7 +68,8 @@ INT8_TEST(linear_int8, inputs_round_to_nearest_even_and_tiny_lines_are_zeros)
     }
     for (size_t i = 0; i < 2 * COLUMNS; i++)
         set_activation(stored, i, in[i], subject->dtype);
-    struct tensor_source source = {unit, ones, DTYPE_INT8, COLUMNS, COLUMNS};
+    struct tensor_source source = {
+        .data = unit, .scales = ones, .dtype = DTYPE_INT8, .rows = COLUMNS, .columns = COLUMNS};
     void *out = run_linear(backend, &source, NULL, stored, 2);
     for (size_t i = 0; i < COLUMNS; i++) {
         float q = activation_at(out, i, subject->dtype);
@@ -96,7 +98,8 @@ INT8_TEST(linear_int8, deepest_weight_does_not_overflow)
         set_activation(in, i, 127, subject->dtype);
     limits.weight_columns = COLUMNS_LIMIT;
     reserve(backend, &limits);
-    struct tensor_source source = {rows, scales, DTYPE_INT8, 2, COLUMNS_LIMIT};
+    struct tensor_source source = {
+        .data = rows, .scales = scales, .dtype = DTYPE_INT8, .rows = 2, .columns = COLUMNS_LIMIT};
     void *out = run_linear(backend, &source, NULL, in, 1);
     const double exact[2] = {-128.0 * 127 * COLUMNS_LIMIT, 127.0 * 127 * COLUMNS_LIMIT};
     for (size_t i = 0; i < 2; i++) {
@@ -135,7 +138,8 @@ INT8_TEST(linear_int8, is_near_the_product_that_is_not_quantised)
     struct random random = {24};
     float *weight = random_activations(&random, ROWS * COLUMNS, DTYPE_FLOAT32);
     void *in = random_activations(&random, LINES * COLUMNS, subject->dtype);
-    const struct tensor_source source = {weight, NULL, DTYPE_FLOAT32, ROWS, COLUMNS};
+    const struct tensor_source source = {
+        .data = weight, .dtype = DTYPE_FLOAT32, .rows = ROWS, .columns = COLUMNS};
     double error = 0, size = 0;
     reserve(plain, &limits);
     for (size_t i = 0; i < ROWS * COLUMNS; i++)

@@ -184,14 +184,16 @@ ANY_WEIGHTS_TEST(resources, weights_that_do_not_fit_together_are_refused)
 {
     struct backend *backend = subject_open(subject, 1);
     float values[12] = {0};
-    struct tensor_source sources[2] = {{values, NULL, DTYPE_FLOAT32, 2, 3},
-                                       {values, NULL, DTYPE_FLOAT32, 2, 4}};
+    struct tensor_source sources[2] = {
+        {.data = values, .dtype = DTYPE_FLOAT32, .rows = 2, .columns = 3},
+        {.data = values, .dtype = DTYPE_FLOAT32, .rows = 2, .columns = 4}};
     struct weight *weight;
     struct error err = {0};
     cr_assert_eq(backend->ops->weight_create(backend, &weight, sources, 2, NULL, &err),
                  ERROR_INVALID);
     cr_assert_not_null(strstr(err.message, "matrix 1"), "%s", err.message);
-    sources[1] = (struct tensor_source){values, NULL, DTYPE_INT8, 2, 3};
+    sources[1] =
+        (struct tensor_source){.data = values, .dtype = DTYPE_INT8, .rows = 2, .columns = 3};
     cr_assert_eq(backend->ops->weight_create(backend, &weight, sources, 2, NULL, &err),
                  ERROR_INVALID);
     cr_assert_not_null(strstr(err.message, "int8 scales"), "%s", err.message);

@@ -1,6 +1,7 @@
 #include "tests/golden/golden.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <criterion/criterion.h>
@@ -33,6 +34,19 @@ struct model *golden_load_model(const char *fixture, const char *backend_name,
     failed = model_load(&model, directory, backend, &err);
     cr_assert_eq(failed, 0, "%s", err.message);
     return model;
+}
+
+const char *golden_device(struct golden_dtypes dtypes)
+{
+    struct error err = {0};
+    const char *name = getenv("DENOISED_DEVICE");
+    name = name != NULL ? name : "cuda";
+    if (backend_check(name, &err) != 0)
+        cr_skip_test("%s", err.message);
+    if (!backend_computes(name, dtypes.activations, dtypes.weights))
+        cr_skip_test("device %s does not compute in %s with %s weights", name,
+                     dtype_name(dtypes.activations), dtype_name(dtypes.weights));
+    return name;
 }
 
 bool golden_is_int8(const char *fixture)

@@ -34,6 +34,12 @@ static const struct golden_dtypes GOLDEN_FP8_BFLOAT16 = {DTYPE_BFLOAT16, DTYPE_F
 struct model *golden_load_model(const char *fixture, const char *backend,
                                 struct golden_dtypes dtypes);
 
+/*
+ * The device of the tests on a device: DENOISED_DEVICE, or "cuda". Skips the test where it is not
+ * there or does not compute in these formats; so before anything else in it.
+ */
+const char *golden_device(struct golden_dtypes dtypes);
+
 /* Checkpoints whose weights an int8 backend keeps as they are; it rounds those of the others. */
 bool golden_is_int8(const char *fixture);
 

@@ -172,6 +172,14 @@ static void check_commits(const char *fixture, const char *backend, struct golde
     Test(commits, fixture##_in_int8_with_bfloat16_activations)                                     \
     {                                                                                              \
         check_commits(#fixture, "cpu", GOLDEN_INT8_BFLOAT16);                                      \
+    }                                                                                              \
+    Test(commits, fixture##_on_a_device)                                                           \
+    {                                                                                              \
+        check_commits(#fixture, golden_device(GOLDEN_BFLOAT16), GOLDEN_BFLOAT16);                  \
+    }                                                                                              \
+    Test(commits, fixture##_on_a_device_in_int8)                                                   \
+    {                                                                                              \
+        check_commits(#fixture, golden_device(GOLDEN_INT8_BFLOAT16), GOLDEN_INT8_BFLOAT16);        \
     }
 
 COMMIT_TESTS(plain)

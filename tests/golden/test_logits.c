@@ -331,8 +331,24 @@ static void check_cpu_against_ref(const char *fixture)
         check_cpu_against_ref(#fixture);                                                           \
     }
 
+/* Skipped where there is no device. */
+#define DEVICE_TESTS(fixture)                                                                      \
+    Test(logits, fixture##_on_a_device)                                                            \
+    {                                                                                              \
+        check_fixture(#fixture, golden_device(GOLDEN_BFLOAT16), GOLDEN_BFLOAT16);                  \
+    }                                                                                              \
+    Test(logits, fixture##_on_a_device_in_int8)                                                    \
+    {                                                                                              \
+        check_fixture(#fixture, golden_device(GOLDEN_INT8_BFLOAT16), GOLDEN_INT8_BFLOAT16);        \
+    }
+
 GOLDEN_TESTS(plain)
+DEVICE_TESTS(plain)
 GOLDEN_TESTS(grouped)
+DEVICE_TESTS(grouped)
 GOLDEN_TESTS(tied)
+DEVICE_TESTS(tied)
 GOLDEN_TESTS(int8)
+DEVICE_TESTS(int8)
 GOLDEN_TESTS(tiny)
+DEVICE_TESTS(tiny)

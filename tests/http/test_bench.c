@@ -1,4 +1,7 @@
-/* `denoised bench kernels` as a script reads it: one JSON document. Not how fast anything is. */
+/*
+ * `denoised bench kernels` and `bench rounds` as a script reads them: one JSON document. Not how
+ * fast anything is.
+ */
 #include <criterion/criterion.h>
 #include <jansson.h>
 #include <math.h>
@@ -27,9 +30,9 @@ static const char *text(const json_t *object, const char *key)
 }
 
 /* The document of a quick run with more arguments (NULL-terminated, at most four). */
-static json_t *run_quick(const char *const *more)
+static json_t *run_quick(const char *part, const char *const *more)
 {
-    const char *arguments[9] = {"bench", "kernels", "--quick", "--json"};
+    const char *arguments[9] = {"bench", part, "--quick", "--json"};
     json_error_t error;
 
     for (int i = 0; i < 4 && more[i] != NULL; i++)
@@ -42,7 +45,8 @@ static json_t *run_quick(const char *const *more)
     return document;
 }
 
-#define QUICK(...) run_quick((const char *const[]){__VA_ARGS__, NULL})
+#define QUICK(...)        run_quick("kernels", (const char *const[]){__VA_ARGS__, NULL})
+#define QUICK_ROUNDS(...) run_quick("rounds", (const char *const[]){__VA_ARGS__, NULL})
 
 /* Operations a second at most for the dtype that a key of the document names. */
 static double peak_rate(const json_t *document, const char *key)
@@ -166,14 +170,149 @@ Test(bench, prints_tables_by_default)
     outcome_free(&outcome);
 }
 
+/* ---- rounds ---------------------------------------------------------------------------------- */
+
+/* The shape "toy", and the plan of a quick run. */
+enum {
+    TOY_LAYERS = 2,
+    TOY_WIDTH = 64,
+    TOY_FFN = 176,
+    TOY_VOCABULARY = 512,
+    QUICK_WINDOW = 8,
+    QUICK_POSITIONS = 64,
+    QUICK_PROMPT = 16,
+    QUICK_ANSWER = 32,
+};
+
+static const double TOY_LAYER = 4.0 * TOY_WIDTH * TOY_WIDTH + 3.0 * TOY_WIDTH * TOY_FFN;
+
+static double dtype_rate(const json_t *document, const char *dtype)
+{
+    const json_t *peak;
+    size_t i;
+
+    json_array_foreach(json_object_get(document, "peaks"), i, peak)
+    {
+        if (strcmp(text(peak, "dtype"), dtype) == 0)
+            return 1e9 * number(peak, "gops");
+    }
+    cr_assert_fail("no peak of %s", dtype);
+    return 0;
+}
+
+/* What a pass over these rows costs, counted anew; `attended` positions by all rows together. */
+static void expect_pass(const json_t *document, const json_t *pass, double rows, double head_rows,
+                        double attended)
+{
+    const char *weights = text(pass, "weight_dtype");
+    double products =
+        2 * rows * TOY_LAYERS * TOY_LAYER + 2 * head_rows * TOY_VOCABULARY * TOY_WIDTH;
+    double attention = 4.0 * TOY_LAYERS * attended * TOY_WIDTH;
+    double memory = 1e9 * number(json_object_get(document, "memory"), "read_gb_per_s");
+    double compute =
+        products / dtype_rate(document, weights) + attention / dtype_rate(document, "bfloat16");
+    double floor_ms = 1e3 * fmax(compute, number(pass, "bytes") / memory);
+
+    cr_expect_eq(number(pass, "rows"), rows);
+    cr_expect_eq(number(pass, "head_rows"), head_rows);
+    cr_expect_float_eq(number(pass, "product_flops") / products, 1, 1e-9);
+    cr_expect_float_eq(number(pass, "attention_flops") / attention, 1, 1e-9);
+    cr_expect_float_eq(number(pass, "floor_ms") / floor_ms, 1, 1e-6);
+    cr_expect_float_eq(number(pass, "percent_of_floor") / (100 * floor_ms / number(pass, "ms")), 1,
+                       1e-6);
+}
+
+Test(bench, rounds_stand_beside_their_floors)
+{
+    json_t *document = QUICK_ROUNDS("--threads", "1", "--dtype", "bfloat16"), *round, *canvas;
+    size_t i;
+
+    json_array_foreach(json_object_get(document, "rounds"), i, round)
+    {
+        double sequences = (double)(1 << i), rows = QUICK_WINDOW * sequences;
+        const json_t *speeds = json_object_get(round, "tokens_per_second");
+        double weights = 2 * (TOY_LAYERS * TOY_LAYER + TOY_VOCABULARY * TOY_WIDTH);
+        double cached = 2.0 * 2 * TOY_LAYERS * TOY_WIDTH * QUICK_POSITIONS * sequences;
+        cr_expect_eq(number(round, "sequences"), sequences);
+        expect_pass(document, round, rows, rows, rows * QUICK_POSITIONS);
+        /* The backend may pad a matrix, but not by much. */
+        cr_expect_geq(number(round, "bytes"), weights + cached);
+        cr_expect_leq(number(round, "bytes"), 1.5 * weights + cached);
+        cr_expect_float_eq(number(speeds, "4") * 1e-3 * number(round, "ms") / sequences, 4, 1e-6);
+        cr_expect_float_eq(number(round, "one_token_tokens_per_second") * 1e-3 *
+                               number(round, "one_token_ms") / sequences,
+                           1, 1e-6);
+        cr_expect_lt(number(round, "head_percent"), 100);
+    }
+    cr_expect_eq(i, 2);
+    json_array_foreach(json_object_get(document, "canvases"), i, canvas)
+    {
+        double sequences = (double)(i + 1), positions = QUICK_PROMPT + QUICK_ANSWER;
+        expect_pass(document, canvas, sequences * positions, sequences * QUICK_ANSWER,
+                    sequences * positions * positions);
+    }
+    cr_expect_eq(i, 2);
+    json_decref(document);
+}
+
+Test(bench, calls_have_a_price_and_a_budget)
+{
+    json_t *document = QUICK_ROUNDS("--price-per-hour", "3.6"), *call, *one;
+    size_t i, k;
+
+    json_array_foreach(json_object_get(document, "calls"), i, call)
+    {
+        double tokens = number(call, "at_once") * number(call, "answer"), ms = number(call, "ms");
+        cr_expect_float_eq(number(call, "tokens_per_second") / (1e3 * tokens / ms), 1, 1e-6);
+        /* 3.6 an hour is a thousandth a second. */
+        cr_expect_float_eq(number(call, "price_of_million_tokens") / (ms / tokens), 1, 1e-6);
+        cr_expect_eq(json_is_true(json_object_get(call, "within_800_ms")), ms <= 800);
+        cr_expect_geq(number(call, "rounds"), number(call, "steps"));
+        cr_expect_geq(number(call, "host_gap_us_per_round"), 0);
+    }
+    /* One and two at once, in one region with and without a cache and in a window; all formats. */
+    size_t formats = json_array_size(json_object_get(document, "models"));
+    cr_expect_eq(formats, 2, "%zu", formats);
+    cr_expect_eq(i, formats * 2 * 3);
+    json_array_foreach(json_object_get(document, "one_by_one"), k, one)
+    {
+        double ms = number(one, "prompt_ms") + QUICK_ANSWER * number(one, "token_ms");
+        cr_expect_float_eq(number(one, "ms") / ms, 1, 1e-6);
+    }
+    cr_expect_eq(k, formats * 2);
+    json_decref(document);
+}
+
+Test(bench, rounds_print_tables_and_write_a_report)
+{
+    const char *path = "build/test-bench-report.json";
+    json_error_t error;
+
+    remove(path);
+    struct outcome outcome = RUN("bench", "rounds", "--quick", "--report", path);
+    cr_expect_eq(outcome.status, 0, "%s", outcome.log.data);
+    cr_expect(output_contains(&outcome.out, "Whole canvases"), "%s", outcome.out.data);
+    cr_expect(output_contains(&outcome.out, "one region"), "%s", outcome.out.data);
+    json_t *document = json_load_file(path, 0, &error);
+    cr_expect_not_null(document, "%s", error.text);
+    cr_expect_eq(json_array_size(json_object_get(document, "rounds")), 4);
+    json_decref(document);
+    outcome_free(&outcome);
+    remove(path);
+}
+
 Test(bench, refuses_what_it_does_not_measure)
 {
     static const struct {
-        const char *arguments[4], *message;
+        const char *arguments[5], *message;
     } cases[] = {
-        {{"bench", "disks"}, "bench has no part \"disks\"; name kernels, or nothing"},
+        {{"bench", "disks"}, "bench has no part \"disks\"; name kernels, rounds, or"},
         {{"bench", "--json"}, "--json belongs to: denoised bench kernels"},
         {{"bench", "--instructions=avx2"}, "--instructions belongs to: denoised bench kernels"},
+        {{"bench", "--shape=tiny"}, "--shape belongs to: denoised bench rounds"},
+        {{"bench", "kernels", "--price-per-hour=1"}, "--price-per-hour belongs to"},
+        {{"bench", "rounds", "--device=ref"}, "device \"ref\""},
+        {{"bench", "rounds", "--quick", "--report=/nowhere/x"}, "report \"/nowhere/x\""},
         {{"bench", "kernels", "--device=ref"}, "device \"ref\""},
     };
 

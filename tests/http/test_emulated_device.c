@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "tests/http/client.h"
+#include "tests/http/program.h"
 
 enum { PROMPTS = 3 };
 static const char *const TEXTS[PROMPTS] = {"Once upon a time", "The cat", "One day, a boy"};
@@ -170,4 +171,26 @@ Test(emulated_device, gives_the_kv_pool_what_weights_and_activations_leave)
     cr_expect_float_eq(atof(strchr(pool, '}') + 1), total * 393216, 1);
     reply_free(&metrics);
     cr_expect_eq(server_process_stop(&server), 0);
+}
+
+Test(emulated_device, is_measured_by_the_benchmarks)
+{
+    use_emulation();
+    struct outcome rounds =
+        RUN("bench", "rounds", "--quick", "--json", "--device", "cuda", "--dtype", "bfloat16");
+    cr_assert_eq(rounds.status, 0, "%s", rounds.log.data);
+    json_t *document = json_loads(rounds.out.data, 0, NULL);
+    cr_expect_str_eq(json_string_value(json_object_get(document, "device")), "cuda");
+    cr_expect_eq(json_array_size(json_object_get(document, "rounds")), 2);
+    cr_expect_eq(json_array_size(json_object_get(document, "calls")), 6);
+    const json_t *memory = json_object_get(document, "memory");
+    cr_expect_gt(json_number_value(json_object_get(memory, "copy_gb_per_s")), 0);
+    json_decref(document);
+    outcome_free(&rounds);
+
+    struct outcome kernels =
+        RUN("bench", "kernels", "--quick", "--device", "cuda", "--dtype", "bfloat16");
+    cr_expect_eq(kernels.status, 0, "%s", kernels.log.data);
+    cr_expect(output_contains(&kernels.out, "rope_store"), "%s", kernels.out.data);
+    outcome_free(&kernels);
 }

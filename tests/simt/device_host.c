@@ -94,6 +94,11 @@ void device_staging_destroy(void *staging)
     memory_block_destroy(staging);
 }
 
+void device_enqueue_copy(struct simt_queue *queue, void *to, const void *from, size_t size)
+{
+    device_upload(queue, to, from, size);
+}
+
 void device_upload(struct simt_queue *queue, void *to, const void *from, size_t size)
 {
     (void)queue;

@@ -400,7 +400,8 @@ Test(operand, rows_whose_sums_have_no_room_are_refused)
     struct cuda_backend *cuda = open_backend("ascending", DTYPE_INT8);
     const int64_t rows = (int64_t)(cuda_sums_bytes() / sizeof(float)) + 1;
     float *values = calloc((size_t)rows, sizeof *values);
-    const struct tensor_source source = {values, NULL, DTYPE_FLOAT32, rows, 1};
+    const struct tensor_source source = {
+        .data = values, .dtype = DTYPE_FLOAT32, .rows = rows, .columns = 1};
     struct weight *weight;
     struct error err = {0};
     cr_assert_not_null(values);

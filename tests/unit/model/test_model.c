@@ -438,3 +438,64 @@ Test(model, reads_the_dtype_of_most_weights)
         cr_expect_eq(dtype, expected[i], "%s", names[i]);
     }
 }
+
+/* ---- random models --------------------------------------------------------------------------- */
+
+static struct model *create_random(const struct model_config *shape, uint64_t seed)
+{
+    struct backend *backend;
+    struct model *model;
+    struct error err = {0};
+    const struct backend_options options = {.dtype = DTYPE_FLOAT32, .threads = 1};
+    cr_assert_eq(backend_create(&backend, "ref", &options, &err), 0, "%s", err.message);
+    cr_assert_eq(model_create_random(&model, shape, seed, backend, &err), 0, "%s", err.message);
+    return model;
+}
+
+/* Rows [3, width] of the hidden states before the head, for three tokens of one canvas. */
+static void hidden_states(float *out, struct model *model)
+{
+    const int32_t ids[3] = {5, 6, 7}, positions[3] = {0, 1, 2}, ends[3] = {3, 3, 3};
+    const int32_t zeros[3] = {0};
+    const uint8_t shadow[3] = {0};
+    struct error err = {0};
+    const struct step_rows rows = {.rows = 3,
+                                   .token = ids,
+                                   .sequence = zeros,
+                                   .position = positions,
+                                   .kv_end = ends,
+                                   .shadow = shadow,
+                                   .page_table_stride = 1,
+                                   .page_table = zeros,
+                                   .gathered = 3,
+                                   .gather = positions};
+    const struct head_batch none = {0};
+    cr_assert_eq(model_reserve(model, 3, 3, 1, 1, &err), 0, "%s", err.message);
+    cr_assert_eq(model_forward(model, &rows, &none, NULL, &err), 0, "%s", err.message);
+    model->backend->ops->memory_read(model->backend, out, model->activations.gathered,
+                                     3 * (size_t)model->config.width * sizeof *out);
+}
+
+Test(model, random_weights_need_no_checkpoint)
+{
+    struct model_config shape = small_shape;
+    enum { NUMBERS = 3 * 32 };
+    float first[NUMBERS], again[NUMBERS], other[NUMBERS];
+    shape.head_dim = shape.rotary_dim = 8;
+    shape.linear_bias = shape.qkv_bias = true;
+    float *const outs[3] = {first, again, other};
+    for (int i = 0; i < 3; i++) {
+        struct model *model = create_random(&shape, i == 2 ? 100 : 1);
+        /* As many as a checkpoint of that shape has. */
+        int64_t layer = 64 * 32 + 64 + 32 * 32 + 32 + 96 * 32 + 96 + 32 * 48 + 32 + 2 * 32;
+        cr_expect_eq(model->parameters, 2 * layer + 2 * 96 * 32 + 96 + 32);
+        hidden_states(outs[i], model);
+        model_free(model);
+    }
+    double squares = 0;
+    for (int i = 0; i < NUMBERS; i++)
+        squares += (double)first[i] * (double)first[i] / NUMBERS;
+    cr_expect_float_eq(squares, 1, 0.05, "normed rows, not %g", squares);
+    cr_expect_arr_eq(first, again, sizeof first);
+    cr_expect_arr_neq(first, other, sizeof first);
+}

@@ -1,0 +1,408 @@
+/* denoised bench rounds: a model of random weights, as fast as its rounds are on this machine. */
+#include "server/commands/bench_rounds.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/error.h"
+#include "server/commands/runtime.h"
+#include "server/engine/engine.h"
+#include "server/engine/kv_pages.h"
+
+enum {
+    SLOWEST_S = 3, /* passes that would take longer are left out */
+    WARM_UP_US = 3000000,
+};
+
+/* ---- shapes ---------------------------------------------------------------------------------- */
+
+static const struct shape {
+    const char *name;
+    int32_t layers, width, heads, ffn_width, vocabulary, max_positions;
+    bool tied_head;
+} SHAPES[] = {
+    {"llada-8b", 32, 4096, 32, 12288, 126464, 4096, false}, /* LLaDA-8B's */
+    {"small", 8, 512, 8, 1408, 32768, 1024, false},
+    {"tiny", 6, 256, 4, 704, 4096, 1024, true}, /* that of models/tiny, with more context */
+    {"toy", 2, 64, 2, 176, 512, 256, false},    /* for --quick */
+};
+
+static void choose_shape(struct bench_rounds *rounds, const char *name)
+{
+    const struct shape *shape = SHAPES;
+
+    while (strcmp(shape->name, name) != 0)
+        shape++;
+    snprintf(rounds->name, sizeof rounds->name, "%s", shape->name);
+    rounds->config = (struct model_config){
+        .model_type = "llada",
+        .layers = shape->layers,
+        .width = shape->width,
+        .heads = shape->heads,
+        .kv_heads = shape->heads,
+        .head_dim = shape->width / shape->heads,
+        .rotary_dim = shape->width / shape->heads,
+        .ffn_width = shape->ffn_width,
+        .vocabulary = shape->vocabulary,
+        .embedding_rows = shape->vocabulary,
+        .max_positions = shape->max_positions,
+        .rope_theta = 500000,
+        .norm_epsilon = 1e-5F,
+        .tied_head = shape->tied_head,
+        .mask_token = 2,
+        .bos_token = -1,
+        .stop_tokens = {1},
+        .stop_token_count = 1,
+        .checkpoint_dtype = DTYPE_BFLOAT16,
+    };
+}
+
+static const struct rounds_plan PLAN = {
+    .window = 32,
+    .cached = 512,
+    .prompt = 128,
+    .answer = 256,
+    .sequences = {8, {1, 2, 4, 8, 16, 32, 64, 128}},
+    .canvases = {3, {1, 4, 16}},
+    .steps = {3, {3, 4, 5}},
+};
+
+static const struct rounds_plan CPU_PLAN = {
+    .window = 32,
+    .cached = 512,
+    .prompt = 128,
+    .answer = 256,
+    .sequences = {6, {1, 2, 4, 8, 16, 32}},
+    .canvases = {2, {1, 4}},
+    .steps = {3, {3, 4, 5}},
+};
+
+static const struct rounds_plan QUICK_PLAN = {
+    .window = 8,
+    .cached = 56,
+    .prompt = 16,
+    .answer = 32,
+    .sequences = {2, {1, 2}},
+    .canvases = {2, {1, 2}},
+    .steps = {1, {3}},
+};
+
+/* ---- the model ------------------------------------------------------------------------------- */
+
+static int32_t last_of(const struct rounds_list *list)
+{
+    return list->of[list->count - 1];
+}
+
+static int32_t most(int32_t a, int32_t b)
+{
+    return a > b ? a : b;
+}
+
+/* For rounds of so many sequences, and for the canvases and calls of the plan. */
+static struct engine_options engine_options_of(const struct bench_rounds *rounds, int32_t sequences)
+{
+    const struct rounds_plan *plan = &rounds->plan;
+    int32_t canvases = last_of(&plan->canvases), canvas = plan->prompt + plan->answer;
+    int32_t positions = plan->window + plan->cached, slots = most(sequences, canvases);
+    int32_t pages = most(kv_pages_needed(positions), kv_pages_needed(canvas));
+
+    return (struct engine_options){
+        .max_sequences = slots,
+        .max_rows_per_tick = most(most(sequences * plan->window, canvases * canvas), positions),
+        .queue_limit = slots,
+        .kv_cache_tokens = (int64_t)slots * pages * KV_PAGE_POSITIONS,
+        .token_limit = rounds->config.vocabulary,
+    };
+}
+
+/* More memory than there is would not fail on the CPU, but end the process. */
+static bool fits(const struct bench_rounds *rounds, const struct engine_options *options)
+{
+    const struct bench_kernels *bench = &rounds->bench;
+    const struct backend_memory memory = backend_memory_read(bench->device);
+    struct model_memory needed = model_memory_estimate(
+        &rounds->config, bench->device, bench->options.dtype, bench->weight_dtype,
+        options->max_rows_per_tick, options->max_rows_per_tick,
+        kv_pages_needed(options->kv_cache_tokens));
+    double total = (double)needed.weights + (double)needed.norms + (double)needed.kv_pool +
+                   (double)needed.activations;
+    return total < (memory.total > 0 ? 1 : 0.75) * (double)memory.available;
+}
+
+static void close_model(struct bench_rounds *rounds)
+{
+    engine_free(rounds->engine);
+    model_free(rounds->model);
+    rounds->engine = NULL;
+    rounds->model = NULL;
+}
+
+static int open_with(struct bench_rounds *rounds, int32_t sequences, struct error *err)
+{
+    const struct engine_options options = engine_options_of(rounds, sequences);
+    struct backend *backend;
+
+    if (!fits(rounds, &options))
+        return error_set(err, ERROR_MEMORY, "bench: a model of shape %s does not fit into memory",
+                         rounds->name);
+    int code = backend_create(&backend, rounds->bench.device, &rounds->bench.options, err);
+    if (code == 0)
+        code = model_create_random(&rounds->model, &rounds->config, 1, backend, err);
+    if (code == 0)
+        code = engine_create(&rounds->engine, rounds->model, &options, err);
+    if (code == 0)
+        code = model_warm_up(rounds->model, WARM_UP_US, err);
+    if (code != 0)
+        close_model(rounds);
+    rounds->max_sequences = sequences;
+    return code;
+}
+
+/* With as many sequences as memory has room for. */
+static int open_model(struct bench_rounds *rounds, struct error *err)
+{
+    int32_t sequences = last_of(&rounds->plan.sequences);
+    int code = open_with(rounds, sequences, err);
+
+    while (code == ERROR_MEMORY && sequences > 1) {
+        sequences /= 2;
+        code = open_with(rounds, sequences, err);
+    }
+    return code;
+}
+
+/* ---- rounds ---------------------------------------------------------------------------------- */
+
+static const int32_t TOKENS_A_ROUND[] = {1, 2, 4, 8};
+enum { TOKEN_COUNTS = sizeof TOKENS_A_ROUND / sizeof *TOKENS_A_ROUND };
+
+/* What every line of a pass has. */
+static json_t *describe_pass(const struct bench_rounds *rounds, int32_t sequences,
+                             const struct pass_figures *figures)
+{
+    return json_pack("{s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "weight_dtype",
+                     dtype_name(rounds->bench.weight_dtype), "sequences", sequences, "rows",
+                     figures->work.rows, "head_rows", figures->work.head_rows, "ms",
+                     1e3 * figures->seconds, "product_flops", figures->work.product_flops,
+                     "attention_flops", figures->work.attention_flops, "bytes", figures->work.bytes,
+                     "floor_ms", 1e3 * figures->floor_s, "percent_of_floor",
+                     100 * figures->floor_s / figures->seconds, "bound", figures->bound);
+}
+
+static void say_pass(const struct bench_rounds *rounds, int32_t sequences,
+                     const struct pass_figures *figures)
+{
+    bench_say(&rounds->bench, "%-9s %5d %6d %9.3f %9.3f %7.1f  %-8s",
+              dtype_name(rounds->bench.weight_dtype), sequences, figures->work.rows,
+              1e3 * figures->seconds, 1e3 * figures->floor_s,
+              100 * figures->floor_s / figures->seconds, figures->bound);
+}
+
+static void report_round(const struct bench_rounds *rounds, int32_t sequences,
+                         const struct pass_figures *figures, const struct pass_figures *one)
+{
+    const struct bench_kernels *bench = &rounds->bench;
+    double head = 100 * (1 - figures->seconds_without_head / figures->seconds);
+    json_t *row = describe_pass(rounds, sequences, figures), *speeds = json_object();
+
+    say_pass(rounds, sequences, figures);
+    bench_say(bench, " %6.1f", head);
+    for (int i = 0; i < TOKEN_COUNTS; i++) {
+        double speed = sequences * TOKENS_A_ROUND[i] / figures->seconds;
+        char key[16];
+        snprintf(key, sizeof key, "%d", TOKENS_A_ROUND[i]);
+        json_object_set_new(speeds, key, json_real(speed));
+        bench_say(bench, " %9.0f", speed);
+    }
+    bench_say(bench, "  %9.3f %9.0f\n", 1e3 * one->seconds, sequences / one->seconds);
+    if (row != NULL) {
+        json_object_set_new(row, "head_percent", json_real(head));
+        json_object_set(row, "tokens_per_second", speeds);
+        json_object_set_new(row, "one_token_ms", json_real(1e3 * one->seconds));
+        json_object_set_new(row, "one_token_floor_ms", json_real(1e3 * one->floor_s));
+        json_object_set_new(row, "one_token_tokens_per_second",
+                            json_real(sequences / one->seconds));
+    }
+    json_decref(speeds);
+    bench_add(bench, "rounds", row);
+}
+
+static int bench_windows(const struct bench_rounds *rounds, struct error *err)
+{
+    const struct bench_kernels *bench = &rounds->bench;
+    const struct rounds_plan *plan = &rounds->plan;
+    int32_t end = plan->cached + plan->window;
+    double of_sequence = 0;
+    int code = 0;
+
+    bench_say(bench,
+              "\nRounds: a window of %d over %d cached positions, every row judged; tokens/s where "
+              "so many commit a round.\nFloor: weights and cached K and V once at the rate of a "
+              "copy, or all flops at the peaks. Behind it the share of\nthe head, in percent; at "
+              "the end the same sequences with one causal row each, a token a pass.\n\n"
+              "%-9s %5s %6s %9s %9s %7s  %-8s %6s %9s %9s %9s %9s  %9s %9s\n",
+              plan->window, plan->cached, "weights", "seqs", "rows", "ms", "floor ms", "% floor",
+              "bound", "head %", "1", "2", "4", "8", "causal ms", "tokens/s");
+    for (int i = 0; i < plan->sequences.count && code == 0; i++) {
+        int32_t sequences = plan->sequences.of[i];
+        const struct pass_shape window = {sequences, plan->cached, plan->window, end, plan->window};
+        const struct pass_shape token = {sequences, end - 1, 1, 0, 1};
+        struct pass_figures figures, one;
+        bool too_many = sequences > rounds->max_sequences;
+        if (too_many || of_sequence * sequences > SLOWEST_S) {
+            bench_leave_out(bench, "rounds of %d sequences with %s weights: %s", sequences,
+                            dtype_name(bench->weight_dtype),
+                            too_many ? "too little memory" : "they would take too long");
+            continue;
+        }
+        code = pass_measure(&figures, rounds, &window, true, err);
+        if (code == 0)
+            code = pass_measure(&one, rounds, &token, false, err);
+        if (code == 0)
+            report_round(rounds, sequences, &figures, &one);
+        of_sequence = code == 0 ? figures.seconds / sequences : 0;
+    }
+    return code;
+}
+
+static int bench_canvases(const struct bench_rounds *rounds, struct error *err)
+{
+    const struct bench_kernels *bench = &rounds->bench;
+    const struct rounds_plan *plan = &rounds->plan;
+    int32_t canvas = plan->prompt + plan->answer;
+    int code = 0;
+
+    bench_say(bench,
+              "\nWhole canvases: %d of the prompt and %d of the answer recomputed, the answer "
+              "judged.\n\n%-9s %5s %6s %9s %9s %7s  %-8s\n",
+              plan->prompt, plan->answer, "weights", "seqs", "rows", "ms", "floor ms", "% floor",
+              "bound");
+    for (int i = 0; i < plan->canvases.count && code == 0; i++) {
+        int32_t sequences = plan->canvases.of[i];
+        const struct pass_shape shape = {sequences, 0, canvas, canvas, plan->answer};
+        struct pass_figures figures;
+        code = pass_measure(&figures, rounds, &shape, false, err);
+        if (code != 0)
+            break;
+        say_pass(rounds, sequences, &figures);
+        bench_say(bench, "\n");
+        bench_add(bench, "canvases", describe_pass(rounds, sequences, &figures));
+    }
+    return code;
+}
+
+/* ---- one number format ----------------------------------------------------------------------- */
+
+static int bench_model(struct bench_rounds *rounds, struct error *err)
+{
+    const struct bench_kernels *bench = &rounds->bench;
+    const char *weights = dtype_name(bench->weight_dtype);
+    int64_t begin = clock_now_us();
+    int code = open_model(rounds, err);
+
+    if (code == ERROR_MEMORY) {
+        bench_leave_out(bench, "%s with %s weights: %s", rounds->name, weights, err->message);
+        return 0;
+    }
+    if (code == 0 && bench->on_device)
+        code = pass_fill_cache(rounds, err);
+    if (code == 0) {
+        struct model_memory used = model_memory_used(rounds->model);
+        double seconds = 1e-6 * (double)(clock_now_us() - begin);
+        bench_say(bench,
+                  "\n%s: %.1f M random parameters, weights %s, activations %s, made in %.1f s\n"
+                  "memory: weights %.1f MB, KV pool %.1f MB, activations %.1f MB\n",
+                  rounds->name, (double)rounds->model->parameters / 1e6, weights,
+                  dtype_name(bench->options.dtype), seconds, (double)used.weights / 1e6,
+                  (double)used.kv_pool / 1e6, (double)used.activations / 1e6);
+        bench_add(bench, "models",
+                  json_pack("{s:s, s:s, s:s, s:f, s:f, s:f, s:f}", "model", rounds->name,
+                            "weight_dtype", weights, "dtype", dtype_name(bench->options.dtype),
+                            "parameters", (double)rounds->model->parameters, "weights_mb",
+                            (double)used.weights / 1e6, "kv_pool_mb", (double)used.kv_pool / 1e6,
+                            "activations_mb", (double)used.activations / 1e6));
+        code = bench_windows(rounds, err);
+    }
+    if (code == 0)
+        code = bench_canvases(rounds, err);
+    if (code == 0)
+        code = bench_calls(rounds, err);
+    close_model(rounds);
+    return code;
+}
+
+/* The formats that the weights may have beside the activations': 8 bits, as far as there are any.
+ */
+static int bench_formats(struct bench_rounds *rounds, const struct settings *settings,
+                         struct error *err)
+{
+    struct bench_kernels *bench = &rounds->bench;
+    enum dtype dtype = bench->options.dtype, first = bench->weight_dtype;
+    int code = bench_model(rounds, err);
+
+    for (int i = 0; strcmp(settings->dtype, "auto") == 0 && i < BENCH_DTYPES && code == 0; i++) {
+        if (dtype_size((enum dtype)i) != 1 || (enum dtype)i == first ||
+            bench->product_rates[i] == 0)
+            continue;
+        bench_set_dtypes(bench, dtype, (enum dtype)i);
+        code = bench_model(rounds, err);
+    }
+    return code;
+}
+
+/* ---- all ------------------------------------------------------------------------------------- */
+
+static int choose(struct bench_rounds *rounds, const struct settings *settings, struct error *err)
+{
+    struct bench_kernels *bench = &rounds->bench;
+    struct settings named = *settings;
+    struct backend_options options;
+    int code = bench_choose_device(bench, settings, err);
+
+    if (code != 0)
+        return code;
+    /* Without a checkpoint to follow. */
+    if (strcmp(settings->dtype, "auto") == 0)
+        named.dtype = backend_prefers_bfloat16(bench->device) ? "bfloat16" : "float32";
+    code = runtime_choose_dtype(&options, &named, NULL, err);
+    if (code != 0)
+        return code;
+    bench_set_dtypes(bench, options.dtype, options.weight_dtype);
+    rounds->price_per_hour = settings->price_per_hour;
+    rounds->plan = bench->quick ? QUICK_PLAN : bench->on_device ? PLAN : CPU_PLAN;
+    const char *otherwise = bench->quick ? "toy" : bench->on_device ? "llada-8b" : "small";
+    choose_shape(rounds, settings->shape != NULL ? settings->shape : otherwise);
+    return bench_choose_instructions(bench, settings, err);
+}
+
+/* The backend says what it computes on; it is there for that alone. */
+static int describe(const struct bench_rounds *rounds, struct error *err)
+{
+    struct backend *backend;
+    int code = backend_create(&backend, rounds->bench.device, &rounds->bench.options, err);
+
+    if (code != 0)
+        return code;
+    bench_describe(&rounds->bench, backend->ops->description(backend));
+    backend_destroy(backend);
+    return 0;
+}
+
+int bench_rounds_run(const struct settings *settings)
+{
+    struct bench_rounds rounds = {0};
+    struct error err = {0};
+    int code = choose(&rounds, settings, &err);
+
+    if (code == 0)
+        code = describe(&rounds, &err);
+    if (code == 0)
+        code = bench_peaks(&rounds.bench, &err);
+    if (code == 0)
+        code = bench_formats(&rounds, settings, &err);
+    code = bench_finish(&rounds.bench, code, &err);
+    return code == 0 ? 0 : runtime_complain(&err);
+}
