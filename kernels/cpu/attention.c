@@ -155,7 +155,8 @@ struct page_copy {
 /* One query head of one tile. */
 struct attention_state {
     const void *query[ATTENTION_TILE_ROWS];
-    float maximum[ATTENTION_TILE_ROWS], sum[ATTENTION_TILE_ROWS];
+    float maximum[ATTENTION_TILE_ROWS];
+    float sum[ATTENTION_TILE_ROWS][16] __attribute__((aligned(64)));
     float sums[ATTENTION_TILE_ROWS * HEAD_DIM_MAX] __attribute__((aligned(64)));
 };
 
@@ -180,7 +181,7 @@ static void attend_page(const struct cpu_backend *cpu, struct attention_state *s
                         struct page page, int64_t count, struct page next)
 {
     float scores[TILE_ROWS * PANEL_COLUMNS] __attribute__((aligned(64)));
-    float correction[TILE_ROWS];
+    float correction[16] __attribute__((aligned(64)));
     int64_t head_dim = cpu->limits.attention.head_dim;
     float scale = 1.0f / sqrtf((float)head_dim);
 
@@ -189,10 +190,9 @@ static void attend_page(const struct cpu_backend *cpu, struct attention_state *s
         if (next.keys != NULL)
             prefetch_block(cpu, next, first / TILE_ROWS, (rows + TILE_ROWS - 1) / TILE_ROWS);
         cpu->instructions.product(scores, state->query + first, lines, head_dim, page.keys);
-        for (int32_t i = 0; i < lines; i++)
-            correction[i] = cpu->instructions.elementwise->softmax_page(
-                scores + i * PANEL_COLUMNS, count, scale, &state->maximum[first + i],
-                &state->sum[first + i]);
+        cpu->instructions.softmax(
+            scores, lines, count, scale,
+            (struct softmax_state){state->maximum + first, state->sum + first}, correction);
         cpu->instructions.accumulate(state->sums + first * cpu->value_stride, cpu->value_stride,
                                      correction, scores, lines, count, page.values);
     }
@@ -211,6 +211,18 @@ static struct page page_at(const struct attention_job *job, int32_t row, int32_t
                          value_page(job->cpu, job->layer, page, kv_head)};
 }
 
+/* The sum of 16 numbers. */
+static float sum_parts(const float *parts)
+{
+    float sums[16];
+    memcpy(sums, parts, sizeof sums);
+    for (int width = 8; width > 0; width /= 2) {
+        for (int i = 0; i < width; i++)
+            sums[i] += sums[i + width];
+    }
+    return sums[0];
+}
+
 static void attend(const struct attention_job *job, struct attention_tile tile, int32_t head,
                    const struct page_copy *copy)
 {
@@ -226,8 +238,8 @@ static void attend(const struct attention_job *job, struct attention_tile tile, 
         state.query[i] =
             job->qkv + (size_t)(tile.first + i) * line_bytes + (size_t)head * head_bytes;
         state.maximum[i] = -INFINITY;
-        state.sum[i] = 0;
     }
+    memset(state.sum, 0, (size_t)tile.rows * sizeof *state.sum);
     memset(state.sums, 0, (size_t)(tile.rows * cpu->value_stride) * sizeof *state.sums);
     struct page next = page_at(job, tile.first, kv_head, 0, copy);
     for (int32_t begin = 0; begin < kv_end; begin += KV_PAGE_POSITIONS) {
@@ -239,8 +251,9 @@ static void attend(const struct attention_job *job, struct attention_tile tile, 
     }
     for (int32_t i = 0; i < tile.rows; i++) {
         float *line = state.sums + i * cpu->value_stride;
+        float sum = sum_parts(state.sum[i]);
         for (int32_t j = 0; j < shape->head_dim; j++)
-            line[j] = kv_end > 0 ? line[j] / state.sum[i] : 0;
+            line[j] = kv_end > 0 ? line[j] / sum : 0;
         char *out = job->out +
                     ((size_t)(tile.first + i) * (size_t)shape->heads + (size_t)head) * head_bytes;
         cpu->instructions.elementwise->store(out, line, NULL, shape->head_dim);

@@ -97,73 +97,6 @@ LANES_INLINE void rope_head(void *head, const float *scale, float epsilon, const
     store_row(head, rotated, NULL, head_dim, dtype);
 }
 
-/* Where all scores are -infinity so far, every weight is 0, and not the NaN of inf - inf. */
-LANES_INLINE float softmax_base(float largest)
-{
-    return largest == -INFINITY ? 0.0f : largest;
-}
-
-#if defined __AVX512F__
-/* Half the time of the form below: softmax is a third of attention at head_dim 64. */
-static float softmax_page(float *scores, int64_t count, float scale, float *maximum, float *sum)
-{
-    enum { VECTORS = PANEL_COLUMNS / LANES };
-    __m512 value[VECTORS], most = _mm512_set1_ps(*maximum);
-    __m512 factor = _mm512_set1_ps(scale);
-    uint64_t inside = count < PANEL_COLUMNS ? (1ull << count) - 1 : ~0ull;
-    for (int i = 0; i < VECTORS; i++) {
-        value[i] = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), (__mmask16)(inside >> 16 * i),
-                                        scores + LANES * i);
-        most = _mm512_max_ps(value[i], most); /* a NaN is left out */
-    }
-    float largest = _mm512_reduce_max_ps(most), base = softmax_base(largest);
-    most = _mm512_set1_ps(base);
-    __m512 total = _mm512_setzero_ps();
-    for (int i = 0; i < VECTORS; i++) {
-        __mmask16 weighs = _mm512_cmp_ps_mask(value[i], _mm512_set1_ps(-INFINITY), _CMP_NEQ_UQ);
-        value[i] = _mm512_mul_ps(_mm512_sub_ps(value[i], most), factor);
-        lanes_exp((float_lanes *)&value[i]);
-        value[i] = _mm512_maskz_mov_ps(weighs, value[i]);
-        total = _mm512_add_ps(total, value[i]);
-        _mm512_storeu_ps(scores + LANES * i, value[i]);
-    }
-    __m512 correction = _mm512_mul_ps(_mm512_set1_ps(*maximum - base), factor);
-    lanes_exp((float_lanes *)&correction);
-    *maximum = largest;
-    *sum = *sum * _mm512_cvtss_f32(correction) + _mm512_reduce_add_ps(total);
-    return _mm512_cvtss_f32(correction);
-}
-#else
-static float softmax_page(float *scores, int64_t count, float scale, float *maximum, float *sum)
-{
-    const int_lanes first = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    float_lanes values[PANEL_COLUMNS / LANES], total = {0}, correction = {0}, most = {0};
-
-    most += *maximum;
-    for (int32_t i = 0; i < PANEL_COLUMNS / LANES; i++) {
-        int_lanes inside = first + i * LANES < (int32_t)count;
-        lanes_load(&values[i], scores, i * LANES, DTYPE_FLOAT32);
-        values[i] *= scale;
-        lanes_keep_where(&values[i], &inside, -INFINITY);
-        lanes_raise(&most, &values[i]);
-    }
-    float largest = lanes_max(&most), base = softmax_base(largest);
-    for (int32_t i = 0; i < PANEL_COLUMNS / LANES; i++) {
-        int_lanes weighs = values[i] != -INFINITY;
-        values[i] -= base;
-        lanes_exp(&values[i]);
-        lanes_keep_where(&values[i], &weighs, 0.0f);
-        total += values[i];
-        lanes_store(scores, i * LANES, &values[i], DTYPE_FLOAT32);
-    }
-    correction += *maximum - base;
-    lanes_exp(&correction);
-    *maximum = largest;
-    *sum = *sum * correction[0] + lanes_sum(&total);
-    return correction[0];
-}
-#endif
-
 static float row_max(const float *row, int64_t count)
 {
     float_lanes largest = {0}, other;
@@ -342,11 +275,10 @@ static void quantise_bfloat16(uint8_t *out, const void *line, int64_t count, flo
 /* The table that each including file defines under its own name. */
 #define ELEMENTWISE_TABLE                                                                          \
     {                                                                                              \
-        {store_float32, add_rmsnorm_float32, swiglu_float32,   rope_float32,                       \
-         softmax_page,  largest_float32,     quantise_float32, dequantise,                         \
-         row_max,       row_exp_sums,        find_greater},                                        \
+        {store_float32,    add_rmsnorm_float32, swiglu_float32, rope_float32, largest_float32,     \
+         quantise_float32, dequantise,          row_max,        row_exp_sums, find_greater},       \
         {                                                                                          \
-            store_bfloat16, add_rmsnorm_bfloat16, swiglu_bfloat16, rope_bfloat16, softmax_page,    \
+            store_bfloat16, add_rmsnorm_bfloat16, swiglu_bfloat16, rope_bfloat16,                  \
                 largest_bfloat16, quantise_bfloat16, dequantise, row_max, row_exp_sums,            \
                 find_greater                                                                       \
         }                                                                                          \
