@@ -1,8 +1,8 @@
 /*
- * Sixteen floats at a time, in the compiler's vector extension: the same source gives SSE2, AVX2
- * and AVX-512 code by the flags of the file that includes it, with the same results but for the
- * exponential. Vectors go by pointer, because passing them by value would depend on the instruction
- * set.
+ * As many floats at a time as a register holds, in the compiler's vector extension: the same source
+ * gives SSE2, AVX2 and AVX-512 code by the flags of the file that includes it. Longer vectors than
+ * that would live in memory. Vectors go by pointer, because passing them by value would depend on
+ * the instruction set.
  */
 #ifndef KERNELS_CPU_LANES_H
 #define KERNELS_CPU_LANES_H
@@ -12,12 +12,18 @@
 #include <string.h>
 #include "kernels/dtype.h"
 
+#if defined __AVX512F__
 enum { LANES = 16 };
+#elif defined __AVX2__
+enum { LANES = 8 };
+#else
+enum { LANES = 4 };
+#endif
 
-typedef float float_lanes __attribute__((vector_size(64)));
-typedef int32_t int_lanes __attribute__((vector_size(64)));
-typedef uint32_t bit_lanes __attribute__((vector_size(64)));
-typedef uint16_t half_lanes __attribute__((vector_size(32)));
+typedef float float_lanes __attribute__((vector_size(4 * LANES)));
+typedef int32_t int_lanes __attribute__((vector_size(4 * LANES)));
+typedef uint32_t bit_lanes __attribute__((vector_size(4 * LANES)));
+typedef uint16_t half_lanes __attribute__((vector_size(2 * LANES)));
 
 #define LANES_INLINE static inline __attribute__((always_inline, unused))
 
@@ -53,7 +59,7 @@ LANES_INLINE void lanes_store(void *to, int64_t index, const float_lanes *value,
     }
 }
 
-/* The first `count` lanes (1..16); the others are 0. */
+/* The first `count` lanes (1 or more); the others are 0. */
 LANES_INLINE void lanes_load_some(float_lanes *out, const void *from, int64_t index, int64_t count,
                                   enum dtype dtype)
 {
@@ -123,19 +129,10 @@ LANES_INLINE uint32_t lanes_greater(const float *value, float threshold)
 #if defined __AVX512F__
     return _mm512_cmp_ps_mask(_mm512_loadu_ps(value), _mm512_set1_ps(threshold), _CMP_GT_OQ);
 #elif defined __AVX2__
-    __m256 limit = _mm256_set1_ps(threshold);
-    uint32_t low =
-        (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(value), limit, _CMP_GT_OQ));
-    uint32_t high =
-        (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(value + 8), limit, _CMP_GT_OQ));
-    return low | high << 8;
+    return (uint32_t)_mm256_movemask_ps(
+        _mm256_cmp_ps(_mm256_loadu_ps(value), _mm256_set1_ps(threshold), _CMP_GT_OQ));
 #else
-    uint32_t bits = 0;
-    for (int i = 0; i < LANES; i += 4)
-        bits |=
-            (uint32_t)_mm_movemask_ps(_mm_cmpgt_ps(_mm_loadu_ps(value + i), _mm_set1_ps(threshold)))
-            << i;
-    return bits;
+    return (uint32_t)_mm_movemask_ps(_mm_cmpgt_ps(_mm_loadu_ps(value), _mm_set1_ps(threshold)));
 #endif
 }
 
@@ -144,7 +141,7 @@ LANES_INLINE uint32_t lanes_greater(const float *value, float threshold)
  * for -INFINITY); above 88.73 it is INFINITY; NaN stays NaN. e^0 is exactly 1.
  */
 #if defined __AVX512F__
-/* Half the instructions of the form below: multiply-adds, and rounding and scaling in one each. */
+/* Half the instructions of the last form: multiply-adds, and rounding and scaling in one each. */
 LANES_INLINE void lanes_exp(float_lanes *value)
 {
     /* Of two operands of which one is NaN, these take the second. */
@@ -162,6 +159,25 @@ LANES_INLINE void lanes_exp(float_lanes *value)
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
     p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.0f));
     *value = (float_lanes)_mm512_scalef_ps(p, count);
+}
+#elif defined __AVX2__
+LANES_INLINE void lanes_exp(float_lanes *value)
+{
+    __m256 x = _mm256_max_ps(_mm256_set1_ps(-87.0f), (__m256)*value);
+    x = _mm256_min_ps(_mm256_set1_ps(89.0f), x); /* whose scale below is INFINITY */
+    __m256 count = _mm256_round_ps(_mm256_mul_ps(x, _mm256_set1_ps(0x1.715476p0f)),
+                                   _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m256 r = _mm256_fnmadd_ps(count, _mm256_set1_ps(0x1.62e4p-1f), x);
+    r = _mm256_fnmadd_ps(count, _mm256_set1_ps(0x1.7f7d1cp-20f), r);
+    __m256 p = _mm256_set1_ps(1.0f / 720);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 120));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 24));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f / 6));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(0.5f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.0f));
+    __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(count), _mm256_set1_epi32(127));
+    *value = (float_lanes)_mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
 }
 #else
 LANES_INLINE void lanes_exp(float_lanes *value)

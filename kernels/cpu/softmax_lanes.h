@@ -12,30 +12,33 @@
 LANES_INLINE float softmax_row(float *scores, int64_t count, float scale, float *maximum,
                                float *sum)
 {
-    const int_lanes first = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    float_lanes values[PANEL_COLUMNS / LANES], total, correction = {0}, most = {0};
+    float_lanes total, correction = {0}, most = {0};
 
-    most += *maximum;
-    for (int32_t i = 0; i < PANEL_COLUMNS / LANES; i++) {
-        int_lanes inside = first + i * LANES < (int32_t)count;
-        lanes_load(&values[i], scores, i * LANES, DTYPE_FLOAT32);
-        values[i] *= scale;
-        lanes_keep_where(&values[i], &inside, -INFINITY);
-        lanes_raise(&most, &values[i]);
+    for (int64_t i = count; i < PANEL_COLUMNS; i++)
+        scores[i] = -INFINITY;
+    most += -INFINITY;
+    for (int32_t i = 0; i < PANEL_COLUMNS; i += LANES) {
+        float_lanes value;
+        lanes_load(&value, scores, i, DTYPE_FLOAT32);
+        lanes_raise(&most, &value);
     }
+    float largest = lanes_max(&most) * scale;
+    largest = largest > *maximum ? largest : *maximum;
     /* Where all scores are -infinity so far, weights are 0, and not the NaN of inf - inf. */
-    float largest = lanes_max(&most), base = largest == -INFINITY ? 0.0f : largest;
+    float base = largest == -INFINITY ? 0.0f : largest;
     correction += *maximum - base;
     lanes_exp(&correction);
     lanes_load(&total, sum, 0, DTYPE_FLOAT32);
     total *= correction;
-    for (int32_t i = 0; i < PANEL_COLUMNS / LANES; i++) {
-        int_lanes weighs = values[i] != -INFINITY;
-        values[i] -= base;
-        lanes_exp(&values[i]);
-        lanes_keep_where(&values[i], &weighs, 0.0f);
-        total += values[i];
-        lanes_store(scores, i * LANES, &values[i], DTYPE_FLOAT32);
+    for (int32_t i = 0; i < PANEL_COLUMNS; i += LANES) {
+        float_lanes value;
+        lanes_load(&value, scores, i, DTYPE_FLOAT32);
+        int_lanes weighs = value != -INFINITY;
+        value = value * scale - base;
+        lanes_exp(&value);
+        lanes_keep_where(&value, &weighs, 0.0f);
+        total += value;
+        lanes_store(scores, i, &value, DTYPE_FLOAT32);
     }
     lanes_store(sum, 0, &total, DTYPE_FLOAT32);
     *maximum = largest;
