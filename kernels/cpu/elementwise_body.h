@@ -26,6 +26,17 @@ LANES_INLINE void store_row(void *out, const float *sums, const float *bias, int
     }
 }
 
+LANES_INLINE void store_scaled_row(void *out, const float *sums, float factor, int64_t count,
+                                   enum dtype dtype)
+{
+    for (int64_t i = 0; i < count; i += LANES) {
+        float_lanes value;
+        lanes_load_some(&value, sums, i, count - i, DTYPE_FLOAT32);
+        value *= factor;
+        lanes_store_some(out, i, &value, count - i, dtype);
+    }
+}
+
 LANES_INLINE void add_rmsnorm_row(void *out, float *residual, const void *delta, const float *scale,
                                   float epsilon, int64_t columns, enum dtype dtype)
 {
@@ -228,10 +239,20 @@ static void store_bfloat16(void *out, const float *sums, const float *bias, int6
     store_row(out, sums, bias, count, DTYPE_BFLOAT16);
 }
 
+static void store_scaled_float32(void *out, const float *sums, float factor, int64_t count)
+{
+    store_scaled_row(out, sums, factor, count, DTYPE_FLOAT32);
+}
+
 static void add_rmsnorm_float32(void *out, float *residual, const void *delta, const float *scale,
                                 float epsilon, int64_t columns)
 {
     add_rmsnorm_row(out, residual, delta, scale, epsilon, columns, DTYPE_FLOAT32);
+}
+
+static void store_scaled_bfloat16(void *out, const float *sums, float factor, int64_t count)
+{
+    store_scaled_row(out, sums, factor, count, DTYPE_BFLOAT16);
 }
 
 static void add_rmsnorm_bfloat16(void *out, float *residual, const void *delta, const float *scale,
@@ -275,12 +296,29 @@ static void quantise_bfloat16(uint8_t *out, const void *line, int64_t count, flo
 /* The table that each including file defines under its own name. */
 #define ELEMENTWISE_TABLE                                                                          \
     {                                                                                              \
-        {store_float32,    add_rmsnorm_float32, swiglu_float32, rope_float32, largest_float32,     \
-         quantise_float32, dequantise,          row_max,        row_exp_sums, find_greater},       \
-        {                                                                                          \
-            store_bfloat16, add_rmsnorm_bfloat16, swiglu_bfloat16, rope_bfloat16,                  \
-                largest_bfloat16, quantise_bfloat16, dequantise, row_max, row_exp_sums,            \
-                find_greater                                                                       \
+        [DTYPE_FLOAT32] = {.store = store_float32,                                                 \
+                           .store_scaled = store_scaled_float32,                                   \
+                           .add_rmsnorm = add_rmsnorm_float32,                                     \
+                           .swiglu = swiglu_float32,                                               \
+                           .rope = rope_float32,                                                   \
+                           .largest = largest_float32,                                             \
+                           .quantise = quantise_float32,                                           \
+                           .dequantise = dequantise,                                               \
+                           .row_max = row_max,                                                     \
+                           .row_exp_sums = row_exp_sums,                                           \
+                           .find_greater = find_greater},                                          \
+        [DTYPE_BFLOAT16] = {                                                                       \
+            .store = store_bfloat16,                                                               \
+            .store_scaled = store_scaled_bfloat16,                                                 \
+            .add_rmsnorm = add_rmsnorm_bfloat16,                                                   \
+            .swiglu = swiglu_bfloat16,                                                             \
+            .rope = rope_bfloat16,                                                                 \
+            .largest = largest_bfloat16,                                                           \
+            .quantise = quantise_bfloat16,                                                         \
+            .dequantise = dequantise,                                                              \
+            .row_max = row_max,                                                                    \
+            .row_exp_sums = row_exp_sums,                                                          \
+            .find_greater = find_greater                                                           \
         }                                                                                          \
     }
 

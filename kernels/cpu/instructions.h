@@ -54,6 +54,8 @@ typedef void cpu_accumulate(float *sums, int64_t stride, const float *correction
 struct cpu_elementwise {
     /* out [count] activation = sums (+ bias where not NULL) */
     void (*store)(void *out, const float *sums, const float *bias, int64_t count);
+    /* out [count] activation = sums * factor */
+    void (*store_scaled)(void *out, const float *sums, float factor, int64_t count);
     void (*add_rmsnorm)(void *out, float *residual, const void *delta, const float *scale,
                         float epsilon, int64_t columns);
     void (*swiglu)(void *out, const void *gate, const void *up, int64_t width);
