@@ -59,7 +59,7 @@ static const struct {
      {cpu_product_float32_avx512, cpu_product_bfloat16_avx512bf16},
      {cpu_softmax_avx512, cpu_softmax_avx512bf16},
      {cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512bf16},
-     CPU_ELEMENTWISE_AVX512},
+     CPU_ELEMENTWISE_AVX512BF16},
     {"avx512",
      has_avx512,
      has_avx512,

@@ -85,6 +85,7 @@ struct cpu_elementwise {
 extern const struct cpu_elementwise CPU_ELEMENTWISE_SCALAR[2];
 extern const struct cpu_elementwise CPU_ELEMENTWISE_AVX2[2];
 extern const struct cpu_elementwise CPU_ELEMENTWISE_AVX512[2];
+extern const struct cpu_elementwise CPU_ELEMENTWISE_AVX512BF16[2];
 
 cpu_product cpu_product_float32_scalar, cpu_product_bfloat16_scalar;
 cpu_product cpu_product_float32_avx2, cpu_product_bfloat16_avx2;

@@ -41,6 +41,14 @@ LANES_INLINE void lanes_load(float_lanes *out, const void *from, int64_t index, 
 /* Round to nearest, ties to even; NaN stays NaN. */
 LANES_INLINE void lanes_round_to_half(half_lanes *out, const float_lanes *value)
 {
+#if defined __AVX512BF16__
+    /* The instruction does just that, but it takes subnormals for 0. */
+    enum { SUBNORMAL = 0x20 };
+    if (__builtin_expect(_mm512_fpclass_ps_mask((__m512)*value, SUBNORMAL) == 0, 1)) {
+        *out = (half_lanes)_mm512_cvtneps_pbh((__m512)*value);
+        return;
+    }
+#endif
     bit_lanes wide = (bit_lanes)*value;
     bit_lanes rounded = (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
     bit_lanes is_nan = (bit_lanes)((wide & 0x7fffffffu) > 0x7f800000u);
