@@ -26,6 +26,25 @@ LANES_INLINE void store_row(void *out, const float *sums, const float *bias, int
     }
 }
 
+LANES_INLINE void store_exact_row(void *out, const int32_t *sums, float line_scale,
+                                  const float *scales, const float *bias, int64_t count,
+                                  enum dtype dtype)
+{
+    for (int64_t i = 0; i < count; i += LANES) {
+        int_lanes exact; /* sums and scales are of whole panels */
+        float_lanes value, scale;
+        memcpy(&exact, sums + i, sizeof exact);
+        lanes_load(&scale, scales, i, DTYPE_FLOAT32);
+        value = __builtin_convertvector(exact, float_lanes) * (scale * line_scale);
+        if (bias != NULL) {
+            float_lanes added;
+            lanes_load_some(&added, bias, i, count - i, DTYPE_FLOAT32);
+            value += added;
+        }
+        lanes_store_some(out, i, &value, count - i, dtype);
+    }
+}
+
 LANES_INLINE void store_scaled_row(void *out, const float *sums, float factor, int64_t count,
                                    enum dtype dtype)
 {
@@ -222,13 +241,6 @@ LANES_INLINE void quantise_row(uint8_t *restrict out, const void *restrict line,
         out[i] = 128;
 }
 
-static void dequantise(float *restrict out, const int32_t *restrict sums, float line_scale,
-                       const float *restrict scales)
-{
-    for (int i = 0; i < PANEL_COLUMNS; i++)
-        out[i] = (float)sums[i] * (line_scale * scales[i]);
-}
-
 static void store_float32(void *out, const float *sums, const float *bias, int64_t count)
 {
     store_row(out, sums, bias, count, DTYPE_FLOAT32);
@@ -237,6 +249,12 @@ static void store_float32(void *out, const float *sums, const float *bias, int64
 static void store_bfloat16(void *out, const float *sums, const float *bias, int64_t count)
 {
     store_row(out, sums, bias, count, DTYPE_BFLOAT16);
+}
+
+static void store_exact_float32(void *out, const int32_t *sums, float line_scale,
+                                const float *scales, const float *bias, int64_t count)
+{
+    store_exact_row(out, sums, line_scale, scales, bias, count, DTYPE_FLOAT32);
 }
 
 static void store_scaled_float32(void *out, const float *sums, float factor, int64_t count)
@@ -248,6 +266,12 @@ static void add_rmsnorm_float32(void *out, float *residual, const void *delta, c
                                 float epsilon, int64_t columns)
 {
     add_rmsnorm_row(out, residual, delta, scale, epsilon, columns, DTYPE_FLOAT32);
+}
+
+static void store_exact_bfloat16(void *out, const int32_t *sums, float line_scale,
+                                 const float *scales, const float *bias, int64_t count)
+{
+    store_exact_row(out, sums, line_scale, scales, bias, count, DTYPE_BFLOAT16);
 }
 
 static void store_scaled_bfloat16(void *out, const float *sums, float factor, int64_t count)
@@ -298,24 +322,24 @@ static void quantise_bfloat16(uint8_t *out, const void *line, int64_t count, flo
     {                                                                                              \
         [DTYPE_FLOAT32] = {.store = store_float32,                                                 \
                            .store_scaled = store_scaled_float32,                                   \
+                           .store_exact = store_exact_float32,                                     \
                            .add_rmsnorm = add_rmsnorm_float32,                                     \
                            .swiglu = swiglu_float32,                                               \
                            .rope = rope_float32,                                                   \
                            .largest = largest_float32,                                             \
                            .quantise = quantise_float32,                                           \
-                           .dequantise = dequantise,                                               \
                            .row_max = row_max,                                                     \
                            .row_exp_sums = row_exp_sums,                                           \
                            .find_greater = find_greater},                                          \
         [DTYPE_BFLOAT16] = {                                                                       \
             .store = store_bfloat16,                                                               \
             .store_scaled = store_scaled_bfloat16,                                                 \
+            .store_exact = store_exact_bfloat16,                                                   \
             .add_rmsnorm = add_rmsnorm_bfloat16,                                                   \
             .swiglu = swiglu_bfloat16,                                                             \
             .rope = rope_bfloat16,                                                                 \
             .largest = largest_bfloat16,                                                           \
             .quantise = quantise_bfloat16,                                                         \
-            .dequantise = dequantise,                                                              \
             .row_max = row_max,                                                                    \
             .row_exp_sums = row_exp_sums,                                                          \
             .find_greater = find_greater                                                           \

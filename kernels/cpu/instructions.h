@@ -69,8 +69,12 @@ struct cpu_elementwise {
      * Any q comes of NaN and infinities: their scale is NaN.
      */
     void (*quantise)(uint8_t *out, const void *line, int64_t count, float inverse);
-    /* out [PANEL_COLUMNS] = sums * (line_scale * scales [PANEL_COLUMNS]) */
-    void (*dequantise)(float *out, const int32_t *sums, float line_scale, const float *scales);
+    /*
+     * out [count] activation = sums * (line_scale * scales) (+ bias where not NULL): a product of a
+     * quantised line. sums and scales are [PANEL_COLUMNS].
+     */
+    void (*store_exact)(void *out, const int32_t *sums, float line_scale, const float *scales,
+                        const float *bias, int64_t count);
 
     /* Rows of logits, where a NaN counts as -INFINITY. */
     float (*row_max)(const float *row, int64_t count);
