@@ -85,12 +85,14 @@ LANES_INLINE void swiglu_row(void *out, const void *gate, const void *up, int64_
                              enum dtype dtype)
 {
     for (int64_t i = 0; i < width; i += LANES) {
-        float_lanes value, factor, inverse;
+        float_lanes value, factor;
         lanes_load_some(&value, gate, i, width - i, dtype);
         lanes_load_some(&factor, up, i, width - i, dtype);
-        inverse = -value;
-        lanes_exp(&inverse);
-        value = value / (inverse + 1.0f) * factor;
+        if (dtype == DTYPE_BFLOAT16)
+            lanes_silu_half(&value);
+        else
+            lanes_silu(&value);
+        value *= factor;
         lanes_store_some(out, i, &value, width - i, dtype);
     }
 }

@@ -8,6 +8,7 @@
 #define KERNELS_CPU_LANES_H
 
 #include <immintrin.h>
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 #include "kernels/dtype.h"
@@ -30,9 +31,15 @@ typedef uint16_t half_lanes __attribute__((vector_size(2 * LANES)));
 LANES_INLINE void lanes_load(float_lanes *out, const void *from, int64_t index, enum dtype dtype)
 {
     if (dtype == DTYPE_BFLOAT16) {
+#if defined __AVX512F__
+        /* What gcc 12 makes of the form below takes five instructions. */
+        __m256i half = _mm256_loadu_si256((const __m256i *)((const uint16_t *)from + index));
+        *out = (float_lanes)_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16);
+#else
         half_lanes half;
         memcpy(&half, (const uint16_t *)from + index, sizeof half);
         *out = (float_lanes)(__builtin_convertvector(half, bit_lanes) << 16);
+#endif
     } else {
         memcpy(out, (const float *)from + index, sizeof *out);
     }
@@ -214,5 +221,36 @@ LANES_INLINE void lanes_exp(float_lanes *value)
     *value = p * (float_lanes)scale;
 }
 #endif
+
+/* value = value / (1 + e^-value), relative error below 6e-7 */
+LANES_INLINE void lanes_silu(float_lanes *value)
+{
+    float_lanes power = -*value;
+    lanes_exp(&power);
+    *value = *value / (power + 1.0f);
+}
+
+/* The same for results that are rounded to bfloat16: below 4e-6. */
+LANES_INLINE void lanes_silu_half(float_lanes *value)
+{
+#if defined __AVX512F__
+    __m512 x = _mm512_mul_ps((__m512)*value, _mm512_set1_ps(-0x1.715476p0f));
+    __m512 fraction = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
+    __m512 p =
+        _mm512_fmadd_ps(_mm512_set1_ps(0x1.bc31dap-7f), fraction, _mm512_set1_ps(0x1.aa3fcap-5f));
+    p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0x1.ee5884p-3f));
+    p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0x1.62d51cp-1f));
+    p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(1.0f));
+    p = _mm512_add_ps(_mm512_scalef_ps(p, x), _mm512_set1_ps(1.0f));
+    __m512 inverse = _mm512_rcp14_ps(p);
+    /* One step of Newton's, which would make NaN of 1 / infinity. */
+    __m512 rest = _mm512_fnmadd_ps(p, inverse, _mm512_set1_ps(1.0f));
+    __mmask16 finite = _mm512_cmp_ps_mask(p, _mm512_set1_ps(INFINITY), _CMP_NEQ_UQ);
+    inverse = _mm512_mask_fmadd_ps(inverse, finite, rest, inverse);
+    *value = (float_lanes)_mm512_mul_ps((__m512)*value, inverse);
+#else
+    lanes_silu(value);
+#endif
+}
 
 #endif
