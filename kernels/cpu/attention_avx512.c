@@ -101,5 +101,5 @@ void cpu_accumulate_bfloat16_avx512(float *sums, int64_t stride, const float *co
 void cpu_softmax_avx512(float *scores, int32_t rows, int64_t count, float scale,
                         struct softmax_state state, float *correction)
 {
-    softmax(scores, rows, count, scale, state, correction, WEIGHTS_FLOAT32);
+    softmax(scores, rows, count, scale, state, correction, POWER_DEGREE_5);
 }

@@ -99,5 +99,5 @@ void cpu_accumulate_bfloat16_avx512bf16(float *sums, int64_t stride, const float
 void cpu_softmax_avx512bf16(float *scores, int32_t rows, int64_t count, float scale,
                             struct softmax_state state, float *correction)
 {
-    softmax(scores, rows, count, scale, state, correction, WEIGHTS_BFLOAT16);
+    softmax(scores, rows, count, scale, state, correction, POWER_DEGREE_3);
 }

@@ -149,6 +149,21 @@ static float row_max(const float *row, int64_t count)
     return result;
 }
 
+/* t = max(t, -87), which it is for NaN too, and e = e^t; t <= 0 */
+LANES_INLINE void exp_of_difference(float_lanes *e, float_lanes *t)
+{
+#if defined __AVX512F__
+    __m512 raised = _mm512_max_ps((__m512)*t, _mm512_set1_ps(-87.0f));
+    *t = (float_lanes)raised;
+    *e = (float_lanes)power_of_two(_mm512_mul_ps(raised, _mm512_set1_ps(LOG2_E)), POWER_DEGREE_5);
+#else
+    int_lanes in_range = *t > -87.0f;
+    lanes_keep_where(t, &in_range, -87.0f);
+    *e = *t;
+    lanes_exp(e);
+#endif
+}
+
 static void row_exp_sums(double *sum, double *weighted, const float *row, int64_t count,
                          float maximum)
 {
@@ -170,10 +185,7 @@ static void row_exp_sums(double *sum, double *weighted, const float *row, int64_
                 lanes_load(&t, tail, 0, DTYPE_FLOAT32);
             }
             t -= maximum;
-            int_lanes in_range = t > -87.0f; /* not so for NaN */
-            lanes_keep_where(&t, &in_range, -87.0f);
-            e = t;
-            lanes_exp(&e);
+            exp_of_difference(&e, &t);
             part += e;
             part_weighted += e * t;
         }

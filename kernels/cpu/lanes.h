@@ -12,6 +12,9 @@
 #include <stdint.h>
 #include <string.h>
 #include "kernels/dtype.h"
+#if defined __AVX512F__
+#include "kernels/cpu/power_of_two.h"
+#endif
 
 #if defined __AVX512F__
 enum { LANES = 16 };
@@ -234,14 +237,8 @@ LANES_INLINE void lanes_silu(float_lanes *value)
 LANES_INLINE void lanes_silu_half(float_lanes *value)
 {
 #if defined __AVX512F__
-    __m512 x = _mm512_mul_ps((__m512)*value, _mm512_set1_ps(-0x1.715476p0f));
-    __m512 fraction = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
-    __m512 p =
-        _mm512_fmadd_ps(_mm512_set1_ps(0x1.bc31dap-7f), fraction, _mm512_set1_ps(0x1.aa3fcap-5f));
-    p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0x1.ee5884p-3f));
-    p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0x1.62d51cp-1f));
-    p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(1.0f));
-    p = _mm512_add_ps(_mm512_scalef_ps(p, x), _mm512_set1_ps(1.0f));
+    __m512 x = _mm512_mul_ps((__m512)*value, _mm512_set1_ps(-LOG2_E));
+    __m512 p = _mm512_add_ps(power_of_two(x, POWER_DEGREE_4), _mm512_set1_ps(1.0f));
     __m512 inverse = _mm512_rcp14_ps(p);
     /* One step of Newton's, which would make NaN of 1 / infinity. */
     __m512 rest = _mm512_fnmadd_ps(p, inverse, _mm512_set1_ps(1.0f));

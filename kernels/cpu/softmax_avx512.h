@@ -9,34 +9,7 @@
 #include <immintrin.h>
 #include <math.h>
 #include "kernels/cpu/instructions.h"
-
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
-/* How exact a weight must be: it is rounded to bfloat16, or stays in float32. */
-enum softmax_weights { WEIGHTS_BFLOAT16, WEIGHTS_FLOAT32 };
-
-/*
- * 2^x. The fraction goes through a polynomial that is exact at 0 and 1, the integer part into the
- * exponent: relative error below 1.1e-4 (degree 3) or 3e-7 (degree 5). -infinity gives 0, NaN
- * stays NaN.
- */
-ALWAYS_INLINE __m512 power_of_two(__m512 x, enum softmax_weights weights)
-{
-    __m512 fraction = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF), p;
-    if (weights == WEIGHTS_BFLOAT16) {
-        p = _mm512_fmadd_ps(_mm512_set1_ps(0x1.4095eap-4f), fraction,
-                            _mm512_set1_ps(0x1.cf7a66p-3f));
-        p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0x1.640ea8p-1f));
-    } else {
-        p = _mm512_fmadd_ps(_mm512_set1_ps(0x1.eca6fp-10f), fraction,
-                            _mm512_set1_ps(0x1.269deep-7f));
-        p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0x1.c94444p-5f));
-        p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0x1.ebd8ap-3f));
-        p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(0x1.62e4c8p-1f));
-    }
-    p = _mm512_fmadd_ps(p, fraction, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(p, x); /* p * 2^floor(x) */
-}
+#include "kernels/cpu/power_of_two.h"
 
 /* Lane i of the result is the largest lane of row[i]; rows <= 6. NaN may be left out. */
 ALWAYS_INLINE __m512 largest_of_rows(const __m512 *row, const int rows)
@@ -62,7 +35,7 @@ ALWAYS_INLINE __m512 largest_of_rows(const __m512 *row, const int rows)
 /* As cpu_softmax says, for a number of rows that the compiler knows. */
 ALWAYS_INLINE void softmax_rows(float *scores, const int rows, float scale,
                                 struct softmax_state state, float *correction,
-                                enum softmax_weights weights)
+                                enum power_degree degree)
 {
     enum { VECTORS = PANEL_COLUMNS / 16 };
     float bases[16];
@@ -75,7 +48,7 @@ ALWAYS_INLINE void softmax_rows(float *scores, const int rows, float scale,
                           _mm512_max_ps(_mm512_loadu_ps(line + 32), _mm512_loadu_ps(line + 48)));
     }
     const __mmask16 used = (__mmask16)((1u << rows) - 1);
-    const __m512 factor = _mm512_set1_ps(scale * 0x1.715476p0f /* log2(e) */);
+    const __m512 factor = _mm512_set1_ps(scale * LOG2_E);
     const __m512 nothing = _mm512_set1_ps(-INFINITY);
     __m512 before = _mm512_maskz_loadu_ps(used, state.maximum);
     __m512 maximum = _mm512_max_ps(before, _mm512_mul_ps(largest_of_rows(most, rows), factor));
@@ -84,7 +57,7 @@ ALWAYS_INLINE void softmax_rows(float *scores, const int rows, float scale,
                                      _mm512_setzero_ps());
     _mm512_mask_storeu_ps(state.maximum, used, maximum);
     _mm512_storeu_ps(bases, base);
-    _mm512_mask_storeu_ps(correction, used, power_of_two(_mm512_sub_ps(before, base), weights));
+    _mm512_mask_storeu_ps(correction, used, power_of_two(_mm512_sub_ps(before, base), degree));
 #pragma GCC unroll 6
     for (int row = 0; row < rows; row++) {
         float *line = scores + row * PANEL_COLUMNS;
@@ -92,12 +65,12 @@ ALWAYS_INLINE void softmax_rows(float *scores, const int rows, float scale,
 #pragma GCC unroll 4
         for (int i = 0; i < VECTORS; i++)
             value[i] = power_of_two(
-                _mm512_fmsub_ps(_mm512_loadu_ps(line + 16 * i), factor, subtracted), weights);
+                _mm512_fmsub_ps(_mm512_loadu_ps(line + 16 * i), factor, subtracted), degree);
         __m512 sum =
             _mm512_add_ps(_mm512_add_ps(value[0], value[1]), _mm512_add_ps(value[2], value[3]));
         _mm512_storeu_ps(state.sum[row], _mm512_fmadd_ps(_mm512_loadu_ps(state.sum[row]),
                                                          _mm512_set1_ps(correction[row]), sum));
-        if (weights == WEIGHTS_FLOAT32) {
+        if (degree == POWER_DEGREE_5) {
 #pragma GCC unroll 4
             for (int i = 0; i < VECTORS; i++)
                 _mm512_storeu_ps(line + 16 * i, value[i]);
@@ -112,8 +85,7 @@ ALWAYS_INLINE void softmax_rows(float *scores, const int rows, float scale,
 }
 
 ALWAYS_INLINE void softmax(float *scores, int32_t rows, int64_t count, float scale,
-                           struct softmax_state state, float *correction,
-                           enum softmax_weights weights)
+                           struct softmax_state state, float *correction, enum power_degree degree)
 {
     for (int32_t row = 0; row < rows && count < PANEL_COLUMNS; row++) {
         for (int64_t i = count / 16 * 16; i < PANEL_COLUMNS; i += 16) {
@@ -124,22 +96,22 @@ ALWAYS_INLINE void softmax(float *scores, int32_t rows, int64_t count, float sca
     }
     switch (rows) {
     case 1:
-        softmax_rows(scores, 1, scale, state, correction, weights);
+        softmax_rows(scores, 1, scale, state, correction, degree);
         break;
     case 2:
-        softmax_rows(scores, 2, scale, state, correction, weights);
+        softmax_rows(scores, 2, scale, state, correction, degree);
         break;
     case 3:
-        softmax_rows(scores, 3, scale, state, correction, weights);
+        softmax_rows(scores, 3, scale, state, correction, degree);
         break;
     case 4:
-        softmax_rows(scores, 4, scale, state, correction, weights);
+        softmax_rows(scores, 4, scale, state, correction, degree);
         break;
     case 5:
-        softmax_rows(scores, 5, scale, state, correction, weights);
+        softmax_rows(scores, 5, scale, state, correction, degree);
         break;
     default:
-        softmax_rows(scores, TILE_ROWS, scale, state, correction, weights);
+        softmax_rows(scores, TILE_ROWS, scale, state, correction, degree);
     }
 }
 
