@@ -7,8 +7,9 @@
 
 enum {
     HEAD_DIM_MAX = 256,
-    GRAIN_ROTATED = 1 << 14,  /* elements of a range: neighbours share cache lines of the K pages */
-    SMALL_ATTENTION = 1 << 18 /* multiply-adds that are not worth waking a thread */
+    GRAIN_ROTATED = 1 << 14, /* elements of a range: neighbours share cache lines of the K pages */
+    SMALL_ATTENTION = 1 << 18, /* multiply-adds that are not worth waking a thread */
+    PARTS_PER_THREAD = 8,      /* so that uneven ones balance */
 };
 
 static char *key_page(const struct cpu_backend *cpu, int32_t layer, int32_t page, int32_t kv_head)
@@ -135,6 +136,7 @@ struct attention_job {
     char *out;
     const char *qkv;
     int32_t layer;
+    int32_t heads_per_part, parts_per_tile;
 };
 
 /* A page that a shadow row sees in place of the cached one. */
@@ -143,10 +145,12 @@ struct page_copy {
     char *keys, *values;
 };
 
-/* One query head of one tile. */
+/* One query head of one tile. Queries lie side by side: in their rows some would evict others. */
 struct attention_state {
     const void *query[ATTENTION_TILE_ROWS];
-    float maximum[ATTENTION_TILE_ROWS], sum[ATTENTION_TILE_ROWS];
+    char queries[ATTENTION_TILE_ROWS * HEAD_DIM_MAX * sizeof(float)] __attribute__((aligned(64)));
+    float maximum[ATTENTION_TILE_ROWS];
+    float sum[ATTENTION_TILE_ROWS][16] __attribute__((aligned(64)));
     float sums[ATTENTION_TILE_ROWS * HEAD_DIM_MAX] __attribute__((aligned(64)));
 };
 
@@ -154,6 +158,7 @@ struct attention_state {
 struct page {
     const char *keys, *values;
 };
+static const struct page NO_PAGE = {NULL, NULL};
 
 /* Asks for block `index` of `blocks` of a page, which comes while others are computed. */
 static void prefetch_block(const struct cpu_backend *cpu, struct page page, int32_t index,
@@ -171,7 +176,7 @@ static void attend_page(const struct cpu_backend *cpu, struct attention_state *s
                         struct page page, int64_t count, struct page next)
 {
     float scores[TILE_ROWS * PANEL_COLUMNS] __attribute__((aligned(64)));
-    float correction[TILE_ROWS];
+    float correction[16] __attribute__((aligned(64)));
     int64_t head_dim = cpu->limits.attention.head_dim;
     float scale = 1.0f / sqrtf((float)head_dim);
 
@@ -180,10 +185,9 @@ static void attend_page(const struct cpu_backend *cpu, struct attention_state *s
         if (next.keys != NULL)
             prefetch_block(cpu, next, first / TILE_ROWS, (rows + TILE_ROWS - 1) / TILE_ROWS);
         cpu->instructions.product(scores, state->query + first, lines, head_dim, page.keys);
-        for (int32_t i = 0; i < lines; i++)
-            correction[i] = cpu->instructions.elementwise->softmax_page(
-                scores + i * PANEL_COLUMNS, count, scale, &state->maximum[first + i],
-                &state->sum[first + i]);
+        cpu->instructions.softmax(
+            scores, lines, count, scale,
+            (struct softmax_state){state->maximum + first, state->sum + first}, correction);
         cpu->instructions.accumulate(state->sums + first * cpu->value_stride, cpu->value_stride,
                                      correction, scores, lines, count, page.values);
     }
@@ -194,7 +198,7 @@ static struct page page_at(const struct attention_job *job, int32_t row, int32_t
                            int32_t begin, const struct page_copy *copy)
 {
     if (begin >= job->cpu->step.kv_end[row])
-        return (struct page){NULL, NULL};
+        return NO_PAGE;
     if (begin / KV_PAGE_POSITIONS == copy->index)
         return (struct page){copy->keys, copy->values};
     int32_t page = page_of(&job->cpu->step, row, begin);
@@ -202,23 +206,42 @@ static struct page page_at(const struct attention_job *job, int32_t row, int32_t
                          value_page(job->cpu, job->layer, page, kv_head)};
 }
 
+static int32_t kv_head_of(const struct cpu_backend *cpu, int32_t head)
+{
+    const struct attention_shape *shape = &cpu->limits.attention;
+    return head / (shape->heads / shape->kv_heads);
+}
+
+/* The sum of 16 numbers. */
+static float sum_parts(const float *parts)
+{
+    float sums[16];
+    memcpy(sums, parts, sizeof sums);
+    for (int width = 8; width > 0; width /= 2) {
+        for (int i = 0; i < width; i++)
+            sums[i] += sums[i + width];
+    }
+    return sums[0];
+}
+
+/* after: the page that will be wanted next. */
 static void attend(const struct attention_job *job, struct attention_tile tile, int32_t head,
-                   const struct page_copy *copy)
+                   const struct page_copy *copy, struct page after)
 {
     const struct cpu_backend *cpu = job->cpu;
     const struct attention_shape *shape = &cpu->limits.attention;
-    const struct step_rows *step = &cpu->step;
     size_t head_bytes = (size_t)shape->head_dim * dtype_size(cpu->base.dtype);
     size_t line_bytes = (size_t)(shape->heads + 2 * shape->kv_heads) * head_bytes;
-    int32_t kv_head = head / (shape->heads / shape->kv_heads), kv_end = step->kv_end[tile.first];
+    int32_t kv_head = kv_head_of(cpu, head), kv_end = cpu->step.kv_end[tile.first];
     struct attention_state state;
 
     for (int32_t i = 0; i < tile.rows; i++) {
-        state.query[i] =
-            job->qkv + (size_t)(tile.first + i) * line_bytes + (size_t)head * head_bytes;
+        const char *line = job->qkv + (size_t)(tile.first + i) * line_bytes;
+        state.query[i] = memcpy(state.queries + (size_t)i * head_bytes,
+                                line + (size_t)head * head_bytes, head_bytes);
         state.maximum[i] = -INFINITY;
-        state.sum[i] = 0;
     }
+    memset(state.sum, 0, (size_t)tile.rows * sizeof *state.sum);
     memset(state.sums, 0, (size_t)(tile.rows * cpu->value_stride) * sizeof *state.sums);
     struct page next = page_at(job, tile.first, kv_head, 0, copy);
     for (int32_t begin = 0; begin < kv_end; begin += KV_PAGE_POSITIONS) {
@@ -226,15 +249,15 @@ static void attend(const struct attention_job *job, struct attention_tile tile, 
         int32_t left = kv_end - begin;
         next = page_at(job, tile.first, kv_head, begin + KV_PAGE_POSITIONS, copy);
         attend_page(cpu, &state, tile.rows, page,
-                    left < KV_PAGE_POSITIONS ? left : KV_PAGE_POSITIONS, next);
+                    left < KV_PAGE_POSITIONS ? left : KV_PAGE_POSITIONS,
+                    next.keys != NULL ? next : after);
     }
     for (int32_t i = 0; i < tile.rows; i++) {
-        float *line = state.sums + i * cpu->value_stride;
-        for (int32_t j = 0; j < shape->head_dim; j++)
-            line[j] = kv_end > 0 ? line[j] / state.sum[i] : 0;
         char *out = job->out +
                     ((size_t)(tile.first + i) * (size_t)shape->heads + (size_t)head) * head_bytes;
-        cpu->instructions.elementwise->store(out, line, NULL, shape->head_dim);
+        cpu->instructions.elementwise->store_scaled(out, state.sums + i * cpu->value_stride,
+                                                    kv_end > 0 ? 1 / sum_parts(state.sum[i]) : 0,
+                                                    shape->head_dim);
     }
 }
 
@@ -249,7 +272,7 @@ static void attend_shadow(const struct attention_job *job, struct attention_tile
     char keys[PANEL_COLUMNS * HEAD_DIM_MAX * sizeof(float)] __attribute__((aligned(64)));
     char values[PANEL_COLUMNS * HEAD_DIM_MAX * sizeof(float)] __attribute__((aligned(64)));
     int32_t position = cpu->step.position[tile.first];
-    int32_t kv_head = head / (shape->heads / shape->kv_heads);
+    int32_t kv_head = kv_head_of(cpu, head);
     struct page_copy copy = {-1, keys, values};
 
     if (position < cpu->step.kv_end[tile.first]) {
@@ -264,19 +287,28 @@ static void attend_shadow(const struct attention_job *job, struct attention_tile
         store_position(cpu, keys, values, key, key + (size_t)shape->kv_heads * head_bytes,
                        position % KV_PAGE_POSITIONS);
     }
-    attend(job, tile, head, &copy);
+    attend(job, tile, head, &copy, NO_PAGE);
 }
 
+/* Some heads of a tile; while the last page of one is worked on, the first of the next comes. */
 static void attend_part(void *context, int64_t part)
 {
     const struct attention_job *job = context;
+    const struct page_copy none = {-1, NULL, NULL};
+    struct attention_tile tile = job->cpu->tiles[part / job->parts_per_tile];
+    int32_t first = (int32_t)(part % job->parts_per_tile) * job->heads_per_part;
     int32_t heads = job->cpu->limits.attention.heads;
-    struct attention_tile tile = job->cpu->tiles[part / heads];
-    if (job->cpu->step.shadow[tile.first]) {
-        attend_shadow(job, tile, (int32_t)(part % heads));
-    } else {
-        struct page_copy none = {-1, NULL, NULL};
-        attend(job, tile, (int32_t)(part % heads), &none);
+    int32_t end = first + job->heads_per_part < heads ? first + job->heads_per_part : heads;
+
+    for (int32_t head = first; head < end; head++) {
+        if (job->cpu->step.shadow[tile.first]) {
+            attend_shadow(job, tile, head);
+            continue;
+        }
+        struct page after = NO_PAGE;
+        if (head + 1 < end)
+            after = page_at(job, tile.first, kv_head_of(job->cpu, head + 1), 0, &none);
+        attend(job, tile, head, &none, after);
     }
 }
 
@@ -284,9 +316,15 @@ void cpu_attention(struct backend *backend, void *out, const void *qkv, int32_t 
 {
     struct cpu_backend *cpu = cpu_self(backend);
     const struct attention_shape *shape = &cpu->limits.attention;
-    struct attention_job job = {cpu, out, qkv, layer};
-    int64_t parts = (int64_t)cpu->tile_count * shape->heads, work = 0;
+    int64_t wanted = PARTS_PER_THREAD * thread_pool_threads(cpu->pool), work = 0;
+    int64_t per_part = (int64_t)cpu->tile_count * shape->heads / wanted;
+    struct attention_job job = {cpu, out, qkv, layer, 1, shape->heads};
 
+    if (per_part > 1) {
+        job.heads_per_part = (int32_t)(per_part < shape->heads ? per_part : shape->heads);
+        job.parts_per_tile = (shape->heads + job.heads_per_part - 1) / job.heads_per_part;
+    }
+    int64_t parts = (int64_t)cpu->tile_count * job.parts_per_tile;
     for (int32_t i = 0; i < cpu->tile_count; i++)
         work += (int64_t)cpu->tiles[i].rows * cpu->step.kv_end[cpu->tiles[i].first];
     if (work * shape->heads * shape->head_dim * 2 > SMALL_ATTENTION) {

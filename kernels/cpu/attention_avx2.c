@@ -1,5 +1,6 @@
 #include <immintrin.h>
 #include "kernels/cpu/instructions.h"
+#include "kernels/cpu/softmax_lanes.h"
 
 enum { GROUP_COLUMNS = 16 };
 
@@ -64,15 +65,21 @@ ALWAYS_INLINE void accumulate(float *sums, int64_t stride, const float *correcti
 }
 
 void cpu_accumulate_float32_avx2(float *sums, int64_t stride, const float *correction,
-                                 const float *weights, int32_t rows, int64_t count,
+                                 const void *weights, int32_t rows, int64_t count,
                                  const void *values)
 {
     accumulate(sums, stride, correction, weights, rows, count, values, DTYPE_FLOAT32);
 }
 
 void cpu_accumulate_bfloat16_avx2(float *sums, int64_t stride, const float *correction,
-                                  const float *weights, int32_t rows, int64_t count,
+                                  const void *weights, int32_t rows, int64_t count,
                                   const void *values)
 {
     accumulate(sums, stride, correction, weights, rows, count, values, DTYPE_BFLOAT16);
+}
+
+void cpu_softmax_avx2(float *scores, int32_t rows, int64_t count, float scale,
+                      struct softmax_state state, float *correction)
+{
+    softmax(scores, rows, count, scale, state, correction);
 }

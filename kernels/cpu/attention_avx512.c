@@ -1,7 +1,6 @@
 #include <immintrin.h>
 #include "kernels/cpu/instructions.h"
-
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
+#include "kernels/cpu/softmax_avx512.h"
 
 /* Sixteen values of a position from `column` on; of a bfloat16 pair the low or the high half. */
 ALWAYS_INLINE __m512 load_values(const void *values, int64_t position, int64_t stride,
@@ -86,15 +85,21 @@ ALWAYS_INLINE void accumulate(float *sums, int64_t stride, const float *correcti
 }
 
 void cpu_accumulate_float32_avx512(float *sums, int64_t stride, const float *correction,
-                                   const float *weights, int32_t rows, int64_t count,
+                                   const void *weights, int32_t rows, int64_t count,
                                    const void *values)
 {
     accumulate(sums, stride, correction, weights, rows, count, values, DTYPE_FLOAT32);
 }
 
 void cpu_accumulate_bfloat16_avx512(float *sums, int64_t stride, const float *correction,
-                                    const float *weights, int32_t rows, int64_t count,
+                                    const void *weights, int32_t rows, int64_t count,
                                     const void *values)
 {
     accumulate(sums, stride, correction, weights, rows, count, values, DTYPE_BFLOAT16);
+}
+
+void cpu_softmax_avx512(float *scores, int32_t rows, int64_t count, float scale,
+                        struct softmax_state state, float *correction)
+{
+    softmax(scores, rows, count, scale, state, correction, POWER_DEGREE_5);
 }

@@ -1,16 +1,24 @@
 #include <immintrin.h>
 #include "kernels/cpu/instructions.h"
+#include "kernels/cpu/softmax_avx512.h"
 
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
-/* The weights of a page in bfloat16, two neighbouring positions as one 32-bit value. */
-typedef uint32_t pair_weights[KV_PAGE_POSITIONS / 2];
+/* The values of two neighbouring positions times their weights of every row. */
+ALWAYS_INLINE void add_pair(__m512 (*sum)[4], const uint32_t *weights, const int rows,
+                            const __m512bh *value, const int vectors)
+{
+#pragma GCC unroll 6
+    for (int row = 0; row < rows; row++) {
+        __m512bh weight = (__m512bh)_mm512_set1_epi32((int)weights[row * PANEL_COLUMNS]);
+#pragma GCC unroll 4
+        for (int i = 0; i < vectors; i++)
+            sum[row][i] = _mm512_dpbf16_ps(sum[row][i], weight, value[i]);
+    }
+}
 
 /* `vectors` groups of 16 columns from column `first` on; rows and vectors are known constants. */
 ALWAYS_INLINE void accumulate_columns(float *sums, int64_t stride, const float *correction,
-                                      const pair_weights *weights, const int rows,
-                                      const int vectors, int64_t first, int64_t count,
-                                      const uint16_t *values)
+                                      const uint32_t *weights, const int rows, const int vectors,
+                                      int64_t first, int64_t count, const uint16_t *values)
 {
     __m512 sum[TILE_ROWS][4];
 #pragma GCC unroll 6
@@ -20,21 +28,23 @@ ALWAYS_INLINE void accumulate_columns(float *sums, int64_t stride, const float *
             sum[row][i] = _mm512_mul_ps(_mm512_set1_ps(correction[row]),
                                         _mm512_loadu_ps(sums + row * stride + first + 16 * i));
     }
-    for (int64_t pair = 0; 2 * pair < count; pair++) {
+    int64_t pair = 0;
+    for (; 2 * pair + 1 < count; pair++) {
+        __m512bh value[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < vectors; i++)
+            value[i] = (__m512bh)_mm512_loadu_si512(values + 2 * (pair * stride + first + 16 * i));
+        add_pair(sum, weights + pair, rows, value, vectors);
+    }
+    if (2 * pair < count) {
         /* Behind an odd count lies whatever was left there, perhaps a NaN. */
-        __m512i kept = _mm512_set1_epi32(2 * pair + 1 < count ? -1 : 0xffff);
         __m512bh value[4];
 #pragma GCC unroll 4
         for (int i = 0; i < vectors; i++)
             value[i] = (__m512bh)_mm512_and_si512(
-                kept, _mm512_loadu_si512(values + 2 * (pair * stride + first + 16 * i)));
-#pragma GCC unroll 6
-        for (int row = 0; row < rows; row++) {
-            __m512bh weight = (__m512bh)_mm512_set1_epi32((int)weights[row][pair]);
-#pragma GCC unroll 4
-            for (int i = 0; i < vectors; i++)
-                sum[row][i] = _mm512_dpbf16_ps(sum[row][i], weight, value[i]);
-        }
+                _mm512_set1_epi32(0xffff),
+                _mm512_loadu_si512(values + 2 * (pair * stride + first + 16 * i)));
+        add_pair(sum, weights + pair, rows, value, vectors);
     }
 #pragma GCC unroll 6
     for (int row = 0; row < rows; row++) {
@@ -45,7 +55,7 @@ ALWAYS_INLINE void accumulate_columns(float *sums, int64_t stride, const float *
 }
 
 ALWAYS_INLINE void accumulate_rows(float *sums, int64_t stride, const float *correction,
-                                   const pair_weights *weights, const int rows, int64_t count,
+                                   const uint32_t *weights, const int rows, int64_t count,
                                    const uint16_t *values)
 {
     int64_t first = 0;
@@ -57,37 +67,37 @@ ALWAYS_INLINE void accumulate_rows(float *sums, int64_t stride, const float *cor
         accumulate_columns(sums, stride, correction, weights, rows, 1, first, count, values);
 }
 
-/* The weights are rounded to bfloat16; their sum, by which the result is divided, is not. */
+/*
+ * A row of weights is one of pairs: two neighbouring positions in bfloat16. Their sum, by which the
+ * result is divided, is of what they were before they were rounded.
+ */
 void cpu_accumulate_bfloat16_avx512bf16(float *sums, int64_t stride, const float *correction,
-                                        const float *weights, int32_t rows, int64_t count,
+                                        const void *weights, int32_t rows, int64_t count,
                                         const void *values)
 {
-    pair_weights rounded[TILE_ROWS] __attribute__((aligned(64)));
-    for (int32_t row = 0; row < rows; row++) {
-        for (int32_t i = 0; i < KV_PAGE_POSITIONS; i += 32) {
-            const float *from = weights + row * PANEL_COLUMNS + i;
-            _mm512_store_si512(
-                (__m512i *)(rounded[row] + i / 2),
-                (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + 16), _mm512_loadu_ps(from)));
-        }
-    }
     switch (rows) {
     case 1:
-        accumulate_rows(sums, stride, correction, rounded, 1, count, values);
+        accumulate_rows(sums, stride, correction, weights, 1, count, values);
         break;
     case 2:
-        accumulate_rows(sums, stride, correction, rounded, 2, count, values);
+        accumulate_rows(sums, stride, correction, weights, 2, count, values);
         break;
     case 3:
-        accumulate_rows(sums, stride, correction, rounded, 3, count, values);
+        accumulate_rows(sums, stride, correction, weights, 3, count, values);
         break;
     case 4:
-        accumulate_rows(sums, stride, correction, rounded, 4, count, values);
+        accumulate_rows(sums, stride, correction, weights, 4, count, values);
         break;
     case 5:
-        accumulate_rows(sums, stride, correction, rounded, 5, count, values);
+        accumulate_rows(sums, stride, correction, weights, 5, count, values);
         break;
     default:
-        accumulate_rows(sums, stride, correction, rounded, TILE_ROWS, count, values);
+        accumulate_rows(sums, stride, correction, weights, TILE_ROWS, count, values);
     }
+}
+
+void cpu_softmax_avx512bf16(float *scores, int32_t rows, int64_t count, float scale,
+                            struct softmax_state state, float *correction)
+{
+    softmax(scores, rows, count, scale, state, correction, POWER_DEGREE_3);
 }

@@ -1,8 +1,9 @@
 #include "kernels/cpu/instructions.h"
 #include "kernels/dtype.h"
+#include "kernels/cpu/softmax_lanes.h"
 
 void cpu_accumulate_float32_scalar(float *sums, int64_t stride, const float *correction,
-                                   const float *weights, int32_t rows, int64_t count,
+                                   const void *weights, int32_t rows, int64_t count,
                                    const void *values)
 {
     for (int32_t row = 0; row < rows; row++) {
@@ -11,7 +12,7 @@ void cpu_accumulate_float32_scalar(float *sums, int64_t stride, const float *cor
             line[i] *= correction[row];
         for (int64_t position = 0; position < count; position++) {
             const float *value = (const float *)values + position * stride;
-            float weight = weights[row * PANEL_COLUMNS + position];
+            float weight = ((const float *)weights)[row * PANEL_COLUMNS + position];
             for (int64_t i = 0; i < stride; i++)
                 line[i] += weight * value[i];
         }
@@ -19,7 +20,7 @@ void cpu_accumulate_float32_scalar(float *sums, int64_t stride, const float *cor
 }
 
 void cpu_accumulate_bfloat16_scalar(float *sums, int64_t stride, const float *correction,
-                                    const float *weights, int32_t rows, int64_t count,
+                                    const void *weights, int32_t rows, int64_t count,
                                     const void *values)
 {
     for (int32_t row = 0; row < rows; row++) {
@@ -29,9 +30,15 @@ void cpu_accumulate_bfloat16_scalar(float *sums, int64_t stride, const float *co
         for (int64_t position = 0; position < count; position++) {
             const uint16_t *value =
                 (const uint16_t *)values + position / 2 * 2 * stride + position % 2;
-            float weight = weights[row * PANEL_COLUMNS + position];
+            float weight = ((const float *)weights)[row * PANEL_COLUMNS + position];
             for (int64_t i = 0; i < stride; i++)
                 line[i] += weight * bfloat16_to_float(value[2 * i]);
         }
     }
+}
+
+void cpu_softmax_scalar(float *scores, int32_t rows, int64_t count, float scale,
+                        struct softmax_state state, float *correction)
+{
+    softmax(scores, rows, count, scale, state, correction);
 }

@@ -131,7 +131,7 @@ void cpu_int8_pack_panel(struct int8_panel *panel, const struct cpu_instructions
 void cpu_int8_quantise_lines(struct cpu_backend *cpu, int64_t lines, int64_t columns);
 
 /* sums [rows, PANEL_COLUMNS] = the product of quantised lines from `line` on with a panel. */
-void cpu_int8_multiply(float *sums, const struct cpu_backend *cpu, int64_t line, int64_t rows,
+void cpu_int8_multiply(int32_t *sums, const struct cpu_backend *cpu, int64_t line, int64_t rows,
                        int64_t columns, const struct int8_panel *panel);
 
 /* out [columns] = one column of a panel: a row of the weight. */

@@ -26,6 +26,36 @@ LANES_INLINE void store_row(void *out, const float *sums, const float *bias, int
     }
 }
 
+LANES_INLINE void store_exact_row(void *out, const int32_t *sums, float line_scale,
+                                  const float *scales, const float *bias, int64_t count,
+                                  enum dtype dtype)
+{
+    for (int64_t i = 0; i < count; i += LANES) {
+        int_lanes exact; /* sums and scales are of whole panels */
+        float_lanes value, scale;
+        memcpy(&exact, sums + i, sizeof exact);
+        lanes_load(&scale, scales, i, DTYPE_FLOAT32);
+        value = __builtin_convertvector(exact, float_lanes) * (scale * line_scale);
+        if (bias != NULL) {
+            float_lanes added;
+            lanes_load_some(&added, bias, i, count - i, DTYPE_FLOAT32);
+            value += added;
+        }
+        lanes_store_some(out, i, &value, count - i, dtype);
+    }
+}
+
+LANES_INLINE void store_scaled_row(void *out, const float *sums, float factor, int64_t count,
+                                   enum dtype dtype)
+{
+    for (int64_t i = 0; i < count; i += LANES) {
+        float_lanes value;
+        lanes_load_some(&value, sums, i, count - i, DTYPE_FLOAT32);
+        value *= factor;
+        lanes_store_some(out, i, &value, count - i, dtype);
+    }
+}
+
 LANES_INLINE void add_rmsnorm_row(void *out, float *residual, const void *delta, const float *scale,
                                   float epsilon, int64_t columns, enum dtype dtype)
 {
@@ -55,12 +85,14 @@ LANES_INLINE void swiglu_row(void *out, const void *gate, const void *up, int64_
                              enum dtype dtype)
 {
     for (int64_t i = 0; i < width; i += LANES) {
-        float_lanes value, factor, inverse;
+        float_lanes value, factor;
         lanes_load_some(&value, gate, i, width - i, dtype);
         lanes_load_some(&factor, up, i, width - i, dtype);
-        inverse = -value;
-        lanes_exp(&inverse);
-        value = value / (inverse + 1.0f) * factor;
+        if (dtype == DTYPE_BFLOAT16)
+            lanes_silu_half(&value);
+        else
+            lanes_silu(&value);
+        value *= factor;
         lanes_store_some(out, i, &value, width - i, dtype);
     }
 }
@@ -97,73 +129,6 @@ LANES_INLINE void rope_head(void *head, const float *scale, float epsilon, const
     store_row(head, rotated, NULL, head_dim, dtype);
 }
 
-/* Where all scores are -infinity so far, every weight is 0, and not the NaN of inf - inf. */
-LANES_INLINE float softmax_base(float largest)
-{
-    return largest == -INFINITY ? 0.0f : largest;
-}
-
-#if defined __AVX512F__
-/* Half the time of the form below: softmax is a third of attention at head_dim 64. */
-static float softmax_page(float *scores, int64_t count, float scale, float *maximum, float *sum)
-{
-    enum { VECTORS = PANEL_COLUMNS / LANES };
-    __m512 value[VECTORS], most = _mm512_set1_ps(*maximum);
-    __m512 factor = _mm512_set1_ps(scale);
-    uint64_t inside = count < PANEL_COLUMNS ? (1ull << count) - 1 : ~0ull;
-    for (int i = 0; i < VECTORS; i++) {
-        value[i] = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), (__mmask16)(inside >> 16 * i),
-                                        scores + LANES * i);
-        most = _mm512_max_ps(value[i], most); /* a NaN is left out */
-    }
-    float largest = _mm512_reduce_max_ps(most), base = softmax_base(largest);
-    most = _mm512_set1_ps(base);
-    __m512 total = _mm512_setzero_ps();
-    for (int i = 0; i < VECTORS; i++) {
-        __mmask16 weighs = _mm512_cmp_ps_mask(value[i], _mm512_set1_ps(-INFINITY), _CMP_NEQ_UQ);
-        value[i] = _mm512_mul_ps(_mm512_sub_ps(value[i], most), factor);
-        lanes_exp((float_lanes *)&value[i]);
-        value[i] = _mm512_maskz_mov_ps(weighs, value[i]);
-        total = _mm512_add_ps(total, value[i]);
-        _mm512_storeu_ps(scores + LANES * i, value[i]);
-    }
-    __m512 correction = _mm512_mul_ps(_mm512_set1_ps(*maximum - base), factor);
-    lanes_exp((float_lanes *)&correction);
-    *maximum = largest;
-    *sum = *sum * _mm512_cvtss_f32(correction) + _mm512_reduce_add_ps(total);
-    return _mm512_cvtss_f32(correction);
-}
-#else
-static float softmax_page(float *scores, int64_t count, float scale, float *maximum, float *sum)
-{
-    const int_lanes first = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    float_lanes values[PANEL_COLUMNS / LANES], total = {0}, correction = {0}, most = {0};
-
-    most += *maximum;
-    for (int32_t i = 0; i < PANEL_COLUMNS / LANES; i++) {
-        int_lanes inside = first + i * LANES < (int32_t)count;
-        lanes_load(&values[i], scores, i * LANES, DTYPE_FLOAT32);
-        values[i] *= scale;
-        lanes_keep_where(&values[i], &inside, -INFINITY);
-        lanes_raise(&most, &values[i]);
-    }
-    float largest = lanes_max(&most), base = softmax_base(largest);
-    for (int32_t i = 0; i < PANEL_COLUMNS / LANES; i++) {
-        int_lanes weighs = values[i] != -INFINITY;
-        values[i] -= base;
-        lanes_exp(&values[i]);
-        lanes_keep_where(&values[i], &weighs, 0.0f);
-        total += values[i];
-        lanes_store(scores, i * LANES, &values[i], DTYPE_FLOAT32);
-    }
-    correction += *maximum - base;
-    lanes_exp(&correction);
-    *maximum = largest;
-    *sum = *sum * correction[0] + lanes_sum(&total);
-    return correction[0];
-}
-#endif
-
 static float row_max(const float *row, int64_t count)
 {
     float_lanes largest = {0}, other;
@@ -182,6 +147,21 @@ static float row_max(const float *row, int64_t count)
     for (; i < count; i++)
         result = row[i] > result ? row[i] : result;
     return result;
+}
+
+/* t = max(t, -87), which it is for NaN too, and e = e^t; t <= 0 */
+LANES_INLINE void exp_of_difference(float_lanes *e, float_lanes *t)
+{
+#if defined __AVX512F__
+    __m512 raised = _mm512_max_ps((__m512)*t, _mm512_set1_ps(-87.0f));
+    *t = (float_lanes)raised;
+    *e = (float_lanes)power_of_two(_mm512_mul_ps(raised, _mm512_set1_ps(LOG2_E)), POWER_DEGREE_5);
+#else
+    int_lanes in_range = *t > -87.0f;
+    lanes_keep_where(t, &in_range, -87.0f);
+    *e = *t;
+    lanes_exp(e);
+#endif
 }
 
 static void row_exp_sums(double *sum, double *weighted, const float *row, int64_t count,
@@ -205,10 +185,7 @@ static void row_exp_sums(double *sum, double *weighted, const float *row, int64_
                 lanes_load(&t, tail, 0, DTYPE_FLOAT32);
             }
             t -= maximum;
-            int_lanes in_range = t > -87.0f; /* not so for NaN */
-            lanes_keep_where(&t, &in_range, -87.0f);
-            e = t;
-            lanes_exp(&e);
+            exp_of_difference(&e, &t);
             part += e;
             part_weighted += e * t;
         }
@@ -278,13 +255,6 @@ LANES_INLINE void quantise_row(uint8_t *restrict out, const void *restrict line,
         out[i] = 128;
 }
 
-static void dequantise(float *restrict out, const int32_t *restrict sums, float line_scale,
-                       const float *restrict scales)
-{
-    for (int i = 0; i < PANEL_COLUMNS; i++)
-        out[i] = (float)sums[i] * (line_scale * scales[i]);
-}
-
 static void store_float32(void *out, const float *sums, const float *bias, int64_t count)
 {
     store_row(out, sums, bias, count, DTYPE_FLOAT32);
@@ -295,10 +265,32 @@ static void store_bfloat16(void *out, const float *sums, const float *bias, int6
     store_row(out, sums, bias, count, DTYPE_BFLOAT16);
 }
 
+static void store_exact_float32(void *out, const int32_t *sums, float line_scale,
+                                const float *scales, const float *bias, int64_t count)
+{
+    store_exact_row(out, sums, line_scale, scales, bias, count, DTYPE_FLOAT32);
+}
+
+static void store_scaled_float32(void *out, const float *sums, float factor, int64_t count)
+{
+    store_scaled_row(out, sums, factor, count, DTYPE_FLOAT32);
+}
+
 static void add_rmsnorm_float32(void *out, float *residual, const void *delta, const float *scale,
                                 float epsilon, int64_t columns)
 {
     add_rmsnorm_row(out, residual, delta, scale, epsilon, columns, DTYPE_FLOAT32);
+}
+
+static void store_exact_bfloat16(void *out, const int32_t *sums, float line_scale,
+                                 const float *scales, const float *bias, int64_t count)
+{
+    store_exact_row(out, sums, line_scale, scales, bias, count, DTYPE_BFLOAT16);
+}
+
+static void store_scaled_bfloat16(void *out, const float *sums, float factor, int64_t count)
+{
+    store_scaled_row(out, sums, factor, count, DTYPE_BFLOAT16);
 }
 
 static void add_rmsnorm_bfloat16(void *out, float *residual, const void *delta, const float *scale,
@@ -342,13 +334,29 @@ static void quantise_bfloat16(uint8_t *out, const void *line, int64_t count, flo
 /* The table that each including file defines under its own name. */
 #define ELEMENTWISE_TABLE                                                                          \
     {                                                                                              \
-        {store_float32, add_rmsnorm_float32, swiglu_float32,   rope_float32,                       \
-         softmax_page,  largest_float32,     quantise_float32, dequantise,                         \
-         row_max,       row_exp_sums,        find_greater},                                        \
-        {                                                                                          \
-            store_bfloat16, add_rmsnorm_bfloat16, swiglu_bfloat16, rope_bfloat16, softmax_page,    \
-                largest_bfloat16, quantise_bfloat16, dequantise, row_max, row_exp_sums,            \
-                find_greater                                                                       \
+        [DTYPE_FLOAT32] = {.store = store_float32,                                                 \
+                           .store_scaled = store_scaled_float32,                                   \
+                           .store_exact = store_exact_float32,                                     \
+                           .add_rmsnorm = add_rmsnorm_float32,                                     \
+                           .swiglu = swiglu_float32,                                               \
+                           .rope = rope_float32,                                                   \
+                           .largest = largest_float32,                                             \
+                           .quantise = quantise_float32,                                           \
+                           .row_max = row_max,                                                     \
+                           .row_exp_sums = row_exp_sums,                                           \
+                           .find_greater = find_greater},                                          \
+        [DTYPE_BFLOAT16] = {                                                                       \
+            .store = store_bfloat16,                                                               \
+            .store_scaled = store_scaled_bfloat16,                                                 \
+            .store_exact = store_exact_bfloat16,                                                   \
+            .add_rmsnorm = add_rmsnorm_bfloat16,                                                   \
+            .swiglu = swiglu_bfloat16,                                                             \
+            .rope = rope_bfloat16,                                                                 \
+            .largest = largest_bfloat16,                                                           \
+            .quantise = quantise_bfloat16,                                                         \
+            .row_max = row_max,                                                                    \
+            .row_exp_sums = row_exp_sums,                                                          \
+            .find_greater = find_greater                                                           \
         }                                                                                          \
     }
 

@@ -48,6 +48,7 @@ static const struct {
     bool (*preferred)(void);
     cpu_product_int8 *product_int8;
     cpu_product *product[2]; /* by dtype, as the others */
+    cpu_softmax *softmax[2];
     cpu_accumulate *accumulate[2];
     const struct cpu_elementwise *elementwise;
 } SETS[] = {
@@ -57,13 +58,15 @@ static const struct {
      gains_from_bfloat16_products,
      cpu_product_int8_avx512vnni,
      {cpu_product_float32_avx512, cpu_product_bfloat16_avx512bf16},
+     {cpu_softmax_avx512, cpu_softmax_avx512bf16},
      {cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512bf16},
-     CPU_ELEMENTWISE_AVX512},
+     CPU_ELEMENTWISE_AVX512BF16},
     {"avx512vnni",
      has_avx512vnni,
      has_avx512vnni,
      cpu_product_int8_avx512vnni,
      {cpu_product_float32_avx512, cpu_product_bfloat16_avx512},
+     {cpu_softmax_avx512, cpu_softmax_avx512},
      {cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512},
      CPU_ELEMENTWISE_AVX512},
     {"avx512",
@@ -71,6 +74,7 @@ static const struct {
      has_avx512,
      cpu_product_int8_avx2,
      {cpu_product_float32_avx512, cpu_product_bfloat16_avx512},
+     {cpu_softmax_avx512, cpu_softmax_avx512},
      {cpu_accumulate_float32_avx512, cpu_accumulate_bfloat16_avx512},
      CPU_ELEMENTWISE_AVX512},
     {"avx2",
@@ -78,6 +82,7 @@ static const struct {
      has_avx2,
      cpu_product_int8_avx2,
      {cpu_product_float32_avx2, cpu_product_bfloat16_avx2},
+     {cpu_softmax_avx2, cpu_softmax_avx2},
      {cpu_accumulate_float32_avx2, cpu_accumulate_bfloat16_avx2},
      CPU_ELEMENTWISE_AVX2},
     {"scalar",
@@ -85,6 +90,7 @@ static const struct {
      has_scalar,
      cpu_product_int8_scalar,
      {cpu_product_float32_scalar, cpu_product_bfloat16_scalar},
+     {cpu_softmax_scalar, cpu_softmax_scalar},
      {cpu_accumulate_float32_scalar, cpu_accumulate_bfloat16_scalar},
      CPU_ELEMENTWISE_SCALAR},
 };
@@ -106,6 +112,7 @@ int cpu_instructions_choose(struct cpu_instructions *out, const char *name, enum
             out->name = SETS[i].name;
             out->product = SETS[i].product[dtype];
             out->product_int8 = SETS[i].product_int8;
+            out->softmax = SETS[i].softmax[dtype];
             out->accumulate = SETS[i].accumulate[dtype];
             out->elementwise = &SETS[i].elementwise[dtype];
             out->elementwise_float32 = &SETS[i].elementwise[DTYPE_FLOAT32];

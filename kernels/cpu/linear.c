@@ -134,7 +134,10 @@ static void multiply_tile(const struct linear_job *job, int64_t panel, int64_t l
 {
     struct cpu_backend *cpu = job->cpu;
     const struct cpu_weight *weight = job->weight;
-    float sums[TILE_ROWS * PANEL_COLUMNS] __attribute__((aligned(64)));
+    union {
+        float rounded[TILE_ROWS * PANEL_COLUMNS];
+        int32_t exact[TILE_ROWS * PANEL_COLUMNS];
+    } sums __attribute__((aligned(64)));
     int64_t column = panel * PANEL_COLUMNS;
     int64_t count = weight->rows - column < PANEL_COLUMNS ? weight->rows - column : PANEL_COLUMNS;
     const float *bias = weight->bias != NULL ? weight->bias + column : NULL;
@@ -142,17 +145,22 @@ static void multiply_tile(const struct linear_job *job, int64_t panel, int64_t l
     const struct cpu_elementwise *elementwise = job->out_dtype == cpu->base.dtype
                                                     ? cpu->instructions.elementwise
                                                     : cpu->instructions.elementwise_float32;
+    size_t begin = (size_t)column * dtype_size(job->out_dtype);
 
-    if (cpu->base.weight_dtype == DTYPE_INT8)
-        cpu_int8_multiply(sums, cpu, line, rows, weight->columns, weights);
-    else
-        cpu->instructions.product(sums, cpu->in_lines + line, (int32_t)rows, weight->columns,
-                                  weights);
-    for (int64_t row = 0; row < rows; row++) {
-        char *out =
-            (char *)cpu->out_lines[line + row] + (size_t)column * dtype_size(job->out_dtype);
-        elementwise->store(out, sums + row * PANEL_COLUMNS, bias, count);
+    if (cpu->base.weight_dtype == DTYPE_INT8) {
+        const struct int8_panel *quantised = weights;
+        cpu_int8_multiply(sums.exact, cpu, line, rows, weight->columns, quantised);
+        for (int64_t row = 0; row < rows; row++)
+            elementwise->store_exact(
+                (char *)cpu->out_lines[line + row] + begin, sums.exact + row * PANEL_COLUMNS,
+                cpu->quantised_scales[line + row], quantised->scale, bias, count);
+        return;
     }
+    cpu->instructions.product(sums.rounded, cpu->in_lines + line, (int32_t)rows, weight->columns,
+                              weights);
+    for (int64_t row = 0; row < rows; row++)
+        elementwise->store((char *)cpu->out_lines[line + row] + begin,
+                           sums.rounded + row * PANEL_COLUMNS, bias, count);
 }
 
 /* A range of panels times a block of lines: the panel stays in the cache for all its tiles. */

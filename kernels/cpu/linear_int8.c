@@ -107,20 +107,14 @@ void cpu_int8_quantise_lines(struct cpu_backend *cpu, int64_t lines, int64_t col
     cpu_run_ranges(cpu, quantise_range, &job, lines, GRAIN_QUANTISED / columns + 1);
 }
 
-void cpu_int8_multiply(float *sums, const struct cpu_backend *cpu, int64_t line, int64_t rows,
+void cpu_int8_multiply(int32_t *sums, const struct cpu_backend *cpu, int64_t line, int64_t rows,
                        int64_t columns, const struct int8_panel *panel)
 {
-    int32_t exact[TILE_ROWS * PANEL_COLUMNS] __attribute__((aligned(64)));
     const uint8_t *in[TILE_ROWS] = {NULL};
     for (int64_t row = 0; row < rows; row++)
         in[row] = cpu->quantised + (line + row) * cpu->quantised_stride;
-    cpu->instructions.product_int8(exact, in, (int32_t)rows,
-                                   (columns + INT8_GROUP - 1) / INT8_GROUP, panel->weights,
-                                   panel->offset);
-    for (int64_t row = 0; row < rows; row++)
-        cpu->instructions.elementwise->dequantise(sums + row * PANEL_COLUMNS,
-                                                  exact + row * PANEL_COLUMNS,
-                                                  cpu->quantised_scales[line + row], panel->scale);
+    cpu->instructions.product_int8(sums, in, (int32_t)rows, (columns + INT8_GROUP - 1) / INT8_GROUP,
+                                   panel->weights, panel->offset);
 }
 
 void cpu_int8_read_column(float *out, const struct int8_panel *panel, int64_t column,

@@ -253,6 +253,34 @@ SUBJECT_TEST(attention_rules, rising_scores_scale_down_what_was_summed)
     backend_destroy(reference);
 }
 
+/* More than a page of scores of -infinity, before and between others, counts for nothing. */
+SUBJECT_TEST(attention_rules, scores_of_minus_infinity_weigh_nothing)
+{
+    const struct attention_case shape = {1, 1, 16, 0, false, 1, {193}};
+    struct backend *backend = open_for(subject, 2, &shape);
+    struct backend *reference = reference_for(subject->dtype, &shape);
+    struct rows *fill = prefill_rows(&shape, PAGES_BY_SEVENS);
+    struct random random = {32};
+    size_t width = qkv_width(&shape);
+    void *qkv = random_activations(&random, (size_t)fill->step.rows * width, subject->dtype);
+    for (size_t row = 0; row < 193; row++) {
+        set_activation(qkv, row * width, 1, subject->dtype);
+        if (row < 70 || row % 5 == 0)
+            set_activation(qkv, row * width + 16, -INFINITY, subject->dtype);
+    }
+    struct attended actual = run_step(backend, &shape, fill, qkv, NULL, 0);
+    struct attended expected = run_step(reference, &shape, fill, qkv, NULL, 0);
+    expect_attended(&actual, &expected, &shape, fill, subject->dtype);
+    for (size_t i = 0; i < 193 * out_width(&shape); i++)
+        cr_assert(isfinite(activation_at(actual.out, i, subject->dtype)));
+    free_attended(&actual);
+    free_attended(&expected);
+    free(fill);
+    free(qkv);
+    backend_destroy(backend);
+    backend_destroy(reference);
+}
+
 /* V and the dimensions behind rotary_dim are no business of a rotation without norms. */
 SUBJECT_TEST(attention_rules, rotation_leaves_the_rest_as_it_is)
 {
