@@ -258,7 +258,7 @@ SUBJECT_TEST(attention_rules, scores_of_minus_infinity_weigh_nothing)
 {
     const struct attention_case shape = {1, 1, 16, 0, false, 1, {193}};
     struct backend *backend = open_for(subject, 2, &shape);
-    struct backend *reference = reference_for(subject->dtype, &shape);
+    struct backend *reference = reference_for(subject, &shape);
     struct rows *fill = prefill_rows(&shape, PAGES_BY_SEVENS);
     struct random random = {32};
     size_t width = qkv_width(&shape);
