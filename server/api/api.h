@@ -42,6 +42,7 @@ struct api {
     const char *device;             /* what computes: "cpu", "cuda" */
     const char *device_description; /* instruction set and threads, or the card */
     const char *dtype;              /* of the weights: "bfloat16", "int8", ... */
+    struct model_memory memory;     /* that the model holds on it, from start to end */
     int64_t created;                /* start of the server, seconds since 1970 */
     int64_t max_body_bytes;         /* that http takes; for /props */
     int32_t max_choices;            /* n at most */

@@ -36,6 +36,16 @@ static void append_build(struct buffer *out, const struct api *api)
                   "When the server was started, in seconds since 1970.", (double)api->created);
 }
 
+static void append_memory(struct buffer *out, const struct model_memory *memory)
+{
+    static const char name[] = "denoised_memory_bytes";
+    metrics_append_head(out, name, "gauge",
+                        "Memory of the device that was taken at start, by use.");
+    metrics_append_value(out, name, "use=\"weights\"", (double)(memory->weights + memory->norms));
+    metrics_append_value(out, name, "use=\"kv_pool\"", (double)memory->kv_pool);
+    metrics_append_value(out, name, "use=\"activations\"", (double)memory->activations);
+}
+
 static void append_gauges(struct buffer *out, const struct engine_counters *counters)
 {
     double pages = counters->kv_pages_total;
@@ -129,6 +139,7 @@ void api_append_metrics(const struct api *api, struct buffer *out)
     struct engine_counters counters = engine_counters_read(api->engine);
     const struct engine_histograms *histograms = engine_histograms(api->engine);
     append_build(out, api);
+    append_memory(out, &api->memory);
     append_gauges(out, &counters);
     append_counters(out, &counters);
     append_rows(out, histograms, (double)counters.rows);

@@ -249,6 +249,7 @@ static void api_fill(struct runtime *runtime, const struct settings *settings,
     api->version = DENOISED_VERSION;
     api->device = runtime->model->backend->ops->name;
     api->device_description = runtime->model->backend->ops->description(runtime->model->backend);
+    api->memory = model_memory_used(runtime->model);
     api->dtype = dtype_name(runtime->model->backend->weight_dtype);
     api->max_body_bytes = settings->max_body_bytes;
     api->created = clock_wall_us() / 1000000;
