@@ -282,6 +282,10 @@ Test(operand, what_is_overwritten_is_quantised_again)
     ops->linear(backend, out, stale.target, stale.square, ROWS);
     expect_operand(stale.cuda, stale.target, ROWS, 16);
     ops->weight_destroy(backend, stale.square);
+    drop(stale.cuda, stale.ones);
+    drop(stale.cuda, stale.target);
+    drop(stale.cuda, stale.other);
+    drop(stale.cuda, out);
     backend_destroy(backend);
     free(values);
     free(ones);

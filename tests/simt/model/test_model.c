@@ -54,7 +54,7 @@ static uint16_t *run(struct model *model, const int32_t *ids, int32_t rows)
 }
 
 static void expect_near(const uint16_t *found, const float *expected, int32_t rows, int32_t all,
-                        int32_t columns, int input)
+                        int32_t columns, int input, double limit)
 {
     double error = 0, power = 0;
     for (int32_t i = 0; i < rows * columns; i++) {
@@ -62,13 +62,14 @@ static void expect_near(const uint16_t *found, const float *expected, int32_t ro
         error += (value - (double)expected[i]) * (value - (double)expected[i]);
         power += (double)expected[i] * (double)expected[i];
     }
-    cr_expect(error <= 1e-3 * power, "input %d: NMSE %g", input, error / power);
+    cr_expect(error <= limit * power, "input %d: NMSE %g", input, error / power);
 }
 
-static void check_hidden_states(const char *fixture)
+/* limit: of the NMSE, as tests/golden/test_logits.c has it for the dtypes */
+static void check_hidden_states(const char *fixture, struct golden_dtypes dtypes, double limit)
 {
     struct error err = {0};
-    struct model *model = golden_load_model(fixture, "simt", GOLDEN_BFLOAT16);
+    struct model *model = golden_load_model(fixture, "simt", dtypes);
     struct checkpoint *file = golden_open_logits(fixture);
     cr_assert_eq(model_reserve(model, ROWS_MAX, ROWS_MAX, 1, 1, &err), 0, "%s", err.message);
     for (int input = 0; input < 3; input++) {
@@ -76,7 +77,7 @@ static void check_hidden_states(const char *fixture)
         const int32_t *ids = golden_ids(file, "input", input, &all);
         const float *expected = golden_matrix(file, "hidden", input, &rows, &columns);
         uint16_t *first = run(model, ids, all), *second = run(model, ids, all);
-        expect_near(first, expected, rows, all, columns, input);
+        expect_near(first, expected, rows, all, columns, input, limit);
         cr_expect_arr_eq(first, second, (size_t)(all * columns) * sizeof *first,
                          "input %d, replayed", input);
         free(first);
@@ -90,12 +91,25 @@ static void check_hidden_states(const char *fixture)
 
 Test(simt_model, hidden_states_are_those_of_the_published_code)
 {
-    check_hidden_states("plain");
+    check_hidden_states("plain", GOLDEN_BFLOAT16, 1e-3);
 }
 
 Test(simt_model, hidden_states_with_grouped_heads_are_those_of_the_published_code)
 {
-    check_hidden_states("grouped");
+    check_hidden_states("grouped", GOLDEN_BFLOAT16, 1e-3);
+}
+
+/* In a recording, what one kernel quantises is the input of the next product. */
+Test(simt_model, hidden_states_with_int8_weights_are_near_those_of_the_published_code)
+{
+    check_hidden_states("int8", GOLDEN_INT8_BFLOAT16, 3.4e-3);
+    check_hidden_states("grouped", GOLDEN_INT8_BFLOAT16, 1e-2);
+}
+
+Test(simt_model, hidden_states_with_fp8_weights_are_near_those_of_the_published_code)
+{
+    check_hidden_states("int8", GOLDEN_FP8_BFLOAT16, 1e-1);
+    check_hidden_states("grouped", GOLDEN_FP8_BFLOAT16, 1e-1);
 }
 
 /* ---- the engine ------------------------------------------------------------------------------ */
@@ -121,11 +135,11 @@ static struct request *submit(struct engine *engine, int number, int32_t mask_to
 }
 
 /* The drafts of the requests, ended. */
-static void answer(struct request **requests, bool together)
+static void answer(struct request **requests, bool together, struct golden_dtypes dtypes)
 {
     struct error err = {0};
     struct engine *engine;
-    struct model *model = golden_load_model("plain", "simt", GOLDEN_BFLOAT16);
+    struct model *model = golden_load_model("plain", "simt", dtypes);
     const struct engine_options options = {.max_sequences = SEQUENCES,
                                            .max_rows_per_tick = 128,
                                            .queue_limit = SEQUENCES,
@@ -147,11 +161,11 @@ static void answer(struct request **requests, bool together)
     model_free(model);
 }
 
-Test(simt_model, sequences_in_company_are_answered_as_alone)
+static void check_company(struct golden_dtypes dtypes)
 {
     struct request *together[SEQUENCES], *alone[SEQUENCES];
-    answer(together, true);
-    answer(alone, false);
+    answer(together, true, dtypes);
+    answer(alone, false, dtypes);
     for (int i = 0; i < SEQUENCES; i++) {
         const struct draft *a = &together[i]->stream.drafts[0], *b = &alone[i]->stream.drafts[0];
         cr_assert_eq(together[i]->stream.error.code, 0, "%s", together[i]->stream.error.message);
@@ -162,4 +176,14 @@ Test(simt_model, sequences_in_company_are_answered_as_alone)
         request_release(together[i]);
         request_release(alone[i]);
     }
+}
+
+Test(simt_model, sequences_in_company_are_answered_as_alone)
+{
+    check_company(GOLDEN_BFLOAT16);
+}
+
+Test(simt_model, sequences_in_company_are_answered_as_alone_with_fp8_weights)
+{
+    check_company(GOLDEN_FP8_BFLOAT16);
 }
