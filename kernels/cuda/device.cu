@@ -22,12 +22,13 @@ static int fail(struct error *err, int code, const char *what, cudaError_t statu
     return error_set(err, code, "%s: %s", what, cudaGetErrorString(status));
 }
 
-/* Both are 1000 * major + 10 * minor. */
-static int check_driver(struct error *err)
+/* Both versions are 1000 * major + 10 * minor. Where there is a driver there should be a device. */
+static int check_driver(bool *is_there, struct error *err)
 {
     int driver = 0, runtime = 0;
     cudaDriverGetVersion(&driver);
     cudaRuntimeGetVersion(&runtime);
+    *is_there = driver > 0;
     if (driver == 0)
         return error_set(err, ERROR_NO_DEVICE,
                          "device \"cuda\": there is no NVIDIA driver; install it (nvidia-smi shows "
@@ -52,13 +53,14 @@ static int check_device(const cudaDeviceProp *properties, struct error *err)
 }
 
 /* The properties of the device that CUDA_VISIBLE_DEVICES puts first. */
-static int find_device(cudaDeviceProp *properties, struct error *err)
+static int find_device(cudaDeviceProp *properties, bool *is_there, struct error *err)
 {
-    int count = 0, device = 0, code = check_driver(err);
+    int count = 0, device = 0, code = check_driver(is_there, err);
     if (code != 0)
         return code;
     cudaError_t status = cudaGetDeviceCount(&count);
-    if (status == cudaErrorNoDevice || (status == cudaSuccess && count == 0))
+    *is_there = status != cudaErrorNoDevice && (status != cudaSuccess || count > 0);
+    if (!*is_there)
         return error_set(err, ERROR_NO_DEVICE,
                          "device \"cuda\": the NVIDIA driver finds no device; see nvidia-smi and "
                          "CUDA_VISIBLE_DEVICES, or use device cpu");
@@ -76,9 +78,10 @@ static int find_device(cudaDeviceProp *properties, struct error *err)
 int device_check(bool *is_there, struct error *err)
 {
     cudaDeviceProp properties;
-    int code = find_device(&properties, err);
+    bool found;
+    int code = find_device(&properties, &found, err);
     if (is_there != NULL)
-        *is_there = code == 0;
+        *is_there = found;
     if (code == 0)
         code = check_device(&properties, err);
     return code != 0 ? code : cublaslt_library_open(err);
@@ -102,9 +105,10 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
         return error_set(err, ERROR_INVALID,
                          "instructions \"%s\": device cuda has no choice of them; leave it out",
                          instructions);
+    bool found;
     int code = device_check(NULL, err);
     if (code == 0)
-        code = find_device(&properties, err);
+        code = find_device(&properties, &found, err);
     if (code != 0)
         return code;
     cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
@@ -120,8 +124,10 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
     for (void *&mark : queue->marks) {
         cudaEvent_t event;
         status = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
-        if (status != cudaSuccess)
+        if (status != cudaSuccess) {
+            device_close(queue);
             return fail(err, ERROR_NO_DEVICE, "device \"cuda\" cannot be opened", status);
+        }
         mark = event;
     }
     return 0;

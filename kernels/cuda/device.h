@@ -26,8 +26,8 @@ struct device_facts {
 
 /*
  * Whether there is a device that device_open would take, without opening it. ERROR_NO_DEVICE names
- * what is missing: driver, device, or what the device lacks. *is_there (NULL is fine) tells whether
- * there is a device at all.
+ * what is missing: driver, device, or what they lack. *is_there (NULL is fine) tells whether there
+ * seems to be a device at all.
  */
 int device_check(bool *is_there, struct error *err);
 

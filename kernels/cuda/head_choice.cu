@@ -26,7 +26,6 @@ SIMT_DEVICE struct selection_cut cut_by_min_p(const struct head_row &row, float 
     }
     simt_barrier();
     uint32_t below = shared->count;
-    simt_barrier();
     return below >= cut.key ? (struct selection_cut){below, -1} : cut;
 }
 

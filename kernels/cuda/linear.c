@@ -189,6 +189,7 @@ static struct cuda_product form_logits(const struct cuda_backend *cuda,
         .lines = lines,
         .out_stride = stride,
         .in_scales = weight->dtype == DTYPE_FP8 ? cuda->operand.lines.scales : NULL,
+        .ranged = true,
     };
 }
 

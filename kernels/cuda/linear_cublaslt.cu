@@ -14,10 +14,10 @@
  * where the parts stay in the type of the sums and are added behind each other: also the same bits
  * in every run. It does not promise that a line's bits are the same among more or fewer lines:
  * another bucket may have another algorithm. With `deterministic` there is no split-K, and one
- * algorithm, with its tile, stages and cluster, for all buckets of a size. Such an algorithm adds
- * up the depth of one result in an order that is a property of its tile, wherever the tile lies.
- * That is how these kernels work, not a promise of the library either: the conformance suite
- * demands it of a deterministic backend, bit for bit.
+ * algorithm, with its tile, stages and cluster, for all buckets of a size, and for all chunks of
+ * logits. Such an algorithm adds up the depth of one result in an order that is a property of its
+ * tile, wherever the tile lies. That is how these kernels work, not a promise of the library
+ * either: the conformance suite demands it of a deterministic backend, bit for bit.
  */
 #include <cublasLt.h>
 #include <cuda_runtime.h>
@@ -34,10 +34,11 @@ extern "C" {
 enum {
     PLANS = 512,                /* buckets times sizes of weights; more are made again */
     WORKSPACE_BYTES = 32 << 20, /* what NVIDIA advises for Hopper */
-    SUMS_BYTES = 32 << 20, /* they stay in the cache of 40 or more MB until they are finished */
-    CANDIDATES = 8,        /* algorithms that are tried */
-    TRIAL_RUNS = 3,        /* of each, and one before that */
-    MIDDLE_LINES = 128,    /* of which the one algorithm of a deterministic backend is chosen */
+    SUMS_BYTES =
+        32 << 20,       /* they fit into the L2 cache of an A100 or H100 until they are finished */
+    CANDIDATES = 8,     /* algorithms that are tried */
+    TRIAL_RUNS = 3,     /* of each, and one before that */
+    MIDDLE_LINES = 128, /* of which the one algorithm of a deterministic backend is chosen */
     LINES_MAX = 1 << 24,
 };
 
@@ -197,7 +198,19 @@ static int propose(cublasLtMatmulAlgo_t (&algorithms)[CANDIDATES], int wanted,
     return usable;
 }
 
-/* Whether an algorithm computes the product for every number of lines that there can be. */
+/* Whether an algorithm computes what the plan describes, of so many lines. */
+static bool fits(const struct cuda_backend *cuda, struct plan *plan, uint64_t lines,
+                 const cublasLtMatmulAlgo_t *algorithm)
+{
+    cublasLtMatmulHeuristicResult_t result = {};
+    return set_lines(plan, lines) == CUBLAS_STATUS_SUCCESS &&
+           cublasLtMatmulAlgoCheck(cuda->product->handle, &plan->product, &plan->weight, &plan->in,
+                                   &plan->out, &plan->out, algorithm,
+                                   &result) == CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= WORKSPACE_BYTES;
+}
+
+/* For every number of lines that there can be. */
 static bool fits_every_bucket(const struct cuda_backend *cuda, struct plan *plan,
                               const cublasLtMatmulAlgo_t *algorithm)
 {
@@ -205,35 +218,38 @@ static bool fits_every_bucket(const struct cuda_backend *cuda, struct plan *plan
     int32_t pairs = 2 * limits->max_head_rows, bucket = 0;
     int32_t most = limits->max_rows > pairs ? limits->max_rows : pairs;
     do {
-        cublasLtMatmulHeuristicResult_t result = {};
         bucket = row_bucket(bucket + 1, most);
-        if (set_lines(plan, (uint64_t)bucket) != CUBLAS_STATUS_SUCCESS ||
-            cublasLtMatmulAlgoCheck(cuda->product->handle, &plan->product, &plan->weight, &plan->in,
-                                    &plan->out, &plan->out, algorithm,
-                                    &result) != CUBLAS_STATUS_SUCCESS ||
-            result.workspaceSize > WORKSPACE_BYTES)
+        if (!fits(cuda, plan, (uint64_t)bucket, algorithm))
             return false;
     } while (bucket < most);
     return true;
 }
 
-/* One number for what a product writes, and how far apart: weights of a backend are of one dtype.
- */
-static int32_t form_of(const struct cuda_product *product)
+/* What a product writes, as a number: weights of a backend are of one dtype. */
+static int32_t kind_of(const struct cuda_product *product)
 {
-    const uint32_t flags = (product->rounded ? 1 : 0) | (product->in_scales != NULL ? 2 : 0);
-    return (int32_t)((uint32_t)product->out_stride * 4 + flags);
+    return (product->rounded ? 1 : 0) | (product->in_scales != NULL ? 2 : 0);
 }
 
-/* A slot of its own, under 0 lines, holds the one algorithm of a deterministic backend. */
+/* The same, and how far its lines are apart. */
+static int32_t form_of(const struct cuda_product *product)
+{
+    return (int32_t)((uint32_t)product->out_stride * 4 + (uint32_t)kind_of(product));
+}
+
+/*
+ * A slot of its own, under 0 lines, holds the one algorithm of a deterministic backend for a size,
+ * or for ranges of any size: the head's depend on the number of lines.
+ */
 static bool choose_for_every_bucket(struct cuda_backend *cuda, struct plan *plan,
-                                    const struct cuda_product *product)
+                                    const struct cuda_product *product, uint64_t lines)
 {
     struct cuda_product_state *state = cuda->product;
     cublasLtMatmulAlgo_t algorithms[CANDIDATES];
     bool is_new;
     const int32_t slot = keyed_slots_find(
-        state->slots, plan_key(0, product->rows, product->weight->stride, form_of(product)),
+        state->slots,
+        plan_key(0, product->ranged ? 0 : product->rows, product->weight->stride, kind_of(product)),
         &is_new);
     struct plan *every = &state->plans[slot];
     if (is_new) {
@@ -247,7 +263,7 @@ static bool choose_for_every_bucket(struct cuda_backend *cuda, struct plan *plan
         }
     }
     plan->algorithm = every->algorithm;
-    return every->usable;
+    return every->usable && fits(cuda, plan, lines, &every->algorithm);
 }
 
 static cublasStatus_t launch(const struct cuda_backend *cuda, struct plan *plan,
@@ -336,9 +352,10 @@ static struct plan *find_plan(struct cuda_backend *cuda, const struct cuda_produ
     if (is_new) {
         bool described = describe(plan, product, (uint64_t)bucket) == CUBLAS_STATUS_SUCCESS;
         plan->usable =
-            described && (cuda->deterministic ? choose_for_every_bucket(cuda, plan, product)
-                          : by_trial          ? choose_by_trial(cuda, plan, product)
-                                              : choose_first(cuda, plan, product));
+            described &&
+            (cuda->deterministic ? choose_for_every_bucket(cuda, plan, product, (uint64_t)bucket)
+             : by_trial          ? choose_by_trial(cuda, plan, product)
+                                 : choose_first(cuda, plan, product));
     }
     return plan->usable ? plan : NULL;
 }

@@ -37,8 +37,7 @@ int noted_operations_create(struct noted_operations **out, struct error *err)
     *out = calloc(1, sizeof **out);
     if (*out == NULL)
         return error_set(err, ERROR_MEMORY,
-                         "cannot allocate the list of a step's operations; free "
-                         "some memory");
+                         "cannot allocate the list of operations; free some memory");
     return 0;
 }
 

@@ -92,25 +92,31 @@ SUBJECT_TEST(head_blocks, equal_logits_are_cut_by_token)
     close_pair(&pair);
 }
 
-/* At a low temperature a score has hardly a bit of noise in float32: it must be taken in double. */
+/*
+ * At a low temperature a score in float32 has hardly a bit for the noise. These are rounds in which
+ * float32 alone would choose another token: of neighbours in float32, which are as far apart as the
+ * noise when they are divided by the temperature.
+ */
 SUBJECT_TEST(head_blocks, noise_decides_among_large_scores)
 {
+    static const uint32_t rounds[] = {650,  810,  955,  1148, 1595, 1860,
+                                      3119, 3469, 3659, 3806, 4063, 4216};
     struct pair pair = open_pair(subject, ROWS, VOCABULARY);
     struct head_row row[ROWS];
     struct token_bias biases[COUNTS];
     float logits[VOCABULARY];
     for (int i = 0; i < VOCABULARY; i++)
         logits[i] = i % 12 == 0 ? 10 : 9;
-    /* Neighbours in float32, a tenth of the noise apart when they are divided by 1e-5. */
     for (int i = 0; i < COUNTS; i++)
         biases[i] = (struct token_bias){i * 12, (float)(i % 16) * 0x1p-20f};
     for (int i = 0; i < ROWS; i++) {
-        row[i] = filtered_row(i);
-        row[i].temperature = 1e-5f;
-        row[i].top_k = i % 3 == 1 ? 1000 : 0;
-        row[i].top_p = i % 3 == 2 ? 0.5f : 1;
-        row[i].top = row[i].raw_top = 0;
-        row[i].min_p = 0;
+        row[i] = plain_row(0);
+        row[i].seed = 4242;
+        row[i].round = rounds[i % 12];
+        row[i].temperature = 2.7e-6f;
+        row[i].top_k = i / 12 == 1 ? 4000 : 0;
+        row[i].top_p = i / 12 == 2 ? 0.99999f : 1;
+        row[i].min_p = i / 12 == 3 ? 1e-9f : 0;
         row[i].biases_end = COUNTS;
     }
     struct head_batch batch = batch_of(row, ROWS);

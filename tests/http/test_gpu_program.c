@@ -87,3 +87,17 @@ Test(gpu_program, device_auto_serves_on_the_cpu_where_there_is_no_gpu)
     cr_expect_null(strstr(server.log.data, "warning"), "%s", server.log.data);
     cr_expect_eq(server_process_wait(&server), 0);
 }
+
+/* Where one should be, its user wants to know. */
+Test(gpu_program, device_auto_says_why_it_serves_on_the_cpu_where_there_is_an_old_driver)
+{
+    need_program(FAKE_DRIVER);
+    setenv("FAKE_DRIVER_VERSION", "12040", 1);
+    cr_assert(server_process_start(&server, (const char *const[]){"--device", "auto", NULL}));
+    server_process_signal(&server, SIGTERM);
+    cr_expect(server_process_wait_for_log(&server, "stopped"));
+    cr_expect_not_null(strstr(server.log.data, "warning: device \"cuda\": the NVIDIA driver"), "%s",
+                       server.log.data);
+    cr_expect_not_null(strstr(server.log.data, "\"computes_on\":\"cpu\""), "%s", server.log.data);
+    cr_expect_eq(server_process_wait(&server), 0);
+}
