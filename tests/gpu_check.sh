@@ -195,11 +195,9 @@ fi
 # ---- tests ------------------------------------------------------------------------------------------
 
 export DENOISED_DEVICE=cuda
-tests_of "conformance on the device" 110 conformance.log env DENOISED_CONFORMANCE=cuda $conformance
+tests_of "conformance on the device" 150 conformance.log env DENOISED_CONFORMANCE=cuda $conformance
 tests_of "golden logits and commits" 50 golden.log $check/suite-golden --filter '*_on_a_device*'
 tests_of "alone and together, bit for bit" 50 alone.log $check/suite-device --filter 'device/answers*'
-tests_of "soak" 90 soak.log env DENOISED_SOAK_SECONDS="${SOAK_SECONDS:-45}" \
-    $check/suite-device --filter 'device/a_soak*'
 
 # ---- the benchmark ------------------------------------------------------------------------------------
 
@@ -212,15 +210,20 @@ bench() { # bench PART LIMIT ARGUMENT...
     cp "$report/$part.txt" "$out/$part.txt" 2>/dev/null
 }
 if [ $has_device = yes ]; then
-    bench rounds 130 --device cuda
-    bench kernels 60 --device cuda --dtype bfloat16
+    bench rounds 120 --device cuda
+    bench kernels 50 --device cuda --dtype bfloat16
 else
     skip "bench on the device" "no device"
     bench rounds 60 --device cpu --quick
     bench kernels 60 --device cpu --quick
 fi
 
-# ---- a memory checker: last, with the time that is left -----------------------------------------------
+# ---- with the time that is left: a soak ---------------------------------------------------------------
+
+tests_of "soak" 90 soak.log env DENOISED_SOAK_SECONDS="${SOAK_SECONDS:-45}" \
+    $check/suite-device --filter 'device/a_soak*'
+
+# ---- and a memory checker -----------------------------------------------
 
 find_sanitizer() {
     command -v compute-sanitizer && return

@@ -103,3 +103,28 @@ SUBJECT_TEST(random_sources, need_a_spread)
                  ERROR_INVALID);
     backend_destroy(backend);
 }
+
+/* In every format of weights: as a checkpoint with the same numbers. */
+ANY_WEIGHTS_TEST(random_sources, are_rounded_as_a_checkpoint_is)
+{
+    enum { ROWS = 9, COLUMNS = 72 };
+    struct backend *backend = subject_open(subject, 2);
+    struct backend_limits limits = plain_limits(ROWS, ROWS);
+    const struct tensor_source random = {
+        .dtype = DTYPE_BFLOAT16, .rows = ROWS, .columns = COLUMNS, .seed = 77, .spread = 0.5f};
+    float values[ROWS * COLUMNS];
+    struct weight *made;
+    for (int32_t i = 0; i < ROWS * COLUMNS; i++)
+        values[i] = random_element(random.seed, random.spread, i);
+    reserve(backend, &limits);
+    cr_assert_eq(backend->ops->weight_create(backend, &made, &random, 1, NULL, NULL), 0);
+    struct weight *given = make_weight(backend, values, ROWS, COLUMNS, NULL);
+    float *actual = embed_all(backend, made, ROWS, COLUMNS);
+    float *expected = embed_all(backend, given, ROWS, COLUMNS);
+    expect_same_bits(actual, expected, sizeof values, "a random weight");
+    free(actual);
+    free(expected);
+    backend->ops->weight_destroy(backend, made);
+    backend->ops->weight_destroy(backend, given);
+    backend_destroy(backend);
+}

@@ -211,6 +211,11 @@ Test(device, answers_are_those_of_each_request_alone_with_int8_weights)
     expect_as_alone(DTYPE_BFLOAT16, DTYPE_INT8);
 }
 
+Test(device, answers_are_those_of_each_request_alone_with_fp8_weights)
+{
+    expect_as_alone(DTYPE_BFLOAT16, DTYPE_FP8);
+}
+
 /* ---- soak ------------------------------------------------------------------------------------ */
 
 struct soak {

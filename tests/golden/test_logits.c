@@ -340,6 +340,10 @@ static void check_cpu_against_ref(const char *fixture)
     Test(logits, fixture##_on_a_device_in_int8)                                                    \
     {                                                                                              \
         check_fixture(#fixture, golden_device(GOLDEN_INT8_BFLOAT16), GOLDEN_INT8_BFLOAT16);        \
+    }                                                                                              \
+    Test(logits, fixture##_on_a_device_in_fp8)                                                     \
+    {                                                                                              \
+        check_fixture(#fixture, golden_device(GOLDEN_FP8_BFLOAT16), GOLDEN_FP8_BFLOAT16);          \
     }
 
 GOLDEN_TESTS(plain)
