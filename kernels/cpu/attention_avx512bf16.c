@@ -3,12 +3,12 @@
 #include "kernels/cpu/softmax_avx512.h"
 
 /* The values of two neighbouring positions times their weights of every row. */
-ALWAYS_INLINE void add_pair(__m512 (*sum)[4], const uint32_t *weights, const int rows,
+ALWAYS_INLINE void add_pair(__m512 (*sum)[4], const float *weights, const int rows,
                             const __m512bh *value, const int vectors)
 {
 #pragma GCC unroll 6
     for (int row = 0; row < rows; row++) {
-        __m512bh weight = (__m512bh)_mm512_set1_epi32((int)weights[row * PANEL_COLUMNS]);
+        __m512bh weight = (__m512bh)_mm512_set1_ps(weights[row * PANEL_COLUMNS]);
 #pragma GCC unroll 4
         for (int i = 0; i < vectors; i++)
             sum[row][i] = _mm512_dpbf16_ps(sum[row][i], weight, value[i]);
@@ -17,7 +17,7 @@ ALWAYS_INLINE void add_pair(__m512 (*sum)[4], const uint32_t *weights, const int
 
 /* `vectors` groups of 16 columns from column `first` on; rows and vectors are known constants. */
 ALWAYS_INLINE void accumulate_columns(float *sums, int64_t stride, const float *correction,
-                                      const uint32_t *weights, const int rows, const int vectors,
+                                      const float *weights, const int rows, const int vectors,
                                       int64_t first, int64_t count, const uint16_t *values)
 {
     __m512 sum[TILE_ROWS][4];
@@ -55,7 +55,7 @@ ALWAYS_INLINE void accumulate_columns(float *sums, int64_t stride, const float *
 }
 
 ALWAYS_INLINE void accumulate_rows(float *sums, int64_t stride, const float *correction,
-                                   const uint32_t *weights, const int rows, int64_t count,
+                                   const float *weights, const int rows, int64_t count,
                                    const uint16_t *values)
 {
     int64_t first = 0;
@@ -68,8 +68,9 @@ ALWAYS_INLINE void accumulate_rows(float *sums, int64_t stride, const float *cor
 }
 
 /*
- * A row of weights is one of pairs: two neighbouring positions in bfloat16. Their sum, by which the
- * result is divided, is of what they were before they were rounded.
+ * A row of weights is one of pairs: in the place of a float32 two neighbouring positions in
+ * bfloat16. Their sum, by which the result is divided, is of what they were before they were
+ * rounded.
  */
 void cpu_accumulate_bfloat16_avx512bf16(float *sums, int64_t stride, const float *correction,
                                         const void *weights, int32_t rows, int64_t count,
