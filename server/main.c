@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/error.h"
+#include "common/log.h"
 #include "server/commands/commands.h"
 #include "server/settings/settings.h"
 
@@ -77,6 +78,8 @@ static int run_command(int index, int argc, char **argv)
                 COMMANDS[index].name, COMMANDS[index].arguments, settings.positional_count);
         status = 2;
     } else {
+        log_configure((enum log_level)log_level_from_name(settings.log_level),
+                      strcmp(settings.log_format, "json") == 0 ? LOG_JSON : LOG_TEXT);
         status = COMMANDS[index].run(&settings);
         serves = COMMANDS[index].command == COMMAND_SERVE;
     }
