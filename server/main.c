@@ -20,7 +20,7 @@ static const struct {
     {"generate", "\"TEXT\"",
      "continue a text, or with --chat answer it; the draft refines in place", COMMAND_GENERATE,
      command_generate, 1, 1},
-    {"bench", "[kernels]",
+    {"bench", "[kernels|rounds]",
      "measure this program on this machine; kernels: each beside the CPU's peaks", COMMAND_BENCH,
      command_bench, 0, 1},
     {"inspect", "DIR", "show a model directory: config, tensors, sizes, memory needed",
