@@ -3,7 +3,7 @@
  * FlashAttention-2 (Dao 2023) lays it out. A block takes items of the step's work list: up to 64
  * lines, 16 for each of its four warps, a line being one row with one query head. Query heads that
  * share a kv head are lines of the same tile, so a page of K and V is read once for all of them.
- * While a page is worked on, the next one is copied into the other half of shared memory.
+ * While a page is worked on, the next ones are copied into other parts of shared memory.
  *
  * A shadow row is a line like the others: the few products in which its own K and V take the place
  * of the cached ones are done once more for it.
@@ -19,6 +19,13 @@ enum {
     WARP_LINES = 16,                    /* rows of a matrix instruction */
     PAGE_TILES = KV_PAGE_POSITIONS / 8, /* its columns are positions of a page */
     LAUNCHED_BLOCKS = 4, /* for each multiprocessor, at most: they take one item after the other */
+    /*
+     * That are copied while one is worked on. Of head_dim 128, two and the one in use leave room
+     * for a second block on a multiprocessor of compute capability 9.0, and registers allow no
+     * third.
+     */
+    PAGES_AHEAD = 2,
+    PAGES_HELD = PAGES_AHEAD + 1,
 };
 
 struct attention_arguments {
@@ -37,12 +44,12 @@ struct attention_arguments {
 template <int DIM> struct page_layout {
     static const int STRIDE = DIM + 8;
     static const int ELEMENTS = KV_PAGE_POSITIONS * STRIDE;
-    static const size_t SHARED = 4 * ELEMENTS * sizeof(uint16_t); /* K and V, twice */
+    static const size_t SHARED = PAGES_HELD * 2 * ELEMENTS * sizeof(uint16_t); /* K and V */
 };
 
 template <int DIM> SIMT_DEVICE uint16_t *shared_keys(int32_t page)
 {
-    return (uint16_t *)simt_shared() + page % 2 * 2 * page_layout<DIM>::ELEMENTS;
+    return (uint16_t *)simt_shared() + page % PAGES_HELD * 2 * page_layout<DIM>::ELEMENTS;
 }
 
 template <int DIM> SIMT_DEVICE uint16_t *shared_values(int32_t page)
@@ -90,10 +97,9 @@ SIMT_DEVICE void fetch_page(const struct attention_arguments &arguments,
         simt_copy_async(to_keys + to, keys + position * DIM + column, valid);
         simt_copy_async(to_values + to, values + position * DIM + column, valid);
     }
-    simt_copy_commit();
 }
 
-/* The warp's queries, by way of the memory that is not in use before page 1. */
+/* The warp's queries, by way of the memory that is the last to be filled. */
 template <int DIM>
 SIMT_DEVICE void load_queries(struct warp_lines<DIM> &lines,
                               const struct attention_arguments &arguments,
@@ -101,7 +107,7 @@ SIMT_DEVICE void load_queries(struct warp_lines<DIM> &lines,
 {
     const int STRIDE = page_layout<DIM>::STRIDE;
     int32_t count = item.rows * item.group_count, first = (int32_t)simt_warp() * WARP_LINES;
-    uint16_t *shared = shared_keys<DIM>(1) + first * STRIDE;
+    uint16_t *shared = shared_keys<DIM>(PAGES_AHEAD) + first * STRIDE;
     for (int32_t i = 0; i < WARP_LINES; i++) {
         const struct line_place place =
             place_of(arguments, item, first + i < count ? first + i : 0);
@@ -394,15 +400,21 @@ SIMT_DEVICE void attend_item(const struct attention_arguments &arguments,
     int32_t count = (positions + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS;
     bool works = (int32_t)simt_warp() * WARP_LINES < item.rows * item.group_count;
     lines.largest[0] = lines.largest[1] = -INFINITY;
-    if (count > 0)
-        fetch_page<DIM>(arguments, item, pages, 0);
+    /* A group of copies for each page, empty behind the last one: so many are always under way. */
+    SIMT_NO_UNROLL
+    for (int32_t page = 0; page < PAGES_AHEAD; page++) {
+        if (page < count)
+            fetch_page<DIM>(arguments, item, pages, page);
+        simt_copy_commit();
+    }
     load_queries(lines, arguments, item);
     for (int32_t page = 0; page < count; page++) {
-        simt_copy_wait<0>();
-        /* The page is there, and everyone has done with the memory of the next one. */
+        simt_copy_wait<PAGES_AHEAD - 1>();
+        /* The page is there, and everyone has done with the memory of the one before it. */
         simt_barrier();
-        if (page + 1 < count)
-            fetch_page<DIM>(arguments, item, pages, page + 1);
+        if (page + PAGES_AHEAD < count)
+            fetch_page<DIM>(arguments, item, pages, page + PAGES_AHEAD);
+        simt_copy_commit();
         if (works)
             attend_page(arguments, item, lines, page);
     }
@@ -412,8 +424,10 @@ SIMT_DEVICE void attend_item(const struct attention_arguments &arguments,
     }
 }
 
+/* Of large heads two blocks fit into shared memory; told so, the compiler keeps all in registers.
+ */
 template <int DIM>
-SIMT_KERNEL(ATTENTION_THREADS)
+SIMT_KERNEL(ATTENTION_THREADS, DIM > 96 ? 2 : 0)
 void attention(const struct attention_arguments arguments)
 {
     for (uint32_t i = simt_block_x(); i < (uint32_t)arguments.counts->items; i += simt_grid_x()) {
