@@ -32,6 +32,18 @@ struct work_list_room work_list_room_for(const struct backend_limits *limits, in
     };
 }
 
+/*
+ * Positions of each chunk of a canvas that ends at kv_end: as many chunks as bring that nearest to
+ * `length`, all nearly equal, so that none is left with a page of its own.
+ */
+static int32_t even_length(int32_t kv_end, int32_t length)
+{
+    int32_t chunks = (kv_end + length / 2) / length;
+    if (chunks < 1)
+        chunks = 1;
+    return quotient_up(quotient_up(kv_end, chunks), KV_PAGE_POSITIONS) * KV_PAGE_POSITIONS;
+}
+
 /* Rows from `row` on that can share its tile; the tables of their parts are filled. */
 static int32_t collect_rows(struct work_list *list, const struct step_rows *step, int32_t row,
                             int32_t limit, int32_t chunks)
@@ -51,9 +63,9 @@ static int32_t collect_rows(struct work_list *list, const struct step_rows *step
 
 /* All kv heads, pieces of the group and chunks of one tile of rows. */
 static void add_items(struct work_list *list, const struct backend_limits *limits, int32_t first,
-                      int32_t rows, int32_t kv_end, int32_t chunks)
+                      int32_t rows, int32_t kv_end, int32_t length, int32_t chunks)
 {
-    int32_t length = work_list_chunk_positions(limits), group = group_of(limits);
+    int32_t group = group_of(limits);
     for (int32_t kv_head = 0; kv_head < limits->attention.kv_heads; kv_head++) {
         for (int32_t head = 0; head < group; head += TILE_LINES) {
             for (int32_t chunk = 0; chunk < chunks; chunk++)
@@ -74,13 +86,13 @@ static void add_items(struct work_list *list, const struct backend_limits *limit
 void work_list_fill(struct work_list *list, const struct step_rows *step,
                     const struct backend_limits *limits)
 {
-    int32_t group = group_of(limits), length = work_list_chunk_positions(limits), rows;
+    int32_t group = group_of(limits), wanted = work_list_chunk_positions(limits), rows;
     int32_t limit = group < TILE_LINES ? TILE_LINES / group : 1;
     list->item_count = list->parts = 0;
     for (int32_t row = 0; row < step->rows; row += rows) {
-        int32_t kv_end = step->kv_end[row];
+        int32_t kv_end = step->kv_end[row], length = even_length(kv_end, wanted);
         int32_t chunks = kv_end > length ? quotient_up(kv_end, length) : 1;
         rows = collect_rows(list, step, row, limit, chunks);
-        add_items(list, limits, row, rows, kv_end, chunks);
+        add_items(list, limits, row, rows, kv_end, length, chunks);
     }
 }

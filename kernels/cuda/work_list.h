@@ -5,8 +5,8 @@
  * A tile is up to TILE_LINES lines of one matrix product against the keys of one kv head; a line is
  * one row with one of the query heads that share that kv head. Its rows are neighbours of the same
  * sequence and the same kv_end, so that nothing behind kv_end is ever read. Long canvases are cut
- * into chunks of a fixed length. Therefore a row's result depends on its own kv_end alone, whatever
- * else is in the step.
+ * into nearly equal chunks, as many as the limits and kv_end say. Therefore a row's result depends
+ * on its own kv_end alone, whatever else is in the step.
  */
 #ifndef KERNELS_CUDA_WORK_LIST_H
 #define KERNELS_CUDA_WORK_LIST_H
@@ -47,7 +47,10 @@ struct work_list_room {
 };
 struct work_list_room work_list_room_for(const struct backend_limits *limits, int32_t rows);
 
-/* Length of a chunk: fixed by the limits, a multiple of KV_PAGE_POSITIONS. */
+/*
+ * The length that chunks come near to, between 3/4 and 3/2 of it where there are several: fixed by
+ * the limits, a multiple of KV_PAGE_POSITIONS.
+ */
 int32_t work_list_chunk_positions(const struct backend_limits *limits);
 
 void work_list_fill(struct work_list *list, const struct step_rows *step,

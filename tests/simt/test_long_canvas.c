@@ -10,8 +10,8 @@
 enum {
     HEADS = 3,
     HEAD_DIM = 34, /* two elements behind a multiple of 16 */
-    PAGES = 18,
-    POSITIONS = PAGES * KV_PAGE_POSITIONS, /* three chunks, the last one short */
+    PAGES = 20,
+    POSITIONS = PAGES * KV_PAGE_POSITIONS, /* three chunks, the last one shorter */
     WIDTH = 3 * HEADS * HEAD_DIM,
     OUT = HEADS * HEAD_DIM,
 };
@@ -75,8 +75,10 @@ static struct rows *border_rows(const struct backend_limits *limits)
 {
     struct rows *rows = rows_create();
     int32_t chunk = work_list_chunk_positions(limits);
-    const int32_t ends[] = {1,         chunk - 1,     chunk,     chunk + 1, 2 * chunk,
-                            POSITIONS, 2 * chunk + 1, POSITIONS, POSITIONS};
+    int32_t two = chunk * 3 / 2, three = chunk * 5 / 2; /* the least that make so many */
+    const int32_t ends[] = {1,         chunk,     two - 1,   two,      two + 1,
+                            2 * chunk, three - 1, POSITIONS, POSITIONS};
+    cr_assert_eq(POSITIONS, three);
     for (int32_t i = 0; i < 9; i++) {
         rows_add(rows, 5 * i, ends[i], false);
         rows_add(rows, ends[i] - 1, ends[i], true);
@@ -108,7 +110,6 @@ SUBJECT_TEST(long_canvas, chunks_are_merged_to_what_the_whole_would_be)
     struct random random = {61};
     struct rows *fill = rows_create(), *rows = border_rows(&limits);
     size_t count = (size_t)rows->step.rows;
-    cr_assert_gt(POSITIONS, 2 * work_list_chunk_positions(&limits), "two chunks or less");
     for (int32_t i = 0; i < POSITIONS; i++)
         rows_add(fill, i, POSITIONS, false);
     reserve(backend, &limits);
