@@ -214,9 +214,8 @@ static bool fits(const struct cuda_backend *cuda, struct plan *plan, uint64_t li
 static bool fits_every_bucket(const struct cuda_backend *cuda, struct plan *plan,
                               const cublasLtMatmulAlgo_t *algorithm)
 {
-    const struct backend_limits *limits = &cuda->limits;
-    int32_t pairs = 2 * limits->max_head_rows, bucket = 0;
-    int32_t most = limits->max_rows > pairs ? limits->max_rows : pairs;
+    const int32_t most = backend_lines_max(&cuda->limits);
+    int32_t bucket = 0;
     do {
         bucket = row_bucket(bucket + 1, most);
         if (!fits(cuda, plan, (uint64_t)bucket, algorithm))
