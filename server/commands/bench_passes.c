@@ -222,6 +222,7 @@ int pass_fill_cache(const struct bench_rounds *rounds, struct error *err)
             break;
         for (int32_t i = 0; i < shape.sequences * pages; i++)
             pass.page_table[i] += first * pages;
+        pass.step.rehearsal = true; /* whole canvases are measured at its size */
         run_pass(&pass);
         code = pass.code;
         pass_destroy(&pass);

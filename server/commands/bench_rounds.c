@@ -12,8 +12,8 @@
 #include "server/engine/kv_pages.h"
 
 enum {
-    SLOWEST_S = 3, /* passes that would take longer are left out */
-    WARM_UP_US = 3000000,
+    SLOWEST_S = 3,         /* passes that would take longer are left out */
+    WARM_UP_US = 12000000, /* on a device, where products are tried */
 };
 
 /* ---- the model ------------------------------------------------------------------------------- */

@@ -10,7 +10,7 @@
 #include "common/log.h"
 #include "server/engine/kv_pages.h"
 
-enum { WARM_UP_US = 1000000 };
+enum { WARM_UP_LEAST_US = 1000000 };
 
 static bool has_config(const char *directory)
 {
@@ -97,6 +97,7 @@ struct memory_plan {
     struct backend_memory memory;
     int32_t kv_tokens, max_rows;
     struct model_memory needed;
+    int64_t warm_up_us; /* as long as loading took: a large model has more to gain */
 };
 
 static struct model_memory memory_needed(const struct memory_plan *plan,
@@ -209,7 +210,7 @@ static int engine_make(struct runtime *runtime, const struct settings *settings,
     int code = engine_create(&runtime->engine, runtime->model, &options, err);
 
     if (code == 0)
-        code = model_warm_up(runtime->model, WARM_UP_US, err);
+        code = model_warm_up(runtime->model, plan->warm_up_us, err);
     if (code == ERROR_MEMORY) {
         struct error cause = *err;
         char uses[300];
@@ -278,8 +279,12 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
         code = memory_plan(&plan, &named, runtime->model_directory, &options, err);
     if (code == 0)
         code = backend_create(&backend, plan.device, &options, err);
+    int64_t started_us = clock_now_us();
     if (code == 0)
         code = model_load(&runtime->model, runtime->model_directory, backend, err);
+    plan.warm_up_us = clock_now_us() - started_us;
+    if (plan.warm_up_us < WARM_UP_LEAST_US)
+        plan.warm_up_us = WARM_UP_LEAST_US;
     snprintf(path, sizeof path, "%s/tokenizer.json", runtime->model_directory);
     if (code == 0)
         code = tokenizer_load(&runtime->tokenizer, path, err);
