@@ -35,6 +35,8 @@ CXX := $(if $(findstring clang,$(CC)),clang++,g++)
 CXXFLAGS = -std=c++17 -g -pthread -ffp-contract=off $(filter-out %-prototypes,$(WARNINGS)) \
 	$(CFLAGS_$(FLAVOR))
 CFLAGS = -std=c11 -g -pthread $(WARNINGS) $(CFLAGS_$(FLAVOR))
+COMPILE = mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+COMPILE_CXX = mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c -o $@ $<
 LDFLAGS = -pthread $(filter -fsanitize%,$(CFLAGS_$(FLAVOR)))
 LDLIBS = $(PACKAGE_LIBS) -lm
 
@@ -93,12 +95,12 @@ include tests/rules.mk
 
 # Instruction sets by file name; everything else runs on any x86-64. Which path runs is decided by
 # cpuid at start.
-$(BUILD)/%_avx2.o: CFLAGS += -mavx2 -mfma
-$(BUILD)/%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma
-$(BUILD)/%_avx512bf16.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma
-$(BUILD)/%_avx512vnni.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma
+%_avx2.o: CFLAGS += -mavx2 -mfma
+%_avx512.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma
+%_avx512bf16.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma
+%_avx512vnni.o: CFLAGS += -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512vnni -mfma
 # The loops of the kernels are optimised in every flavor: a sanitizer checks them as they ship.
-$(BUILD)/kernels/%.o: CFLAGS += -O3
+$(BUILD)/kernels/%.o build/gpu/here/kernels/%.o: CFLAGS += -O3
 $(BUILD)/server/main.o $(BUILD)/server/commands/runtime.o: CPPFLAGS += -DDENOISED_VERSION='"$(VERSION)"'
 $(BUILD)/server/main.o $(BUILD)/server/commands/runtime.o: $(BUILD)/version
 # Written when the version has changed, so that what holds it is compiled again.
@@ -113,11 +115,11 @@ $(BUILD)/tools: Makefile
 
 $(BUILD)/%.o: %.c Makefile | $(BUILD)/tools
 	@echo "  cc     $<"
-	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(COMPILE)
 
 $(BUILD)/%.o: %.cpp Makefile | $(BUILD)/tools
 	@echo "  c++    $<"
-	$(Q)mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(COMPILE_CXX)
 
 include kernels/cuda/rules.mk
 include tests/device/rules.mk

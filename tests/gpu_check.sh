@@ -120,33 +120,6 @@ for folder in site.getsitepackages() + sys.path:
 PYTHON
 }
 
-# What needs none of the libraries, from the sources: kernels and the conformance suite.
-build_without_libraries() {
-    local out=build/gpu/here flags sources
-    command -v nvcc gcc >/dev/null || return 1
-    mkdir -p "$out"
-    flags="-std=c11 -O2 -g -pthread -I. -Itests/device -D_GNU_SOURCE -DCUDA_BACKEND=\"cuda\""
-    sources=$(ls common/*.c kernels/*.c kernels/ref/*.c kernels/cpu/*.c kernels/cuda/*.c \
-        tests/conformance/*.c tests/device/run_tests.c kernels/cuda/*.cu | grep -v common/json.c)
-    export out flags
-    # shellcheck disable=SC2016
-    echo "$sources" | xargs -P "$(nproc)" -n 1 bash -c '
-        object=$out/$(echo "$0" | tr / _).o more=
-        wide="-mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma"
-        case $0 in
-        *_avx2.c) more="-mavx2 -mfma" ;;
-        *_avx512.c) more=$wide ;;
-        *_avx512bf16.c) more="$wide -mavx512bf16" ;;
-        *_avx512vnni.c) more="$wide -mavx512vnni" ;;
-        esac
-        case $0 in
-        *.cu) nvcc -I. -D_GNU_SOURCE -D"KERNELS_FUNCTION=static __host__ __device__ inline" -std=c++17 -O3 -gencode arch=compute_90a,code=sm_90a \
-            -gencode arch=compute_80,code=compute_80 -c -o "$object" "$0" ;;
-        *) gcc $flags $more -c -o "$object" "$0" ;;
-        esac' || return 1
-    g++ -pthread -o "$out/suite-conformance" "$out"/*.o -L/usr/local/cuda/lib64 -lcudart_static -ldl -lrt -lm
-}
-
 if can_build; then
     limited 600 build.log make -j"$(nproc)" gpu
     SECONDS=0 # a build is no part of the check
@@ -185,10 +158,9 @@ starts $check/suite-golden --list
 starts $check/suite-device --list
 starts $check/denoised --version
 if ! starts $conformance --list; then
-    export -f build_without_libraries
     conformance=build/gpu/here/suite-conformance
     libraries='' command_of "conformance, built from source" 150 build-here.log '' \
-        bash -c build_without_libraries
+        make -j"$(nproc)" $conformance
 fi
 [ $has_device = yes ] || echo "gpu-check: this machine has no device; what needs one is skipped"
 
@@ -230,6 +202,7 @@ find_sanitizer() {
     ls /usr/local/cuda*/bin/compute-sanitizer /opt/nvidia/*/compute-sanitizer 2>/dev/null | head -n1
 }
 sanitizer=$(find_sanitizer)
+found='Invalid __|Race reported|SUMMARY: [1-9][0-9]* (hazard|error)'
 sanitize() { # sanitize TOOL LIMIT FILTER
     local name="$1 of $3" log=$1-${3%%/*}.log
     if [ $has_device = no ] || [ -z "$sanitizer" ]; then
@@ -241,15 +214,15 @@ sanitize() { # sanitize TOOL LIMIT FILTER
     if grep -qiE 'device not supported|unable to find injection|internal sanitizer error' "$report/$log"; then
         skip "$name" "refused: $(grep -m1 -iE 'not supported|unable|internal' "$report/$log")"
     elif [ "$status" -eq 124 ] || [ "$status" -eq 137 ]; then
-        if grep -qE 'Invalid __|hazard|ERROR SUMMARY: [1-9]' "$report/$log"; then
-            note "$name" 0 1 0 "$took" "$(grep -m1 -E 'Invalid __|hazard' "$report/$log")"
+        if grep -qE "$found" "$report/$log"; then
+            note "$name" 0 1 0 "$took" "$(grep -m1 -E "$found" "$report/$log")"
         else
             note "$name" 0 0 1 "$took" "not done within its time; nothing found until then"
         fi
     elif [ "$status" -eq 0 ]; then
         note "$name" 1 0 0 "$took"
     else
-        note "$name" 0 1 0 "$took" "$(grep -m1 -E 'Invalid|hazard|not ok|ERROR' "$report/$log")"
+        note "$name" 0 1 0 "$took" "$(grep -m1 -E "$found|not ok" "$report/$log")"
     fi
 }
 sanitize memcheck 40 'layers/*'

@@ -23,7 +23,7 @@ CHECKED_conformance := $(TILES:%.c=$(BUILD)/checked/%.o)
 $(CHECKED_conformance): CFLAGS += -O3
 $(BUILD)/checked/%.o: %.c Makefile
 	@echo "  cc     $< (checked)"
-	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(COMPILE)
 endif
 
 SUPPORT = $(call objects,$(wildcard tests/support/*.c))
@@ -50,12 +50,13 @@ SIMT_KERNELS := $(patsubst %.cu,$(BUILD)/simt/%.o,\
 SIMT_OBJECTS := $(patsubst %.c,$(BUILD)/simt/%.o,\
 	kernels/backends.c tests/conformance/conformance.c tests/simt/device_host.c)
 $(SIMT_OBJECTS): CPPFLAGS += -DCUDA_BACKEND='"simt"' -DCONFORMANCE_SIMT
+$(SIMT_KERNELS): CXXFLAGS += -fno-strict-aliasing -x c++
 $(BUILD)/simt/%.o: %.cu Makefile
 	@echo "  simt   $<"
-	$(Q)mkdir -p $(@D) && $(CXX) $(CPPFLAGS) $(CXXFLAGS) -fno-strict-aliasing -MMD -MP -x c++ -c -o $@ $<
+	$(Q)$(COMPILE_CXX)
 $(BUILD)/simt/%.o: %.c Makefile
 	@echo "  simt   $<"
-	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(COMPILE)
 TESTS += $(BUILD)/tests/suite-simt
 $(BUILD)/tests/suite-simt: $(SIMT_OBJECTS) $(SIMT_KERNELS) \
 		$(filter %/simt_host.o %/warp_operations.o,$(EMULATION)) \
@@ -80,7 +81,7 @@ SIMT_REGISTRY := $(patsubst %.c,$(BUILD)/simt/program/%.o,kernels/backends.c tes
 $(BUILD)/simt/program/%.o: CPPFLAGS += -DCUDA_BACKEND='"cuda"'
 $(BUILD)/simt/program/%.o: %.c Makefile
 	@echo "  simt   $<"
-	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(COMPILE)
 $(SIMT_PROGRAM): $(call objects,$(PROGRAM_SOURCES)) $(SIMT_REGISTRY) $(SIMT_KERNELS) $(EMULATION) \
 		$(BUILD)/tests/simt/ref_operations.o $(call below,settings $(UP_TO_http))
 	@echo "  link   $@"

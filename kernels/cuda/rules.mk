@@ -31,7 +31,7 @@ CUDA_REGISTRY := build/gpu/kernels/backends.o
 build/gpu/%.o: CPPFLAGS += -DCUDA_BACKEND='"cuda"'
 build/gpu/%.o: %.c Makefile kernels/cuda/rules.mk | $(BUILD)/tools
 	@echo "  cc     $< (gpu)"
-	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(COMPILE)
 
 # The toolkit's folder is where cuBLASLt is looked for when the system's loader does not know it.
 CUDA_LINK = $(CXX) $(LDFLAGS) -static-libstdc++ -static-libgcc -Wl,-rpath,$(CUDA_HOME)/lib64

@@ -320,10 +320,10 @@ static void read_flags(struct bench_flags *flags, const struct settings *setting
     }
 }
 
-/* Of the bench without a part, the whole program's. */
-static int check_part(const struct settings *settings, struct error *err)
+/* Flags that belong to other parts than the one that is named. */
+static int check_part(const struct settings *settings, bool kernels, bool rounds, struct error *err)
 {
-    if (settings->positional_count > 0)
+    if (settings->positional_count > 0 && !kernels && !rounds)
         return error_set(err, ERROR_INVALID,
                          "bench has no part \"%s\"; name kernels, rounds, or nothing",
                          settings->positional[0]);
@@ -331,10 +331,10 @@ static int check_part(const struct settings *settings, struct error *err)
                             : settings->report != NULL       ? "report"
                             : settings->instructions != NULL ? "instructions"
                                                              : NULL;
-    if (of_a_part != NULL)
+    if (of_a_part != NULL && !kernels && !rounds)
         return error_set(err, ERROR_INVALID, "--%s belongs to: denoised bench kernels, or rounds",
                          of_a_part);
-    if (settings->shape != NULL || !isnan(settings->price_per_hour))
+    if (!rounds && (settings->shape != NULL || !isnan(settings->price_per_hour)))
         return error_set(err, ERROR_INVALID, "--%s belongs to: denoised bench rounds",
                          settings->shape != NULL ? "shape" : "price-per-hour");
     return 0;
@@ -346,12 +346,14 @@ int command_bench(struct settings *settings)
     struct error err = {0};
     struct bench_flags flags;
 
-    if (settings->positional_count == 1 && strcmp(settings->positional[0], "kernels") == 0)
-        return bench_kernels_run(settings);
-    if (settings->positional_count == 1 && strcmp(settings->positional[0], "rounds") == 0)
-        return bench_rounds_run(settings);
-    if (check_part(settings, &err) != 0)
+    const char *part = settings->positional_count == 1 ? settings->positional[0] : "";
+    bool kernels = strcmp(part, "kernels") == 0, rounds = strcmp(part, "rounds") == 0;
+    if (check_part(settings, kernels, rounds, &err) != 0)
         return runtime_complain(&err);
+    if (kernels)
+        return bench_kernels_run(settings);
+    if (rounds)
+        return bench_rounds_run(settings);
     read_flags(&flags, settings);
     if (settings->max_sequences < BENCH_BATCH) {
         error_set(&err, ERROR_INVALID, "max_sequences is %lld: bench decodes %d together",

@@ -43,7 +43,7 @@ static int submit(const struct bench_rounds *rounds, const struct call_case *cal
     params.cache = call->cache;
     params.ignore_eos = true; /* every position is text */
     for (int32_t i = 0; i < call->prompt; i++)
-        prompt[i] = rounds_random_token(rounds, (uint32_t)(index * call->prompt + i));
+        prompt[i] = bench_random_token(&rounds->config, (uint32_t)(index * call->prompt + i));
     int code =
         request_create(out, prompt, call->prompt, &params, 1, rounds->config.mask_token, err);
     if (code == 0)
@@ -124,7 +124,7 @@ static void report(const struct bench_rounds *rounds, const struct call_case *ca
                    const struct call_figures *figures)
 {
     const struct bench_kernels *bench = &rounds->bench;
-    const char *weights = dtype_name(bench->weight_dtype);
+    const char *weights = dtype_name(bench->options.weight_dtype);
     double tokens = (double)call->at_once * call->answer;
     double price = price_of_million(rounds, figures->seconds, tokens);
     bool within = figures->seconds <= BUDGET_S;
@@ -165,7 +165,7 @@ static int bench_one_by_one(const struct bench_rounds *rounds, int32_t at_once, 
         code = pass_measure(&of_token, rounds, &token, false, err);
     if (code != 0)
         return code;
-    const char *weights = dtype_name(bench->weight_dtype);
+    const char *weights = dtype_name(bench->options.weight_dtype);
     double seconds = of_prompt.seconds + plan->answer * of_token.seconds;
     double tokens = (double)at_once * plan->answer;
     double price = price_of_million(rounds, seconds, tokens);

@@ -35,6 +35,9 @@ static int measure_product(double *rate, const struct bench_kernels *bench, stru
     if (code != 0)
         return code;
     code = workload_set_weight(&workload, &fits, side, side, err);
+    if (code == 0 && !fits)
+        code = error_set(err, ERROR_MEMORY, "bench: no memory left for a matrix of %d x %d", side,
+                         side);
     if (code == 0) {
         workload_set_rows(&workload, &(struct rows_shape){1, side, side}, 0);
         workload.step.rehearsal = true; /* time to choose how it is computed */
@@ -66,8 +69,7 @@ static int measure_copy(struct bench_kernels *bench, struct error *err)
               1e-9 * bench->read_rate, 1e-6 * (double)size);
     if (bench->document != NULL)
         json_object_set_new(bench->document, "memory",
-                            json_pack("{s:f, s:f, s:f}", "read_gb_per_s", 1e-9 * bench->read_rate,
-                                      "copy_gb_per_s", 1e-9 * bench->read_rate, "mb",
+                            json_pack("{s:f, s:f}", "copy_gb_per_s", 1e-9 * bench->read_rate, "mb",
                                       1e-6 * (double)size));
     return 0;
 }
@@ -80,7 +82,7 @@ int bench_device_peaks(struct bench_kernels *bench, struct error *err)
     for (int i = 0; i < BENCH_DTYPES; i++) {
         struct bench_kernels of_dtype = *bench;
         struct error refused = {0};
-        bench_set_dtypes(&of_dtype, bench->options.dtype, (enum dtype)i);
+        of_dtype.options.weight_dtype = (enum dtype)i;
         int code = measure_product(&bench->product_rates[i], &of_dtype, &refused);
         if (code == ERROR_INVALID || code == ERROR_UNSUPPORTED)
             continue; /* not of this device */

@@ -1,7 +1,6 @@
 /* denoised bench kernels: what is common to its parts, and their order. */
 #include "server/commands/bench_kernels.h"
 
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +13,7 @@
 #include "common/rng.h"
 #include "kernels/cpu/instructions.h"
 #include "server/commands/runtime.h"
+#include "server/model/config.h"
 
 enum {
     SAMPLES_MAX = 99,
@@ -59,17 +59,16 @@ void bench_leave_out(const struct bench_kernels *bench, const char *format, ...)
     bench_add(bench, "left_out", json_string(text));
 }
 
-void bench_random_bfloat16(uint16_t *out, size_t count)
+bool bench_fits(const struct bench_kernels *bench, double bytes)
 {
-    static const uint32_t key[2] = {1, 2};
+    const struct backend_memory memory = backend_memory_read(bench->device);
+    return bytes < (memory.total > 0 ? 1 : 0.75) * (double)memory.available;
+}
 
-    for (size_t i = 0; i < count; i += 4) {
-        const uint32_t counter[4] = {(uint32_t)(i / 4), (uint32_t)(i >> 34), 0, 0};
-        uint32_t words[4];
-        rng_philox(words, counter, key);
-        for (size_t k = 0; k < 4 && i + k < count; k++)
-            out[i + k] = bfloat16_from_float((float)(2 * rng_uniform(words[k]) - 1));
-    }
+int32_t bench_random_token(const struct model_config *config, uint32_t place)
+{
+    int32_t token = (int32_t)(rng_word(1, place, 1, RNG_ORIGIN, 0) % (uint32_t)config->vocabulary);
+    return token != config->mask_token ? token : (token + 1) % config->vocabulary;
 }
 
 static int compare_doubles(const void *a, const void *b)
@@ -122,7 +121,7 @@ static void read_cpu_name(char *out, size_t size)
         fclose(file);
 }
 
-void bench_describe(const struct bench_kernels *bench, const char *description)
+static void describe(const struct bench_kernels *bench, const char *description)
 {
     char cpu[128], date[32];
     time_t now = (time_t)(clock_wall_us() / 1000000);
@@ -140,10 +139,22 @@ void bench_describe(const struct bench_kernels *bench, const char *description)
                                      bench->options.threads, "quick", bench->quick));
 }
 
+int bench_describe(const struct bench_kernels *bench, struct error *err)
+{
+    struct backend *backend;
+    int code = backend_create(&backend, bench->device, &bench->options, err);
+
+    if (code != 0)
+        return code;
+    describe(bench, backend->ops->description(backend));
+    backend_destroy(backend);
+    return 0;
+}
+
 static void describe_dtypes(const struct bench_kernels *bench)
 {
     const char *dtype = dtype_name(bench->options.dtype);
-    const char *weight_dtype = dtype_name(bench->weight_dtype);
+    const char *weight_dtype = dtype_name(bench->options.weight_dtype);
     const char *instructions = bench->options.instructions;
 
     bench_say(bench, "weights %s, activations %s%s%s\n", weight_dtype, dtype,
@@ -154,14 +165,6 @@ static void describe_dtypes(const struct bench_kernels *bench)
     json_object_set_new(bench->document, "dtype", json_string(dtype));
     if (instructions != NULL)
         json_object_set_new(bench->document, "instructions", json_string(instructions));
-}
-
-void bench_set_dtypes(struct bench_kernels *bench, enum dtype dtype, enum dtype weight_dtype)
-{
-    bench->options.dtype = dtype;
-    bench->options.weight_dtype = bench->weight_dtype = weight_dtype;
-    bench->weight_element = (double)dtype_size(weight_dtype);
-    bench->element = (double)dtype_size(dtype);
 }
 
 /* Before minutes are spent on what is to be written there. */
@@ -231,9 +234,6 @@ static int choose(struct bench_kernels *bench, const struct settings *settings, 
 {
     struct backend_options options;
 
-    if (settings->shape != NULL || !isnan(settings->price_per_hour))
-        return error_set(err, ERROR_INVALID, "--%s belongs to: denoised bench rounds",
-                         settings->shape != NULL ? "shape" : "price-per-hour");
     int code = bench_choose_device(bench, settings, err);
 
     if (code == 0)
@@ -242,22 +242,9 @@ static int choose(struct bench_kernels *bench, const struct settings *settings, 
         code = runtime_choose_dtype(&options, settings, bench->model_directory, err);
     if (code != 0)
         return code;
-    bench_set_dtypes(bench, options.dtype, options.weight_dtype);
+    bench->options.dtype = options.dtype;
+    bench->options.weight_dtype = options.weight_dtype;
     return bench_choose_instructions(bench, settings, err);
-}
-
-/* The backend says what it computes on; it is there for that alone. */
-static int open_and_describe(const struct bench_kernels *bench, struct error *err)
-{
-    struct backend *backend;
-    int code = backend_create(&backend, bench->device, &bench->options, err);
-
-    if (code != 0)
-        return code;
-    bench_describe(bench, backend->ops->description(backend));
-    describe_dtypes(bench);
-    backend_destroy(backend);
-    return 0;
 }
 
 int bench_kernels_run(const struct settings *settings)
@@ -267,9 +254,11 @@ int bench_kernels_run(const struct settings *settings)
     int code = choose(&bench, settings, &err);
 
     if (code == 0)
-        code = open_and_describe(&bench, &err);
-    if (code == 0)
+        code = bench_describe(&bench, &err);
+    if (code == 0) {
+        describe_dtypes(&bench);
         code = bench_peaks(&bench, &err);
+    }
     if (code == 0)
         code = bench_operations(&bench, &err);
     if (code == 0 && !bench.on_device)

@@ -14,6 +14,7 @@
 #include "kernels/backend.h"
 
 struct error;
+struct model_config;
 struct settings;
 
 enum { BENCH_DTYPES = DTYPE_FP8 + 1 };
@@ -28,17 +29,11 @@ struct bench_kernels {
     bool silent;        /* no tables: the document goes to the standard output */
     const char *report; /* a file for the document, or NULL */
 
-    enum dtype weight_dtype;        /* of matrices: what their products are computed in */
-    double weight_element, element; /* bytes of a number of a matrix; of all others */
-
     /* What bench_peaks found, of all threads together: operations a second of the best product
      * instructions of each dtype (0: none), and bytes a second out of memory. On a device those of
      * a large linear, and bytes that a copy reads and writes. */
     double product_rates[BENCH_DTYPES], read_rate;
 };
-
-/* Sets the dtypes of options and what follows from them. */
-void bench_set_dtypes(struct bench_kernels *bench, enum dtype dtype, enum dtype weight_dtype);
 
 /*
  * Sets device, options and quick from the settings, but for the dtypes. ERROR_INVALID for a device
@@ -51,8 +46,11 @@ int bench_choose_device(struct bench_kernels *bench, const struct settings *sett
 int bench_choose_instructions(struct bench_kernels *bench, const struct settings *settings,
                               struct error *err);
 
-/* What is measured on, in the first line of the tables or the first keys of the document. */
-void bench_describe(const struct bench_kernels *bench, const char *description);
+/*
+ * What is measured on, in the first line of the tables or the first keys of the document. Opens the
+ * backend for that alone, so its errors come before minutes are spent.
+ */
+int bench_describe(const struct bench_kernels *bench, struct error *err);
 
 /*
  * Where the document of a run that ended with `code` is to go; frees it. Returns the code, or
@@ -86,7 +84,13 @@ void bench_add(const struct bench_kernels *bench, const char *list, json_t *row)
 void bench_leave_out(const struct bench_kernels *bench, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* out [count] = bfloat16 numbers between -1 and 1, the same ones every time. */
-void bench_random_bfloat16(uint16_t *out, size_t count);
+/*
+ * Whether so many bytes more can be taken. On the CPU only up to a part of what is there: too much
+ * would not fail there, but end the process.
+ */
+bool bench_fits(const struct bench_kernels *bench, double bytes);
+
+/* Tokens for prompts: any but the mask. */
+int32_t bench_random_token(const struct model_config *config, uint32_t place);
 
 #endif

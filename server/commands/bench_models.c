@@ -10,6 +10,7 @@
 #include "common/rng.h"
 #include "server/commands/timed_backend.h"
 #include "server/engine/engine.h"
+#include "server/engine/kv_pages.h"
 
 enum {
     BLOCK = 32, /* rows of a sequence in a tick */
@@ -97,14 +98,6 @@ static int create_engine(struct subject *subject, struct error *err)
     return engine_create(&subject->engine, subject->model, &options, err);
 }
 
-/* An id that is not the mask. */
-static int32_t random_token(const struct subject *subject, uint32_t place)
-{
-    const struct model_config *config = &subject->model->config;
-    int32_t token = (int32_t)(rng_word(1, place, 1, RNG_ORIGIN, 0) % (uint32_t)config->vocabulary);
-    return token != config->mask_token ? token : (token + 1) % config->vocabulary;
-}
-
 /* ---- forward --------------------------------------------------------------------------------- */
 
 struct forward {
@@ -140,7 +133,7 @@ static void set_rows(struct forward *forward, int32_t rows, int32_t positions)
     const struct model_config *config = &forward->subject->model->config;
 
     for (int32_t i = 0; i < rows; i++) {
-        forward->token[i] = random_token(forward->subject, (uint32_t)i);
+        forward->token[i] = bench_random_token(config, (uint32_t)i);
         forward->sequence[i] = i / positions;
         forward->position[i] = i % positions;
         forward->kv_end[i] = positions;
@@ -159,7 +152,7 @@ static void set_rows(struct forward *forward, int32_t rows, int32_t positions)
         .position = forward->position,
         .kv_end = forward->kv_end,
         .shadow = forward->shadow,
-        .page_table_stride = (positions + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS,
+        .page_table_stride = kv_pages_needed(positions),
         .page_table = forward->line, /* pages in their order too */
         .gathered = rows,
         .gather = forward->line,
@@ -232,7 +225,7 @@ static int bench_forward(struct forward *forward, int32_t rows)
     if (forward->code != 0)
         return forward->code;
     double flops = timed_backend_figures(backend)->product_flops / (double)forward->count;
-    double peak = 100 * flops / seconds / bench->product_rates[bench->weight_dtype];
+    double peak = 100 * flops / seconds / bench->product_rates[bench->options.weight_dtype];
 
     bench_say(bench, "%-26s %5d rows, %d x %-4d %9.3f ms %10.1f GFLOP/s %6.1f %% of the peak\n",
               subject->name, rows, rows / positions, positions, 1e3 * seconds,
@@ -279,7 +272,7 @@ static int submit(const struct subject *subject, uint32_t index, struct request 
     params.cache = CACHE_DUAL;
     params.ignore_eos = true; /* every position is text */
     for (int32_t i = 0; i < length; i++)
-        prompt[i] = random_token(subject, index * CANVAS + (uint32_t)i);
+        prompt[i] = bench_random_token(&subject->model->config, index * CANVAS + (uint32_t)i);
     int code =
         request_create(out, prompt, length, &params, 1, subject->model->config.mask_token, err);
     return code != 0 ? code : engine_submit(subject->engine, *out, err);
@@ -326,7 +319,7 @@ static int report_ticks(const struct subject *subject, struct tick_figures *figu
         return error_set(err, ERROR_INTERNAL, "bench: no tick of %s had all %d sequences",
                          subject->name, subject->sequences);
     double ms = bench_median(figures->ms, ticks), flops = figures->product_flops / figures->seconds;
-    double peak = 100 * flops / bench->product_rates[bench->weight_dtype];
+    double peak = 100 * flops / bench->product_rates[bench->options.weight_dtype];
     double products = 100 * figures->product_seconds / figures->seconds;
 
     bench_say(bench,

@@ -70,7 +70,8 @@ static void report(const struct workload *workload, const struct operation_case 
                    double seconds)
 {
     const struct bench_kernels *bench = workload->bench;
-    double peak = bench->product_rates[what->weighs ? bench->weight_dtype : bench->options.dtype];
+    double peak =
+        bench->product_rates[what->weighs ? bench->options.weight_dtype : bench->options.dtype];
     double compute = what->flops / peak, memory = what->bytes / bench->read_rate;
     double floor_s = compute > memory ? compute : memory;
     const char *bound = compute > memory ? "products" : "memory";
@@ -159,6 +160,8 @@ static int bench_linear(struct workload *workload, const struct plan *plan, int6
                         const char *name, struct error *err)
 {
     const struct bench_kernels *bench = workload->bench;
+    double weight_element = (double)dtype_size(bench->options.weight_dtype);
+    double element = (double)dtype_size(bench->options.dtype);
     struct operation_case what = {.operation = "linear", .weighs = true};
     bool fits;
     int code = workload_set_weight(workload, &fits, n, k, err);
@@ -177,8 +180,8 @@ static int bench_linear(struct workload *workload, const struct plan *plan, int6
         }
         workload_set_rows(workload, &(struct rows_shape){1, rows, rows}, 0);
         what.flops = 2 * l * (double)n * (double)k;
-        what.bytes = bench->weight_element * (double)n * (double)k +
-                     bench->element * (l * (double)k + l * (double)n);
+        what.bytes =
+            weight_element * (double)n * (double)k + element * (l * (double)k + l * (double)n);
         slowest = measure(workload, &what, run_linear) / l;
     }
     return 0;
@@ -230,7 +233,8 @@ static void run_gather(void *context)
 
 static void bench_rows(struct workload *workload, int32_t rows)
 {
-    double s = workload->bench->element, r = rows, d = workload->shape.width;
+    double s = (double)dtype_size(workload->bench->options.dtype), r = rows,
+           d = workload->shape.width;
     double f = workload->shape.ffn_width;
     double h = workload->shape.heads * (double)workload->shape.head_dim; /* all heads' columns */
     struct operation_case what = {.operation = "add_rmsnorm"};
@@ -272,11 +276,12 @@ static int bench_attention(struct workload *workload, const struct rows_shape *r
                            struct error *err)
 {
     double columns = workload->shape.heads * (double)workload->shape.head_dim;
+    double element = (double)dtype_size(workload->bench->options.dtype);
     int32_t tiles = (rows->rows + ATTENTION_TILE_ROWS - 1) / ATTENTION_TILE_ROWS;
     struct operation_case what = {
         .operation = "attention",
         .flops = 4.0 * rows->positions * rows->sequences * rows->rows * columns,
-        .bytes = 2 * workload->bench->element * rows->positions * columns * tiles * rows->sequences,
+        .bytes = 2 * element * rows->positions * columns * tiles * rows->sequences,
     };
     int code = workload_fill_cache(workload, rows, err);
 
@@ -308,6 +313,7 @@ static int bench_vocabulary(struct workload *workload, const struct plan *plan, 
 {
     const struct bench_kernels *bench = workload->bench;
     double v = workload->shape.vocabulary, d = workload->shape.width;
+    double weight_element = (double)dtype_size(bench->options.weight_dtype);
     struct operation_case what = {.operation = "embed"};
     bool fits;
     int code = workload_set_weight(workload, &fits, workload->shape.vocabulary,
@@ -324,7 +330,7 @@ static int bench_vocabulary(struct workload *workload, const struct plan *plan, 
     for (int i = 0; i < plan->others.count; i++) {
         int32_t rows = plan->others.rows[i];
         workload_set_rows(workload, &(struct rows_shape){1, rows, rows}, 0);
-        what.bytes = rows * d * (bench->weight_element + 4);
+        what.bytes = rows * d * (weight_element + 4);
         measure(workload, &what, run_embed);
     }
     what.operation = "head";
@@ -333,7 +339,7 @@ static int bench_vocabulary(struct workload *workload, const struct plan *plan, 
         int32_t rows = plan->head.rows[i];
         workload_set_rows(workload, &(struct rows_shape){1, rows, rows}, 0);
         what.flops = 2 * v * d * rows;
-        what.bytes = bench->weight_element * v * d + 4 * v * rows; /* one slice */
+        what.bytes = weight_element * v * d + 4 * v * rows; /* one slice */
         measure(workload, &what, run_head);
     }
     return 0;

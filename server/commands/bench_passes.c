@@ -4,17 +4,20 @@
 #include <stdlib.h>
 
 #include "common/error.h"
-#include "common/rng.h"
+#include "server/engine/kv_pages.h"
 
 /* ---- floors ---------------------------------------------------------------------------------- */
 
 static double weight_bytes(const struct bench_rounds *rounds, int64_t rows, int64_t columns)
 {
     const struct bench_kernels *bench = &rounds->bench;
-    return (double)backend_weight_bytes(bench->device, rows, columns, false, bench->weight_dtype);
+    return (double)backend_weight_bytes(bench->device, rows, columns, false,
+                                        bench->options.weight_dtype);
 }
 
-struct pass_work pass_work_of(const struct bench_rounds *rounds, const struct pass_shape *shape)
+/* What the shape costs with the weights as the backend holds them. */
+static struct pass_work pass_work_of(const struct bench_rounds *rounds,
+                                     const struct pass_shape *shape)
 {
     const struct model_config *config = &rounds->config;
     const int64_t width = config->width, ffn = config->ffn_width;
@@ -41,18 +44,19 @@ struct pass_work pass_work_of(const struct bench_rounds *rounds, const struct pa
         .head_rows = head_rows,
         .product_flops = 2.0 * (rows * config->layers * layer_numbers + head_rows * head_numbers),
         .attention_flops = 4.0 * config->layers * attended * (double)heads,
-        .bytes =
-            config->layers * layer_bytes +
-            (head_rows > 0 ? weight_bytes(rounds, config->embedding_rows, width) : 0) +
-            2.0 * shape->sequences * cached * config->layers * (double)kv * rounds->bench.element,
+        .bytes = config->layers * layer_bytes +
+                 (head_rows > 0 ? weight_bytes(rounds, config->embedding_rows, width) : 0) +
+                 2.0 * shape->sequences * cached * config->layers * (double)kv *
+                     (double)dtype_size(rounds->bench.options.dtype),
     };
 }
 
-double pass_floor(const char **bound, const struct bench_rounds *rounds,
-                  const struct pass_work *work)
+/* The longer of the bytes at the measured rate and the flops at the measured peaks. */
+static double pass_floor(const char **bound, const struct bench_rounds *rounds,
+                         const struct pass_work *work)
 {
     const struct bench_kernels *bench = &rounds->bench;
-    double products = work->product_flops / bench->product_rates[bench->weight_dtype] +
+    double products = work->product_flops / bench->product_rates[bench->options.weight_dtype] +
                       work->attention_flops / bench->product_rates[bench->options.dtype];
     double memory = work->bytes / bench->read_rate;
 
@@ -74,14 +78,6 @@ struct pass {
     int code;
     struct error *err;
 };
-
-int32_t rounds_random_token(const struct bench_rounds *rounds, uint32_t place)
-{
-    const struct model_config *config = &rounds->config;
-    int32_t token = (int32_t)(rng_word(1, place, 1, RNG_ORIGIN, 0) % (uint32_t)config->vocabulary);
-
-    return token != config->mask_token ? token : (token + 1) % config->vocabulary;
-}
 
 static void pass_destroy(struct pass *pass)
 {
@@ -118,7 +114,7 @@ static void fill_rows(struct pass *pass, const struct bench_rounds *rounds,
 
     for (int32_t i = 0; i < shape->sequences * shape->rows; i++) {
         int32_t place = i % shape->rows, position = shape->first + place;
-        pass->token[i] = rounds_random_token(rounds, (uint32_t)i);
+        pass->token[i] = bench_random_token(&rounds->config, (uint32_t)i);
         pass->sequence[i] = i / shape->rows;
         pass->position[i] = position;
         pass->kv_end[i] = shape->kv_end > 0 ? shape->kv_end : position + 1;
@@ -141,7 +137,7 @@ static int pass_create(struct pass *pass, const struct bench_rounds *rounds,
                        const struct pass_shape *shape, struct error *err)
 {
     int32_t end = shape->kv_end > 0 ? shape->kv_end : shape->first + shape->rows;
-    int32_t pages = (end + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS;
+    int32_t pages = kv_pages_needed(end);
     int32_t rows = shape->sequences * shape->rows;
     int32_t head_rows = shape->sequences * shape->head_rows;
 
@@ -218,7 +214,7 @@ int pass_fill_cache(const struct bench_rounds *rounds, struct error *err)
 {
     int32_t positions = rounds->plan.cached + rounds->plan.window;
     int32_t at_once = rounds->model->limits.max_rows / positions;
-    int32_t pages = (positions + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS;
+    int32_t pages = kv_pages_needed(positions);
     int code = 0;
 
     for (int32_t first = 0; first < rounds->max_sequences && code == 0; first += at_once) {

@@ -16,79 +16,6 @@ enum {
     WARM_UP_US = 3000000,
 };
 
-/* ---- shapes ---------------------------------------------------------------------------------- */
-
-static const struct shape {
-    const char *name;
-    int32_t layers, width, heads, ffn_width, vocabulary, max_positions;
-    bool tied_head;
-} SHAPES[] = {
-    {"llada-8b", 32, 4096, 32, 12288, 126464, 4096, false}, /* LLaDA-8B's */
-    {"small", 8, 512, 8, 1408, 32768, 1024, false},
-    {"tiny", 6, 256, 4, 704, 4096, 1024, true}, /* that of models/tiny, with more context */
-    {"toy", 2, 64, 2, 176, 512, 256, false},    /* for --quick */
-};
-
-static void choose_shape(struct bench_rounds *rounds, const char *name)
-{
-    const struct shape *shape = SHAPES;
-
-    while (strcmp(shape->name, name) != 0)
-        shape++;
-    snprintf(rounds->name, sizeof rounds->name, "%s", shape->name);
-    rounds->config = (struct model_config){
-        .model_type = "llada",
-        .layers = shape->layers,
-        .width = shape->width,
-        .heads = shape->heads,
-        .kv_heads = shape->heads,
-        .head_dim = shape->width / shape->heads,
-        .rotary_dim = shape->width / shape->heads,
-        .ffn_width = shape->ffn_width,
-        .vocabulary = shape->vocabulary,
-        .embedding_rows = shape->vocabulary,
-        .max_positions = shape->max_positions,
-        .rope_theta = 500000,
-        .norm_epsilon = 1e-5F,
-        .tied_head = shape->tied_head,
-        .mask_token = 2,
-        .bos_token = -1,
-        .stop_tokens = {1},
-        .stop_token_count = 1,
-        .checkpoint_dtype = DTYPE_BFLOAT16,
-    };
-}
-
-static const struct rounds_plan PLAN = {
-    .window = 32,
-    .cached = 512,
-    .prompt = 128,
-    .answer = 256,
-    .sequences = {8, {1, 2, 4, 8, 16, 32, 64, 128}},
-    .canvases = {3, {1, 4, 16}},
-    .steps = {3, {3, 4, 5}},
-};
-
-static const struct rounds_plan CPU_PLAN = {
-    .window = 32,
-    .cached = 512,
-    .prompt = 128,
-    .answer = 256,
-    .sequences = {6, {1, 2, 4, 8, 16, 32}},
-    .canvases = {2, {1, 4}},
-    .steps = {3, {3, 4, 5}},
-};
-
-static const struct rounds_plan QUICK_PLAN = {
-    .window = 8,
-    .cached = 56,
-    .prompt = 16,
-    .answer = 32,
-    .sequences = {2, {1, 2}},
-    .canvases = {2, {1, 2}},
-    .steps = {1, {3}},
-};
-
 /* ---- the model ------------------------------------------------------------------------------- */
 
 static int32_t last_of(const struct rounds_list *list)
@@ -118,18 +45,14 @@ static struct engine_options engine_options_of(const struct bench_rounds *rounds
     };
 }
 
-/* More memory than there is would not fail on the CPU, but end the process. */
 static bool fits(const struct bench_rounds *rounds, const struct engine_options *options)
 {
     const struct bench_kernels *bench = &rounds->bench;
-    const struct backend_memory memory = backend_memory_read(bench->device);
-    struct model_memory needed = model_memory_estimate(
-        &rounds->config, bench->device, bench->options.dtype, bench->weight_dtype,
+    const struct model_memory needed = model_memory_estimate(
+        &rounds->config, bench->device, bench->options.dtype, bench->options.weight_dtype,
         options->max_rows_per_tick, options->max_rows_per_tick,
         kv_pages_needed(options->kv_cache_tokens));
-    double total = (double)needed.weights + (double)needed.norms + (double)needed.kv_pool +
-                   (double)needed.activations;
-    return total < (memory.total > 0 ? 1 : 0.75) * (double)memory.available;
+    return bench_fits(bench, model_memory_total(&needed));
 }
 
 static void close_model(struct bench_rounds *rounds)
@@ -184,7 +107,7 @@ static json_t *describe_pass(const struct bench_rounds *rounds, int32_t sequence
                              const struct pass_figures *figures)
 {
     return json_pack("{s:s, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "weight_dtype",
-                     dtype_name(rounds->bench.weight_dtype), "sequences", sequences, "rows",
+                     dtype_name(rounds->bench.options.weight_dtype), "sequences", sequences, "rows",
                      figures->work.rows, "head_rows", figures->work.head_rows, "ms",
                      1e3 * figures->seconds, "product_flops", figures->work.product_flops,
                      "attention_flops", figures->work.attention_flops, "bytes", figures->work.bytes,
@@ -196,7 +119,7 @@ static void say_pass(const struct bench_rounds *rounds, int32_t sequences,
                      const struct pass_figures *figures)
 {
     bench_say(&rounds->bench, "%-9s %5d %6d %9.3f %9.3f %7.1f  %-8s",
-              dtype_name(rounds->bench.weight_dtype), sequences, figures->work.rows,
+              dtype_name(rounds->bench.options.weight_dtype), sequences, figures->work.rows,
               1e3 * figures->seconds, 1e3 * figures->floor_s,
               100 * figures->floor_s / figures->seconds, figures->bound);
 }
@@ -254,7 +177,7 @@ static int bench_windows(const struct bench_rounds *rounds, struct error *err)
         bool too_many = sequences > rounds->max_sequences;
         if (too_many || of_sequence * sequences > SLOWEST_S) {
             bench_leave_out(bench, "rounds of %d sequences with %s weights: %s", sequences,
-                            dtype_name(bench->weight_dtype),
+                            dtype_name(bench->options.weight_dtype),
                             too_many ? "too little memory" : "they would take too long");
             continue;
         }
@@ -299,7 +222,7 @@ static int bench_canvases(const struct bench_rounds *rounds, struct error *err)
 static int bench_model(struct bench_rounds *rounds, struct error *err)
 {
     const struct bench_kernels *bench = &rounds->bench;
-    const char *weights = dtype_name(bench->weight_dtype);
+    const char *weights = dtype_name(bench->options.weight_dtype);
     int64_t begin = clock_now_us();
     int code = open_model(rounds, err);
 
@@ -334,20 +257,19 @@ static int bench_model(struct bench_rounds *rounds, struct error *err)
     return code;
 }
 
-/* The formats that the weights may have beside the activations': 8 bits, as far as there are any.
- */
+/* With weights in 8 bits too, as far as the device has such products. */
 static int bench_formats(struct bench_rounds *rounds, const struct settings *settings,
                          struct error *err)
 {
     struct bench_kernels *bench = &rounds->bench;
-    enum dtype dtype = bench->options.dtype, first = bench->weight_dtype;
+    enum dtype first = bench->options.weight_dtype;
     int code = bench_model(rounds, err);
 
     for (int i = 0; strcmp(settings->dtype, "auto") == 0 && i < BENCH_DTYPES && code == 0; i++) {
         if (dtype_size((enum dtype)i) != 1 || (enum dtype)i == first ||
             bench->product_rates[i] == 0)
             continue;
-        bench_set_dtypes(bench, dtype, (enum dtype)i);
+        bench->options.weight_dtype = (enum dtype)i;
         code = bench_model(rounds, err);
     }
     return code;
@@ -370,25 +292,11 @@ static int choose(struct bench_rounds *rounds, const struct settings *settings, 
     code = runtime_choose_dtype(&options, &named, NULL, err);
     if (code != 0)
         return code;
-    bench_set_dtypes(bench, options.dtype, options.weight_dtype);
+    bench->options.dtype = options.dtype;
+    bench->options.weight_dtype = options.weight_dtype;
     rounds->price_per_hour = settings->price_per_hour;
-    rounds->plan = bench->quick ? QUICK_PLAN : bench->on_device ? PLAN : CPU_PLAN;
-    const char *otherwise = bench->quick ? "toy" : bench->on_device ? "llada-8b" : "small";
-    choose_shape(rounds, settings->shape != NULL ? settings->shape : otherwise);
+    rounds_choose_plan(rounds, settings->shape);
     return bench_choose_instructions(bench, settings, err);
-}
-
-/* The backend says what it computes on; it is there for that alone. */
-static int describe(const struct bench_rounds *rounds, struct error *err)
-{
-    struct backend *backend;
-    int code = backend_create(&backend, rounds->bench.device, &rounds->bench.options, err);
-
-    if (code != 0)
-        return code;
-    bench_describe(&rounds->bench, backend->ops->description(backend));
-    backend_destroy(backend);
-    return 0;
 }
 
 int bench_rounds_run(const struct settings *settings)
@@ -398,7 +306,7 @@ int bench_rounds_run(const struct settings *settings)
     int code = choose(&rounds, settings, &err);
 
     if (code == 0)
-        code = describe(&rounds, &err);
+        code = bench_describe(&rounds.bench, &err);
     if (code == 0)
         code = bench_peaks(&rounds.bench, &err);
     if (code == 0)

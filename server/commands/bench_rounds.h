@@ -14,7 +14,7 @@ struct engine;
 struct error;
 struct settings;
 
-enum { ROUNDS_COUNTS_MAX = 8, ROUNDS_STEPS_MAX = 3 };
+enum { ROUNDS_COUNTS_MAX = 8 };
 
 /* A list of numbers, as many sequences at a time or as many rounds. */
 struct rounds_list {
@@ -64,12 +64,8 @@ struct pass_figures {
     const char *bound; /* "memory", "products" */
 };
 
-/* What the shape costs with the weights as the backend holds them. */
-struct pass_work pass_work_of(const struct bench_rounds *rounds, const struct pass_shape *shape);
-
-/* The longer of the bytes at the measured rate and the flops at the measured peaks. */
-double pass_floor(const char **bound, const struct bench_rounds *rounds,
-                  const struct pass_work *work);
+/* Sets the plan, and name and config of the shape: for the CPU, for a device, or for --quick. */
+void rounds_choose_plan(struct bench_rounds *rounds, const char *shape); /* NULL: by default */
 
 /*
  * Times model_forward on such rows, with the head and where with_and_without is set without it too.
@@ -80,9 +76,6 @@ int pass_measure(struct pass_figures *figures, const struct bench_rounds *rounds
 
 /* K and V of every canvas of the pool, from random tokens. */
 int pass_fill_cache(const struct bench_rounds *rounds, struct error *err);
-
-/* Tokens for prompts: any but the mask. */
-int32_t rounds_random_token(const struct bench_rounds *rounds, uint32_t place);
 
 /* Calls through the engine, and beside them what one token a pass would take. */
 int bench_calls(const struct bench_rounds *rounds, struct error *err);

@@ -4,8 +4,9 @@
 #include <string.h>
 
 #include "common/error.h"
-#include "common/memory_available.h"
 #include "common/rng.h"
+#include "kernels/tensor_source.h"
+#include "server/engine/kv_pages.h"
 #include "server/model/model.h"
 
 enum {
@@ -23,27 +24,29 @@ static void repeat(char *out, size_t size, const char *pattern, size_t pattern_s
 static int create_matrix(const struct workload *workload, void **out, size_t count,
                          enum dtype dtype, struct error *err)
 {
+    static const struct tensor_source source = {
+        .dtype = DTYPE_BFLOAT16, .rows = 1, .columns = RANDOM_NUMBERS, .seed = 2, .spread = 1};
     const struct backend_ops *ops = workload->backend->ops;
     size_t size = count * dtype_size(dtype);
-    uint16_t *numbers = malloc(RANDOM_NUMBERS * sizeof *numbers);
-    float *pattern = malloc(RANDOM_NUMBERS * sizeof *pattern);
+    float *numbers = malloc(RANDOM_NUMBERS * sizeof *numbers);
+    uint16_t *rounded = malloc(RANDOM_NUMBERS * sizeof *rounded);
     char *all = malloc(size);
     int code = 0;
 
-    if (numbers == NULL || pattern == NULL || all == NULL)
+    if (numbers == NULL || rounded == NULL || all == NULL)
         code = error_set(err, ERROR_MEMORY, "no memory left for matrices of random numbers");
     if (code == 0) {
-        bench_random_bfloat16(numbers, RANDOM_NUMBERS);
+        tensor_source_read(numbers, &source, 0, 0, RANDOM_NUMBERS);
         for (int i = 0; i < RANDOM_NUMBERS; i++)
-            pattern[i] = bfloat16_to_float(numbers[i]);
-        const void *from = dtype == DTYPE_BFLOAT16 ? (const void *)numbers : pattern;
-        repeat(all, size, from, RANDOM_NUMBERS * dtype_size(dtype));
+            rounded[i] = bfloat16_from_float(numbers[i]);
+        const void *pattern = dtype == DTYPE_BFLOAT16 ? (const void *)rounded : numbers;
+        repeat(all, size, pattern, RANDOM_NUMBERS * dtype_size(dtype));
         code = ops->memory_create(workload->backend, out, size, err);
     }
     if (code == 0)
         ops->memory_write(workload->backend, *out, all, size);
     free(all);
-    free(pattern);
+    free(rounded);
     free(numbers);
     return code;
 }
@@ -170,12 +173,12 @@ int workload_set_weight(struct workload *workload, bool *fits, int64_t rows, int
     struct backend *backend = workload->backend;
     const struct tensor_source source = {
         .dtype = DTYPE_BFLOAT16, .rows = rows, .columns = columns, .seed = 1, .spread = 1};
-    size_t packed = backend_weight_bytes(bench->device, rows, columns, false, bench->weight_dtype);
+    size_t packed =
+        backend_weight_bytes(bench->device, rows, columns, false, bench->options.weight_dtype);
 
     backend->ops->weight_destroy(backend, workload->weight);
     workload->weight = NULL;
-    /* More than there is would not fail on the CPU, but end the process. */
-    *fits = bench->on_device || (int64_t)packed < memory_available("") / 4 * 3;
+    *fits = bench_fits(bench, (double)packed);
     if (!*fits)
         return 0;
     return backend->ops->weight_create(backend, &workload->weight, &source, 1, NULL, err);
@@ -197,7 +200,7 @@ void workload_set_rows(struct workload *workload, const struct rows_shape *rows,
         .position = workload->position,
         .kv_end = workload->kv_end,
         .shadow = workload->shadow,
-        .page_table_stride = (rows->positions + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS,
+        .page_table_stride = kv_pages_needed(rows->positions),
         .page_table = workload->page_table,
         .gathered = count,
         .gather = workload->gather,

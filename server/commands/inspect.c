@@ -5,6 +5,7 @@
 
 #include "common/error.h"
 #include "server/commands/runtime.h"
+#include "server/engine/kv_pages.h"
 #include "server/model/chat_template.h"
 #include "server/model/config.h"
 #include "server/model/files.h"
@@ -57,14 +58,14 @@ static void print_tensors(const struct checkpoint *checkpoint)
 /* What serving takes: the weights in each dtype, one full canvas of K and V, activations. */
 static void print_memory(const struct model_config *config)
 {
-    static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16, DTYPE_INT8};
-    int32_t pages = (config->max_positions + KV_PAGE_POSITIONS - 1) / KV_PAGE_POSITIONS;
+    static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16, DTYPE_INT8, DTYPE_FP8};
+    int32_t pages = kv_pages_needed(config->max_positions);
 
     printf("\nmemory needed    weights  KV of one full canvas  activations for its rows\n");
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
         enum dtype dtype = dtypes[i], weights;
-        if (dtype == DTYPE_INT8)
-            backend_automatic_dtype(&dtype, &weights, "auto", DTYPE_INT8);
+        if (dtype_has_scales(dtype))
+            backend_automatic_dtype(&dtype, &weights, "auto", dtypes[i]);
         if (!backend_computes("auto", dtype, dtypes[i]))
             continue;
         struct model_memory needed = model_memory_estimate(

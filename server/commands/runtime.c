@@ -99,12 +99,6 @@ struct memory_plan {
     struct model_memory needed;
 };
 
-static double memory_total(const struct model_memory *memory)
-{
-    return (double)memory->weights + (double)memory->norms + (double)memory->kv_pool +
-           (double)memory->activations;
-}
-
 static struct model_memory memory_needed(const struct memory_plan *plan,
                                          const struct model_config *config,
                                          const struct backend_options *options)
@@ -188,7 +182,7 @@ static int memory_plan(struct memory_plan *plan, const struct settings *settings
     }
     plan->kv_tokens = kv_tokens_choose(plan, settings, &config, options);
     plan->needed = memory_needed(plan, &config, options);
-    double total = memory_total(&plan->needed);
+    double total = model_memory_total(&plan->needed);
     if (total <= (double)plan->memory.available)
         return 0;
     memory_describe(uses, sizeof uses, &plan->needed);

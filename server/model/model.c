@@ -289,6 +289,12 @@ static size_t weight_total(const struct model_config *config, const char *device
     return (size_t)config->layers * layer + embedding + head;
 }
 
+double model_memory_total(const struct model_memory *memory)
+{
+    return (double)memory->weights + (double)memory->norms + (double)memory->kv_pool +
+           (double)memory->activations;
+}
+
 struct model_memory model_memory_estimate(const struct model_config *config, const char *device,
                                           enum dtype dtype, enum dtype weight_dtype,
                                           int32_t max_rows, int32_t max_head_rows, int32_t kv_pages)

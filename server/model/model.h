@@ -120,6 +120,8 @@ struct model_memory {
     size_t activations; /* with the scratch of the backend */
 };
 struct model_memory model_memory_used(const struct model *model);
+/* Of all uses; a sum of sizes could overflow. */
+double model_memory_total(const struct model_memory *memory);
 
 /*
  * The same before anything is loaded, from shapes alone: what model_memory_used will say after

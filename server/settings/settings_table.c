@@ -118,7 +118,7 @@ const struct setting SETTINGS_TABLE[] = {
      "with rounds: what the machine costs, for the price of a million tokens"},
     {"instructions", KIND_CHOICE, FIELD(instructions), NULL, 0, 0,
      "scalar|avx2|avx512|avx512vnni|avx512bf16", COMMAND_BENCH, true,
-     "with kernels: the instruction set; default: the best of this CPU"},
+     "with kernels and rounds: the instruction set; default: the best of this CPU"},
     SWITCH(help, ALL_COMMANDS, true, "this text"),
 };
 const int settings_table_size = sizeof SETTINGS_TABLE / sizeof *SETTINGS_TABLE;

@@ -27,9 +27,25 @@ $(DEVICE_FOLDER)/ready: $(DEVICE_PROGRAMS) $(DEVICE_FOLDER)/denoised tests/devic
 	$(Q)tests/fixtures/unpack.sh build/fixtures && cp -r build/fixtures/llada $(DEVICE_FOLDER)/fixtures
 	$(Q)touch $@
 
+# The conformance suite once more, for a machine with nvcc and none of the packages, where the one of
+# `make gpu` does not start: nothing of it reads JSON.
+HERE := build/gpu/here
+HERE_SOURCES := $(filter-out common/json.c,$(wildcard common/*.c $(DIR_kernels:%=%/*.c))) \
+	$(DEVICE_SOURCES_conformance) tests/device/run_tests.c
+$(HERE)/%: CPPFLAGS = -I. -Itests/device -D_GNU_SOURCE -DCUDA_BACKEND='"cuda"'
+$(HERE)/%: LDLIBS = -lm
+$(HERE)/%.o: %.c Makefile tests/device/rules.mk
+	@echo "  cc     $< (here)"
+	$(Q)$(COMPILE)
+$(HERE)/suite-conformance: $(HERE_SOURCES:%.c=$(HERE)/%.o) $(CUDA_OBJECTS)
+	@echo "  link   $@"
+	$(Q)$(CUDA_LINK) -o $@ $^ $(CUDA_LIBS)
+
+# Made of the release objects: a sanitizer's would stay in build/gpu.
+WHY_NOT_GPU := $(if $(NVCC),,this machine has no nvcc)$(if $(filter release,$(FLAVOR)),, it is release's: leave FLAVOR out)
 .PHONY: gpu gpu-check
-gpu: $(if $(NVCC),build/gpu/denoised $(DEVICE_FOLDER)/ready)
-	@$(if $(NVCC),du -sh $(DEVICE_FOLDER),echo "gpu: this machine has no nvcc" >&2; exit 1)
+gpu: $(if $(WHY_NOT_GPU),,build/gpu/denoised $(DEVICE_FOLDER)/ready)
+	@$(if $(WHY_NOT_GPU),echo "gpu: $(strip $(WHY_NOT_GPU))" >&2; exit 1,du -sh $(DEVICE_FOLDER))
 
 gpu-check:
 	@tests/gpu_check.sh

@@ -137,7 +137,11 @@ static void add_runs(const struct device_test *test)
     snprintf(name, sizeof name, "%s/%s", test->suite, test->name);
     if (criterion_options.pattern != NULL && fnmatch(criterion_options.pattern, name, 0) != 0)
         return;
-    for (size_t i = 0; i < count && run_count < RUNS_MAX; i++)
+    if (count > (size_t)(RUNS_MAX - run_count)) {
+        fprintf(stderr, "run_tests: more than %d tests: raise RUNS_MAX\n", RUNS_MAX);
+        exit(2);
+    }
+    for (size_t i = 0; i < count; i++)
         runs[run_count++] = (struct run){test, i};
 }
 

@@ -28,20 +28,28 @@ static const struct golden_dtypes GOLDEN_FP8_BFLOAT16 = {DTYPE_BFLOAT16, DTYPE_F
 
 /*
  * Loads a checkpoint of build/fixtures/llada ("plain", "grouped", "tied", "int8"; "tiny" is
- * the trained model of models/tiny) onto a new backend ("ref", "cpu"). Not reserved yet; the caller
+ * the trained model of models/tiny) onto a new backend of this name. Not reserved yet; the caller
  * frees it with model_free, and the backend with it.
  */
 struct model *golden_load_model(const char *fixture, const char *backend,
                                 struct golden_dtypes dtypes);
 
 /*
- * The device of the tests on a device: DENOISED_DEVICE, or "cuda". Skips the test where it is not
- * there or does not compute in these formats; so before anything else in it.
+ * The device of the tests on a device: DENOISED_DEVICE. Skips the test where none is named, it is
+ * not there or does not compute in these formats; so before anything else in it.
  */
 const char *golden_device(struct golden_dtypes dtypes);
 
 /* Checkpoints whose weights an int8 backend keeps as they are; it rounds those of the others. */
 bool golden_is_int8(const char *fixture);
+
+/*
+ * Most NMSE (mean square of errors / mean square of expected numbers) of hidden states and logits
+ * beside those of the published code; of formats other than float32 alone.
+ */
+double golden_limit(const char *fixture, struct golden_dtypes dtypes);
+void golden_expect_nmse(const float *found, const float *expected, size_t count, double limit,
+                        const char *what);
 
 /* Path of a file of a fixture, e.g. ("plain", "traces.json"); valid until the next call. */
 const char *golden_path(const char *fixture, const char *file);

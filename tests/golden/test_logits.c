@@ -158,43 +158,15 @@ static void expect_close(const float *found, const float *expected, size_t count
               worst);
 }
 
-static void expect_nmse(const float *found, const float *expected, size_t count, double limit,
-                        const char *what)
-{
-    double error = 0.0, power = 0.0;
-    for (size_t i = 0; i < count; i++) {
-        double difference = (double)found[i] - (double)expected[i];
-        error += difference * difference;
-        power += (double)expected[i] * (double)expected[i];
-    }
-    cr_expect(error <= limit * power, "%s: NMSE %g", what, error / power);
-}
-
-/*
- * As near as the backend's numbers allow. int8 rounds every input line of a product to 127 steps up
- * to its largest number, which is 3 to 4 standard deviations: an NMSE of (3..4 / 127)^2 / 12, 5e-5
- * to 8e-5, and as much again for weights that are rounded here. That is so for 9 to 25 products in
- * a row, and random models amplify it. The roundings of bfloat16 in between are independent and
- * small: with them alone the worst is 5e-4, so int8 has the same limit with either dtype. Measured,
- * the worst is 1.7e-3 where the checkpoint is int8 and 5.0e-3 where it is rounded: half of the
- * limit.
- *
- * fp8 has 8 steps between powers of two, whatever the number: an NMSE of (1 / 8)^2 / 12 * 0.54 (the
- * mean of 1 / m^2 over fractions m of 1 to 2), 7e-4 for the line and as much for the weights, ten
- * times what int8 has. The worst is 5.1e-2, again half of the limit; models/tiny has 8.6e-3.
- */
 static void expect_near(const struct golden *golden, const float *found, const float *expected,
                         size_t count, const char *what)
 {
-    struct backend *backend = golden->model->backend;
-    if (backend->weight_dtype == DTYPE_FP8)
-        expect_nmse(found, expected, count, 1e-1, what);
-    else if (backend->weight_dtype == DTYPE_INT8)
-        expect_nmse(found, expected, count, golden_is_int8(golden->fixture) ? 3.4e-3 : 1e-2, what);
-    else if (backend->dtype == DTYPE_BFLOAT16)
-        expect_nmse(found, expected, count, 1e-3, what);
-    else
+    const struct backend *backend = golden->model->backend;
+    const struct golden_dtypes dtypes = {backend->dtype, backend->weight_dtype};
+    if (dtypes.activations == DTYPE_FLOAT32 && dtypes.weights == DTYPE_FLOAT32)
         expect_close(found, expected, count, what);
+    else
+        golden_expect_nmse(found, expected, count, golden_limit(golden->fixture, dtypes), what);
 }
 
 /* Lines [first, first + rows) of a device matrix, of which the file has the last `rows` lines. */
@@ -281,7 +253,7 @@ static void check_cpu_against_ref(const char *fixture)
     forward(&ref, &all);
     const float *found = read_activations(&cpu, cpu.logits, count);
     const float *expected = read_activations(&ref, ref.logits, count);
-    expect_nmse(found, expected, count, 2e-3, fixture);
+    golden_expect_nmse(found, expected, count, 2e-3, fixture);
     golden_close(&cpu);
     golden_close(&ref);
 }
