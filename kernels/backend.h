@@ -13,7 +13,7 @@
  *
  * Batch invariance: a row's result depends on that row's inputs only, not on its neighbours, the
  * batch size or the thread count: tile shapes may differ, the order of summation may not. ref and
- * cpu keep this bit for bit.
+ * cpu keep this bit for bit, and cuda with the option deterministic.
  */
 #ifndef KERNELS_BACKEND_H
 #define KERNELS_BACKEND_H
@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "kernels/dtype.h"
 
@@ -80,6 +81,13 @@ struct backend_limits {
      */
     int32_t weight_columns;
 };
+
+/* Most lines that linear is given: the rows of a step, or head rows with their partners. */
+static inline int32_t backend_lines_max(const struct backend_limits *limits)
+{
+    int32_t pairs = 2 * limits->max_head_rows;
+    return limits->max_rows > pairs ? limits->max_rows : pairs;
+}
 
 /*
  * A matrix in host memory as it lies in a checkpoint, read during weight_create only; or one of
@@ -144,8 +152,7 @@ struct token_bias {
 /*
  * One row of logits to judge. Order of operations: (1) guidance gives the raw row; (2) penalties,
  * (3) biases, (4) bans and allowed sets give the adjusted row; (5) the best or sampled token.
- * A zeroed row with given = -1, partner = -1, allowed = -1, top_p = 1 and repetition_penalty = 1 is
- * a greedy row without adjustments.
+ * head_row_greedy below gives a row without adjustments.
  */
 struct head_row {
     int32_t hidden;    /* line of the gathered hidden states */
@@ -165,6 +172,17 @@ struct head_row {
     int32_t allowed;                  /* line of head_batch.allowed, or -1 */
     int32_t top, raw_top;             /* how many top entries are wanted */
 };
+
+/* Argmax of the raw row itself, and nothing else is wanted. */
+static inline struct head_row head_row_greedy(int32_t hidden)
+{
+    struct head_row row;
+    memset(&row, 0, sizeof row);
+    row.hidden = hidden;
+    row.partner = row.given = row.allowed = -1;
+    row.top_p = row.repetition_penalty = 1;
+    return row;
+}
 
 struct head_batch {
     int32_t rows;
@@ -205,7 +223,7 @@ struct head_result {
  * sum over the layers is kept exact; it is a small part of the memory traffic).
  */
 struct backend_ops {
-    const char *name;                                          /* "ref", "cpu" */
+    const char *name;                                          /* "ref", "cpu", "cuda" */
     const char *(*description)(const struct backend *backend); /* instruction set, threads */
     void (*destroy)(struct backend *backend);
 
@@ -248,7 +266,7 @@ struct backend_ops {
                         const float *scale, float epsilon, int32_t columns);
 
     /* out [lines, N] = in [lines, K] weight^T (+ bias); activations. lines may be any number
-     * up to max(max_rows, 2 * max_head_rows). */
+     * up to backend_lines_max. */
     void (*linear)(struct backend *backend, void *out, const void *in, const struct weight *weight,
                    int32_t lines);
 

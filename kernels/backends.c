@@ -14,57 +14,53 @@ struct backend_entry {
     /* NULL: always there. Else ERROR_NO_DEVICE says what is missing. */
     int (*check)(bool *is_there, struct error *err);
     int (*create)(struct backend **out, const struct backend_options *options, struct error *err);
-    bool (*prefers_bfloat16)(void);
+    bool (*prefers_bfloat16)(void); /* NULL: never */
     bool (*computes)(enum dtype dtype, enum dtype weight_dtype);
     void (*reserved_bytes)(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,
                            enum dtype dtype, enum dtype weight_dtype);
     size_t (*weight_bytes)(int64_t rows, int64_t columns, bool bias, enum dtype weight_dtype);
-    struct backend_memory (*memory)(void);
-    int32_t (*next_bucket)(int32_t rows);
+    struct backend_memory (*memory)(void); /* NULL: the host's */
+    int32_t (*next_bucket)(int32_t rows);  /* NULL: every number of rows is one */
+    /* NULL: operations compute on the CPU */
     int (*copy_rate)(double *out, struct backend *backend, size_t size, struct error *err);
 };
-
-static int no_copy_rate(double *out, struct backend *backend, size_t size, struct error *err)
-{
-    (void)backend;
-    (void)size;
-    (void)err;
-    *out = 0;
-    return 0;
-}
-
-static bool never(void)
-{
-    return false;
-}
-
-static bool computes_all(enum dtype dtype, enum dtype weight_dtype)
-{
-    return (dtype == DTYPE_FLOAT32 || dtype == DTYPE_BFLOAT16) &&
-           (weight_dtype == dtype || weight_dtype == DTYPE_INT8);
-}
 
 static struct backend_memory host_memory(void)
 {
     return (struct backend_memory){.available = memory_available("")};
 }
 
-static int32_t no_bucket(int32_t rows)
-{
-    (void)rows;
-    return 0;
-}
-
 /* "auto" takes the first one that is there. */
 static const struct backend_entry BACKENDS[] = {
-#ifdef CUDA_BACKEND /* the name that it goes by: "simt" in the tests on the emulation */
-    {CUDA_BACKEND, cuda_check, cuda_backend_create, cuda_prefers_bfloat16, cuda_computes,
-     cuda_reserved_bytes, cuda_weight_bytes, cuda_memory, cuda_next_bucket, cuda_copy_rate},
+#ifdef CUDA_BACKEND
+    {
+        .name = CUDA_BACKEND, /* "simt" in the tests on the emulation */
+        .check = cuda_check,
+        .create = cuda_backend_create,
+        .prefers_bfloat16 = cuda_prefers_bfloat16,
+        .computes = cuda_computes,
+        .reserved_bytes = cuda_reserved_bytes,
+        .weight_bytes = cuda_weight_bytes,
+        .memory = cuda_memory,
+        .next_bucket = cuda_next_bucket,
+        .copy_rate = cuda_copy_rate,
+    },
 #endif
-    {"cpu", NULL, cpu_backend_create, cpu_prefers_bfloat16, computes_all, cpu_reserved_bytes,
-     cpu_weight_bytes, host_memory, no_bucket, no_copy_rate},
-    {"ref", NULL, ref_backend_create, never, computes_all, ref_reserved_bytes, ref_weight_bytes,
-     host_memory, no_bucket, no_copy_rate},
+    {
+        .name = "cpu",
+        .create = cpu_backend_create,
+        .prefers_bfloat16 = cpu_prefers_bfloat16,
+        .computes = cpu_computes,
+        .reserved_bytes = cpu_reserved_bytes,
+        .weight_bytes = cpu_weight_bytes,
+    },
+    {
+        .name = "ref",
+        .create = ref_backend_create,
+        .computes = ref_computes,
+        .reserved_bytes = ref_reserved_bytes,
+        .weight_bytes = ref_weight_bytes,
+    },
 };
 enum { BACKEND_COUNT = sizeof BACKENDS / sizeof BACKENDS[0] };
 
@@ -125,7 +121,7 @@ int backend_create(struct backend **out, const char *name, const struct backend_
     const struct backend_entry *entry = find_backend(name);
     if (entry == NULL)
         return unknown_backend(name, err);
-    if (options->dtype != DTYPE_FLOAT32 && options->dtype != DTYPE_BFLOAT16)
+    if (!dtype_is_activation(options->dtype))
         return error_set(err, ERROR_INVALID,
                          "backend %s cannot compute in %s; use float32 or bfloat16", entry->name,
                          dtype_name(options->dtype));
@@ -140,7 +136,9 @@ int backend_create(struct backend **out, const char *name, const struct backend_
 
 int backend_copy_rate(double *out, struct backend *backend, size_t size, struct error *err)
 {
-    return find_backend(backend->ops->name)->copy_rate(out, backend, size, err);
+    const struct backend_entry *entry = find_backend(backend->ops->name);
+    *out = 0;
+    return entry->copy_rate != NULL ? entry->copy_rate(out, backend, size, err) : 0;
 }
 
 void backend_destroy(struct backend *backend)
@@ -152,7 +150,7 @@ void backend_destroy(struct backend *backend)
 bool backend_prefers_bfloat16(const char *name)
 {
     const struct backend_entry *entry = find_backend(name);
-    return entry != NULL && entry->prefers_bfloat16();
+    return entry != NULL && entry->prefers_bfloat16 != NULL && entry->prefers_bfloat16();
 }
 
 void backend_automatic_dtype(enum dtype *activations, enum dtype *weights, const char *name,
@@ -178,13 +176,13 @@ bool backend_computes(const char *name, enum dtype dtype, enum dtype weight_dtyp
 struct backend_memory backend_memory_read(const char *name)
 {
     const struct backend_entry *entry = find_backend(name);
-    return entry != NULL ? entry->memory() : host_memory();
+    return entry != NULL && entry->memory != NULL ? entry->memory() : host_memory();
 }
 
 int32_t backend_next_bucket(const char *name, int32_t rows)
 {
     const struct backend_entry *entry = find_backend(name);
-    return entry != NULL ? entry->next_bucket(rows) : 0;
+    return entry != NULL && entry->next_bucket != NULL ? entry->next_bucket(rows) : 0;
 }
 
 void backend_reserved_bytes(size_t *kv_pool, size_t *scratch, const char *name,

@@ -22,6 +22,12 @@ enum dtype { DTYPE_FLOAT32, DTYPE_BFLOAT16, DTYPE_FLOAT16, DTYPE_INT8, DTYPE_FP8
 size_t dtype_size(enum dtype dtype);      /* bytes of one element */
 const char *dtype_name(enum dtype dtype); /* "float32", "bfloat16", "float16", "int8", "fp8" */
 
+/* What activations and KV can be. */
+static inline bool dtype_is_activation(enum dtype dtype)
+{
+    return dtype == DTYPE_FLOAT32 || dtype == DTYPE_BFLOAT16;
+}
+
 /* One byte an element and a scale a row: how weights can be stored, never activations. */
 static inline bool dtype_has_scales(enum dtype dtype)
 {

@@ -48,12 +48,6 @@ KERNELS_FUNCTION struct quantise_scale quantise_scale_in(enum dtype dtype, float
     return by;
 }
 
-/* The same for int8. */
-KERNELS_FUNCTION struct quantise_scale quantise_scale_of(float largest)
-{
-    return quantise_scale_in(DTYPE_INT8, largest);
-}
-
 /* The byte of one element: int8_t or e4m3. inverse: of its row, 0 gives 0 whatever the element. */
 KERNELS_FUNCTION uint8_t quantise_element(enum dtype dtype, float element, float inverse)
 {

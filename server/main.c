@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/error.h"
+#include "common/log.h"
 #include "server/commands/commands.h"
 #include "server/settings/settings.h"
 
@@ -19,7 +20,7 @@ static const struct {
     {"generate", "\"TEXT\"",
      "continue a text, or with --chat answer it; the draft refines in place", COMMAND_GENERATE,
      command_generate, 1, 1},
-    {"bench", "[kernels]",
+    {"bench", "[kernels|rounds]",
      "measure this program on this machine; kernels: each beside the CPU's peaks", COMMAND_BENCH,
      command_bench, 0, 1},
     {"inspect", "DIR", "show a model directory: config, tensors, sizes, memory needed",
@@ -77,6 +78,8 @@ static int run_command(int index, int argc, char **argv)
                 COMMANDS[index].name, COMMANDS[index].arguments, settings.positional_count);
         status = 2;
     } else {
+        log_configure((enum log_level)log_level_from_name(settings.log_level),
+                      strcmp(settings.log_format, "json") == 0 ? LOG_JSON : LOG_TEXT);
         status = COMMANDS[index].run(&settings);
         serves = COMMANDS[index].command == COMMAND_SERVE;
     }

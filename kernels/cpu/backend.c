@@ -75,7 +75,7 @@ static struct reserved_sizes reserved_sizes(const struct backend_limits *limits,
     size_t rows = (size_t)limits->max_rows, head_rows = (size_t)limits->max_head_rows;
     size_t pages = memory_block_product((size_t)shape->layers * (size_t)shape->kv_heads,
                                         (size_t)limits->kv_pages);
-    size_t lines = rows > 2 * head_rows ? rows : 2 * head_rows;
+    size_t lines = (size_t)backend_lines_max(limits);
     size_t quantised_lines = weight_dtype == DTYPE_INT8 ? lines : 0;
     return (struct reserved_sizes){
         .keys = memory_block_product(pages, key_page_bytes(shape, dtype)),
@@ -292,15 +292,20 @@ static const struct backend_ops CPU_OPS = {
     .memory_used = cpu_memory_used,
 };
 
+bool cpu_computes(enum dtype dtype, enum dtype weight_dtype)
+{
+    return dtype_is_activation(dtype) && (weight_dtype == dtype || weight_dtype == DTYPE_INT8);
+}
+
 int cpu_backend_create(struct backend **out, const struct backend_options *options,
                        struct error *err)
 {
     struct cpu_instructions instructions;
-    if (options->weight_dtype == DTYPE_FP8)
+    if (!cpu_computes(options->dtype, options->weight_dtype))
         return error_set(
             err, ERROR_INVALID,
-            "dtype \"fp8\": device cpu has float32, bfloat16 and int8; use one of them "
-            "or auto");
+            "dtype \"%s\": device cpu has float32, bfloat16 and int8; use one of them or auto",
+            dtype_name(options->weight_dtype));
     int status = cpu_instructions_choose(&instructions, options->instructions, options->dtype, err);
     if (status != 0)
         return status;

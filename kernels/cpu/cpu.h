@@ -64,7 +64,7 @@ struct cpu_backend {
 
     struct attention_tile *tiles; /* [max_rows] of this step */
     int32_t tile_count;
-    const void **in_lines; /* [max(max_rows, 2 * max_head_rows)] */
+    const void **in_lines; /* [backend_lines_max] */
     void **out_lines;      /* the same */
     /* Where weights are int8: the input lines of a product, q + 128, and their scales. */
     uint8_t *quantised;      /* [the same, quantised_stride] */
@@ -89,6 +89,7 @@ struct cpu_weight {
 int cpu_backend_create(struct backend **out, const struct backend_options *options,
                        struct error *err);
 bool cpu_prefers_bfloat16(void);
+bool cpu_computes(enum dtype dtype, enum dtype weight_dtype);
 
 /* Behind backend_reserved_bytes and backend_weight_bytes. */
 void cpu_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,

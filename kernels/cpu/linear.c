@@ -213,7 +213,7 @@ void cpu_linear(struct backend *backend, void *out, const void *in, const struct
     struct cpu_backend *cpu = cpu_self(backend);
     const struct cpu_weight *weight = (const struct cpu_weight *)opaque;
     size_t element = dtype_size(backend->dtype);
-    assert(lines <= cpu->limits.max_rows || lines <= 2 * cpu->limits.max_head_rows);
+    assert(lines <= backend_lines_max(&cpu->limits));
     for (int64_t line = 0; line < lines; line++) {
         cpu->in_lines[line] = (const char *)in + (size_t)(line * weight->columns) * element;
         cpu->out_lines[line] = (char *)out + (size_t)(line * weight->rows) * element;

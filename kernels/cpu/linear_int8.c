@@ -30,7 +30,7 @@ static float choose_scale(struct packed_row *packed, const struct cpu_elementwis
         if (!(part <= largest))
             largest = part;
     }
-    struct quantise_scale by = quantise_scale_of(largest);
+    struct quantise_scale by = quantise_scale_in(DTYPE_INT8, largest);
     packed->inverse = by.inverse;
     return by.scale;
 }
@@ -94,7 +94,8 @@ static void quantise_range(void *context, int64_t begin, int64_t end)
     const struct cpu_elementwise *elementwise = cpu->instructions.elementwise;
     for (int64_t line = begin; line < end; line++) {
         const void *in = cpu->in_lines[line];
-        struct quantise_scale by = quantise_scale_of(elementwise->largest(in, job->columns));
+        struct quantise_scale by =
+            quantise_scale_in(DTYPE_INT8, elementwise->largest(in, job->columns));
         elementwise->quantise(cpu->quantised + line * cpu->quantised_stride, in, job->columns,
                               by.inverse);
         cpu->quantised_scales[line] = by.scale;

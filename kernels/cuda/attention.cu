@@ -458,7 +458,6 @@ static void launch_padded(struct cuda_backend *cuda, const struct attention_argu
 
 extern "C" void cuda_attention(struct backend *backend, void *out, const void *qkv, int32_t layer)
 {
-    const float log2_e = 1.44269504f;
     struct cuda_backend *cuda = cuda_self(backend);
     const struct attention_shape *shape = &cuda->limits.attention;
     int64_t layer_elements = (int64_t)cuda->limits.kv_pages * shape->kv_heads * KV_PAGE_POSITIONS *
@@ -483,7 +482,7 @@ extern "C" void cuda_attention(struct backend *backend, void *out, const void *q
     arguments.heads = shape->heads;
     arguments.kv_heads = shape->kv_heads;
     arguments.head_dim = shape->head_dim;
-    arguments.scale = log2_e / sqrtf((float)shape->head_dim);
+    arguments.scale = SIMT_LOG2_E / sqrtf((float)shape->head_dim);
     launch_padded(cuda, arguments);
     if (work_list_room_for(&cuda->limits, 1).parts > 0)
         cuda_merge_parts(cuda, arguments.out);

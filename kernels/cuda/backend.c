@@ -138,25 +138,32 @@ bool cuda_prefers_bfloat16(void)
     return true;
 }
 
+static bool computes(enum dtype dtype, enum dtype weight_dtype, bool has_fp8)
+{
+    return dtype == DTYPE_BFLOAT16 && (weight_dtype == dtype || weight_dtype == DTYPE_INT8 ||
+                                       (weight_dtype == DTYPE_FP8 && has_fp8));
+}
+
 bool cuda_computes(enum dtype dtype, enum dtype weight_dtype)
 {
-    return dtype == DTYPE_BFLOAT16 && (weight_dtype == dtype || dtype_has_scales(weight_dtype));
+    return computes(dtype, weight_dtype, weight_dtype == DTYPE_FP8 && device_has_fp8());
 }
 
 int cuda_dtypes_check(const struct device_facts *facts, enum dtype dtype, enum dtype weight_dtype,
                       struct error *err)
 {
+    if (computes(dtype, weight_dtype, facts->fp8))
+        return 0;
     if (dtype != DTYPE_BFLOAT16)
         return error_set(err, ERROR_INVALID,
                          "device %s computes in bfloat16, not in %s: set dtype to bfloat16, int8%s "
                          "or auto, or use device cpu",
                          facts->backend, dtype_name(dtype), facts->fp8 ? ", fp8" : "");
-    if (weight_dtype == DTYPE_FP8 && !facts->fp8)
-        return error_set(err, ERROR_INVALID,
-                         "dtype \"fp8\": device %s, %s, has bfloat16 and int8; use one of them or "
-                         "auto (fp8 needs compute capability 8.9)",
-                         facts->backend, facts->name);
-    return 0;
+    return error_set(err, ERROR_INVALID,
+                     "dtype \"%s\": device %s, %s, has bfloat16 and int8%s; use one of them or "
+                     "auto (fp8 needs compute capability 8.9)",
+                     dtype_name(weight_dtype), facts->backend, facts->name,
+                     facts->fp8 ? ", fp8" : "");
 }
 
 int cuda_backend_create(struct backend **out, const struct backend_options *options,

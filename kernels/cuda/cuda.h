@@ -245,9 +245,6 @@ size_t cuda_head_bytes(const struct backend_limits *limits); /* that reserve tak
 int cuda_head_reserve(struct cuda_backend *cuda, struct error *err);
 void cuda_head_close(struct cuda_backend *cuda);
 
-/* The kinds of rows of a batch. */
-uint32_t cuda_head_kinds(const struct cuda_backend *cuda, const struct head_batch *batch);
-
 /*
  * The host's half of a head: fills the tables and enqueues their upload. The result is filled by
  * cuda_head_finish.
@@ -263,11 +260,7 @@ struct cuda_head_shape cuda_head_prepare(struct cuda_backend *cuda, struct head_
 void cuda_head_enqueue(struct cuda_backend *cuda, const void *gathered, const struct weight *weight,
                        const struct cuda_head_shape *shape);
 
-/* Both halves. */
-void cuda_head(struct backend *backend, struct head_result *result, const void *gathered,
-               const struct weight *weight, const struct head_batch *batch);
-
-/* Hands the results over to the caller of cuda_head, if there was one; the queue is at its end. */
+/* Hands the results over where a head was prepared; the queue is at its end. */
 void cuda_head_finish(struct cuda_backend *cuda);
 
 /* A side of a matrix of int8 or fp8 as it lies in memory. */

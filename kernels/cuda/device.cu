@@ -87,6 +87,18 @@ int device_check(bool *is_there, struct error *err)
     return code != 0 ? code : cublaslt_library_open(err);
 }
 
+static bool has_fp8(const cudaDeviceProp *properties)
+{
+    return properties->major * 10 + properties->minor >= 89;
+}
+
+bool device_has_fp8(void)
+{
+    cudaDeviceProp properties;
+    bool found;
+    return find_device(&properties, &found, NULL) == 0 && has_fp8(&properties);
+}
+
 struct device_memory device_memory_read(void)
 {
     struct device_memory memory = {};
@@ -117,7 +129,7 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
     queue->stream = stream;
     facts->backend = "cuda";
     facts->multiprocessors = properties.multiProcessorCount;
-    facts->fp8 = properties.major * 10 + properties.minor >= 89;
+    facts->fp8 = has_fp8(&properties);
     facts->shared_bytes = properties.sharedMemPerBlockOptin;
     snprintf(facts->name, sizeof facts->name, "%.40s, compute capability %d.%d", properties.name,
              properties.major, properties.minor);

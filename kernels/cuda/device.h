@@ -31,6 +31,10 @@ struct device_facts {
  */
 int device_check(bool *is_there, struct error *err);
 
+/* Of the device that device_open would take: struct device_facts' fp8. False where there is none.
+ */
+bool device_has_fp8(void);
+
 /* Bytes of the device, and how many of them are free; 0 where there is no device. */
 struct device_memory {
     size_t total, free;
@@ -66,10 +70,9 @@ void device_upload(struct simt_queue *queue, void *to, const void *from, size_t 
 void device_download(struct simt_queue *queue, void *to, const void *from, size_t size);
 
 /*
- * Numbered places in a queue, to learn when the copies before them are done. device_mark_wait
- * returns at once for a mark that was never set.
+ * Places [0, DEVICE_MARKS) in a queue, to learn when the copies before them are done.
+ * device_mark_wait returns at once for a mark that was never set.
  */
-enum { DEVICE_MARKS = 2 };
 void device_mark_set(struct simt_queue *queue, int mark);
 void device_mark_wait(struct simt_queue *queue, int mark);
 

@@ -169,7 +169,8 @@ void cuda_head_close(struct cuda_backend *cuda)
 
 /* ---- a batch --------------------------------------------------------------------------------- */
 
-uint32_t cuda_head_kinds(const struct cuda_backend *cuda, const struct head_batch *batch)
+/* The kinds of rows of a batch. */
+static uint32_t kinds_of(const struct cuda_backend *cuda, const struct head_batch *batch)
 {
     uint32_t kinds = 0;
     int32_t stored = 0;
@@ -216,7 +217,7 @@ struct cuda_head_shape cuda_head_prepare(struct cuda_backend *cuda, struct head_
     const struct cuda_head_shape shape = {
         .rows = batch->rows > 0 ? row_bucket(batch->rows, cuda->limits.max_head_rows) : 0,
         .lines = line_count(batch),
-        .kinds = cuda_head_kinds(cuda, batch),
+        .kinds = kinds_of(cuda, batch),
     };
     check_batch(cuda, batch);
     assert(vocabulary <= cuda->limits.vocabulary && shape.lines <= most_lines(&cuda->limits));
@@ -297,14 +298,6 @@ void cuda_head_enqueue(struct cuda_backend *cuda, const void *gathered, const st
     if ((shape->kinds & CUDA_HEAD_LISTS) != 0)
         size = head->lists_at + rows * sizeof(struct head_lists);
     device_enqueue_download(&cuda->queue, head->downloaded, head->results, size);
-}
-
-void cuda_head(struct backend *backend, struct head_result *result, const void *gathered,
-               const struct weight *weight, const struct head_batch *batch)
-{
-    struct cuda_backend *cuda = cuda_self(backend);
-    const struct cuda_head_shape shape = cuda_head_prepare(cuda, result, weight, batch);
-    cuda_head_enqueue(cuda, gathered, weight, &shape);
 }
 
 /* ---- results --------------------------------------------------------------------------------- */

@@ -13,10 +13,10 @@ SIMT_DEVICE struct selection_cut cut_by_min_p(const struct head_row &row, float 
     if (simt_thread() == 0) {
         double temperature = row.temperature, scaled = (double)best / temperature;
         /* -infinity is below it and what lies above the best one is not; it rises between them. */
-        uint32_t below = HEAD_KEY_OF_NOTHING, above = head_key(best) + 1;
+        uint32_t below = HEAD_KEY_OF_NOTHING, above = head_key_of_logit(best) + 1;
         while (above - below > 1) {
             uint32_t middle = below + (above - below) / 2;
-            double weight = exp((double)head_value(middle) / temperature - scaled);
+            double weight = exp((double)head_logit_of_key(middle) / temperature - scaled);
             if (weight < (double)row.min_p)
                 below = middle;
             else
@@ -114,9 +114,9 @@ SIMT_DEVICE float find_largest(const struct selection_row &selection,
     if (simt_thread() == 0)
         shared->score = 0;
     simt_barrier();
-    simt_atomic_max(&shared->largest, head_key(largest));
+    simt_atomic_max(&shared->largest, head_key_of_logit(largest));
     simt_barrier();
-    return head_value(shared->largest);
+    return head_logit_of_key(shared->largest);
 }
 
 /* The best token so far of a thread. */
@@ -185,22 +185,10 @@ SIMT_DEVICE void collect_list(const struct selection_row &selection,
                               const struct selection_cut &cut)
 {
     struct selection_shared *shared = selection_shared_memory();
-    for (int32_t first = (int32_t)simt_thread() * 4; first < selection.end;
-         first += SELECTION_BATCH * SELECTION_STEP) {
-        struct four_floats batch[SELECTION_BATCH];
-        selection_load(batch, selection, first);
-        SIMT_UNROLL
-        for (int i = 0; i < SELECTION_BATCH; i++) {
-            const float logits[4] = {batch[i].x, batch[i].y, batch[i].z, batch[i].w};
-            SIMT_UNROLL
-            for (int j = 0; j < 4; j++) {
-                int32_t token = first + i * SELECTION_STEP + j;
-                if (selection_has(selection, cut, token, logits[j]))
-                    shared->list[simt_atomic_add(&shared->count, 1)] =
-                        (uint64_t)~head_key(logits[j]) << 32 | (uint32_t)token;
-            }
-        }
-    }
+    selection_visit(selection, cut, [&](int32_t token, float logit) {
+        shared->list[simt_atomic_add(&shared->count, 1)] =
+            (uint64_t)~head_key_of_logit(logit) << 32 | (uint32_t)token;
+    });
 }
 
 /* Collects the best tokens, then every one finds its place. */
@@ -221,8 +209,8 @@ SIMT_DEVICE void write_list(const struct list_target &target, const struct selec
         at += shared->list[i] < shared->list[own];
     if (own < count) {
         target.tokens[at] = (int32_t)(uint32_t)shared->list[own];
-        target.logprobs[at] = head_log_probability(head_value(~(uint32_t)(shared->list[own] >> 32)),
-                                                   target.logsumexp);
+        target.logprobs[at] = head_log_probability(
+            head_logit_of_key(~(uint32_t)(shared->list[own] >> 32)), target.logsumexp);
     } else if (own < entries) {
         target.tokens[own] = -1;
         target.logprobs[own] = -INFINITY;
@@ -262,7 +250,7 @@ SIMT_KERNEL(SELECTION_THREADS, 1) void head_choice_of_row(const struct head_argu
     int64_t at = (int64_t)simt_block_x() * arguments.blocks * HEAD_BLOCK_COLUMNS;
     const struct selection_row selection = {arguments.adjusted + at, head_candidate_end(arguments),
                                             tables->mask_token, judgement.best_logit,
-                                            HEAD_LOG2_E / row.temperature};
+                                            SIMT_LOG2_E / row.temperature};
     write_lists(arguments, place, index, selection, at);
     if (!(row.temperature > 0) || judgement.token < 0)
         return;

@@ -9,9 +9,8 @@
 #include <string.h>
 
 #include "kernels/cuda/head.h"
+#include "kernels/cuda/philox.h"
 #include "kernels/cuda/vectors.h"
-
-static const float HEAD_LOG2_E = 1.44269504f;
 
 SIMT_DEVICE const void *head_table_at(const struct head_tables *tables, uint32_t offset)
 {
@@ -33,13 +32,13 @@ SIMT_DEVICE int32_t head_candidate_end(const struct head_arguments &arguments)
 /* ---- order ----------------------------------------------------------------------------------- */
 
 /* Rises with the value. Both zeros have the key of 0; value is no NaN. */
-SIMT_DEVICE uint32_t head_key(float value)
+SIMT_DEVICE uint32_t head_key_of_logit(float value)
 {
     uint32_t bits = simt_bits_of_float(value + 0.0f);
     return bits >> 31 != 0 ? ~bits : bits | 0x80000000u;
 }
 
-SIMT_DEVICE float head_value(uint32_t key)
+SIMT_DEVICE float head_logit_of_key(uint32_t key)
 {
     return simt_float_of_bits(key >> 31 != 0 ? key & 0x7fffffffu : ~key);
 }
@@ -87,27 +86,12 @@ SIMT_DEVICE struct head_noise head_noise_of(const struct head_row &row)
             1.0f / row.temperature};
 }
 
-/* The words of tokens 4 group to 4 group + 3: rng_philox, with stream RNG_GUMBEL, which is 0. */
+/* The words of tokens 4 group to 4 group + 3, of the stream RNG_GUMBEL, which is 0. */
 SIMT_DEVICE void head_noise_words(uint32_t (&words)[4], const struct head_noise &noise,
                                   uint32_t group)
 {
-    uint32_t c0 = group, c1 = noise.position, c2 = noise.round, c3 = 0;
-    uint32_t k0 = noise.key[0], k1 = noise.key[1];
-    SIMT_UNROLL
-    for (int i = 0; i < 10; i++) {
-        uint64_t product0 = (uint64_t)0xD2511F53u * c0;
-        uint64_t product1 = (uint64_t)0xCD9E8D57u * c2;
-        c0 = (uint32_t)(product1 >> 32) ^ c1 ^ k0;
-        c1 = (uint32_t)product1;
-        c2 = (uint32_t)(product0 >> 32) ^ c3 ^ k1;
-        c3 = (uint32_t)product0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    words[0] = c0;
-    words[1] = c1;
-    words[2] = c2;
-    words[3] = c3;
+    const uint32_t counter[4] = {group, noise.position, noise.round, 0};
+    philox(words, counter, noise.key);
 }
 
 /*

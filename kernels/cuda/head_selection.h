@@ -73,7 +73,7 @@ struct selection_rule {
 SIMT_DEVICE bool selection_has(const struct selection_row &row, const struct selection_cut &cut,
                                int32_t token, float logit)
 {
-    uint32_t key = head_key(logit);
+    uint32_t key = head_key_of_logit(logit);
     return token < row.end && token != row.mask_token && key > HEAD_KEY_OF_NOTHING &&
            (key > cut.key || (key == cut.key && token <= cut.last));
 }
@@ -206,7 +206,7 @@ SIMT_DEVICE uint32_t selection_bin_of(const struct selection_row &row,
                                       const struct selection_digit &digit, int32_t token,
                                       float logit)
 {
-    uint32_t number = (uint32_t)token, key = head_key(logit);
+    uint32_t number = (uint32_t)token, key = head_key_of_logit(logit);
     if (digit.by_token && key != digit.key)
         return SELECTION_BINS;
     if (!digit.by_token) {
@@ -258,12 +258,11 @@ SIMT_DEVICE void selection_load(struct four_floats (&batch)[SELECTION_BATCH],
     }
 }
 
-SIMT_DEVICE void selection_fill_bins(const struct selection_row &row,
-                                     const struct selection_cut &cut,
-                                     const struct selection_rule &rule,
-                                     const struct selection_digit &digit)
+/* Calls visit(token, logit) for what a cut keeps: every thread for its own, by rising token. */
+template <typename VISIT>
+SIMT_DEVICE void selection_visit(const struct selection_row &row, const struct selection_cut &cut,
+                                 const VISIT &visit)
 {
-    struct selection_run run = {0, 0};
     for (int32_t first = (int32_t)simt_thread() * 4; first < row.end;
          first += SELECTION_BATCH * SELECTION_STEP) {
         struct four_floats batch[SELECTION_BATCH];
@@ -274,14 +273,24 @@ SIMT_DEVICE void selection_fill_bins(const struct selection_row &row,
             SIMT_UNROLL
             for (int j = 0; j < 4; j++) {
                 int32_t token = first + i * SELECTION_STEP + j;
-                if (!selection_has(row, cut, token, logits[j]))
-                    continue;
-                uint32_t bin = selection_bin_of(row, digit, token, logits[j]);
-                if (bin < SELECTION_BINS)
-                    selection_add(run, bin, selection_measure(row, rule, logits[j]));
+                if (selection_has(row, cut, token, logits[j]))
+                    visit(token, logits[j]);
             }
         }
     }
+}
+
+SIMT_DEVICE void selection_fill_bins(const struct selection_row &row,
+                                     const struct selection_cut &cut,
+                                     const struct selection_rule &rule,
+                                     const struct selection_digit &digit)
+{
+    struct selection_run run = {0, 0};
+    selection_visit(row, cut, [&](int32_t token, float logit) {
+        uint32_t bin = selection_bin_of(row, digit, token, logit);
+        if (bin < SELECTION_BINS)
+            selection_add(run, bin, selection_measure(row, rule, logit));
+    });
     selection_end_run(run);
     simt_barrier();
 }
@@ -351,7 +360,8 @@ SIMT_DEVICE struct selection_cut selection_cut_by(const struct selection_row &ro
         if (key != HEAD_KEY_OF_NOTHING)
             return {key, (int32_t)found.digit};
         key = ~found.digit;
-        uint64_t unit = selection_measure(row, rule, head_value(key)), count = found.inside / unit;
+        uint64_t unit = selection_measure(row, rule, head_logit_of_key(key)),
+                 count = found.inside / unit;
         uint64_t kept = selection_keep_equal(rule, found.before, unit, count);
         if (kept == count)
             return {key, key == cut.key ? cut.last : INT32_MAX};

@@ -313,7 +313,7 @@ SIMT_DEVICE void sum_exponentials(float &sum, float &weighted, const float (&log
     SIMT_UNROLL
     for (int i = 0; i < COLUMNS; i++) {
         float distance = logits[i] - base;
-        float exponential = simt_exp2(distance * HEAD_LOG2_E);
+        float exponential = simt_exp2(distance * SIMT_LOG2_E);
         sum += exponential;
         weighted += exponential > 0 ? exponential * distance : 0.0f;
     }

@@ -66,8 +66,3 @@ int32_t keyed_slots_find(struct keyed_slots *slots, struct slot_key key, bool *i
     *is_new = true;
     return oldest;
 }
-
-int32_t keyed_slots_used(const struct keyed_slots *slots)
-{
-    return slots->used;
-}

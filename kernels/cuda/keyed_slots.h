@@ -47,9 +47,6 @@ void keyed_slots_destroy(struct keyed_slots *slots); /* NULL is fine */
  */
 int32_t keyed_slots_find(struct keyed_slots *slots, struct slot_key key, bool *is_new);
 
-/* Slots that were ever given out: [0, used) hold something to free. */
-int32_t keyed_slots_used(const struct keyed_slots *slots);
-
 #ifdef __cplusplus
 }
 #endif

@@ -215,14 +215,13 @@ template <int WIDTH>
 SIMT_DEVICE void gate_columns(float (&out)[WIDTH], const struct swiglu_arguments &arguments,
                               int64_t row, int64_t i)
 {
-    const float log2_e = 1.44269504f;
     const int64_t width = arguments.width;
     float up[WIDTH];
     load_bfloat16(out, arguments.gate_up + 2 * row * width + i);
     load_bfloat16(up, arguments.gate_up + (2 * row + 1) * width + i);
     SIMT_UNROLL
     for (int j = 0; j < WIDTH; j++)
-        out[j] = out[j] / (1.0f + simt_exp2(-out[j] * log2_e)) * up[j];
+        out[j] = out[j] / (1.0f + simt_exp2(-out[j] * SIMT_LOG2_E)) * up[j];
 }
 
 template <int WIDTH> SIMT_KERNEL(NORM_THREADS) void swiglu(const struct swiglu_arguments arguments)

@@ -19,18 +19,12 @@ static int64_t operand_stride(const struct backend_limits *limits)
     return cuda_padded(limits->weight_columns);
 }
 
-static int32_t operand_lines(const struct backend_limits *limits)
-{
-    int32_t pairs = 2 * limits->max_head_rows;
-    return limits->max_rows > pairs ? limits->max_rows : pairs;
-}
-
 size_t cuda_operand_bytes(const struct backend_limits *limits, enum dtype weight_dtype)
 {
     size_t line = (size_t)operand_stride(limits) + sizeof(float);
     if (!dtype_has_scales(weight_dtype))
         return 0;
-    return memory_block_product((size_t)operand_lines(limits), line);
+    return memory_block_product((size_t)backend_lines_max(limits), line);
 }
 
 int cuda_operand_reserve(struct cuda_backend *cuda, struct error *err)
@@ -46,7 +40,7 @@ int cuda_operand_reserve(struct cuda_backend *cuda, struct error *err)
     /* Lines first: their size is a multiple of what scales are aligned to. */
     cuda->operand.lines.bytes = block;
     cuda->operand.lines.scales =
-        (float *)((char *)block + operand_lines(&cuda->limits) * operand_stride(&cuda->limits));
+        (float *)((char *)block + backend_lines_max(&cuda->limits) * operand_stride(&cuda->limits));
     return 0;
 }
 
@@ -56,7 +50,7 @@ bool cuda_operand_take(struct cuda_backend *cuda, struct quantised_lines *to, co
     struct cuda_operand *operand = &cuda->operand;
     operand->of = NULL;
     if (operand->lines.bytes == NULL || columns > cuda->limits.weight_columns ||
-        count > operand_lines(&cuda->limits))
+        count > backend_lines_max(&cuda->limits))
         return false;
     operand->of = of;
     operand->count = count;

@@ -28,6 +28,7 @@
 
 extern "C" {
 #include "common/error.h"
+#include "common/log.h"
 #include "kernels/cuda/keyed_slots.h"
 }
 
@@ -37,7 +38,7 @@ enum {
     SUMS_BYTES =
         32 << 20,       /* they fit into the L2 cache of an A100 or H100 until they are finished */
     CANDIDATES = 8,     /* algorithms that are tried */
-    TRIAL_RUNS = 3,     /* of each, and one before that */
+    TRIAL_RUNS = 3,     /* of each that count, behind one that does not */
     MIDDLE_LINES = 128, /* of which the one algorithm of a deterministic backend is chosen */
     LINES_MAX = 1 << 24,
 };
@@ -45,6 +46,7 @@ enum {
 /* Host memory that a step can fill: the library's own create functions would allocate. */
 struct plan {
     bool usable; /* the library has an algorithm */
+    bool tried;  /* it was chosen on the device */
     cublasLtMatmulDescOpaque_t product;
     cublasLtMatrixLayoutOpaque_t weight, in, out;
     cublasLtMatmulAlgo_t algorithm;
@@ -214,9 +216,8 @@ static bool fits(const struct cuda_backend *cuda, struct plan *plan, uint64_t li
 static bool fits_every_bucket(const struct cuda_backend *cuda, struct plan *plan,
                               const cublasLtMatmulAlgo_t *algorithm)
 {
-    const struct backend_limits *limits = &cuda->limits;
-    int32_t pairs = 2 * limits->max_head_rows, bucket = 0;
-    int32_t most = limits->max_rows > pairs ? limits->max_rows : pairs;
+    const int32_t most = backend_lines_max(&cuda->limits);
+    int32_t bucket = 0;
     do {
         bucket = row_bucket(bucket + 1, most);
         if (!fits(cuda, plan, (uint64_t)bucket, algorithm))
@@ -287,23 +288,44 @@ static cublasStatus_t launch(const struct cuda_backend *cuda, struct plan *plan,
                           WORKSPACE_BYTES, (cudaStream_t)cuda->queue.stream);
 }
 
-/* Milliseconds of TRIAL_RUNS products; below 0 where one fails. */
+/*
+ * Milliseconds of one product, the best of TRIAL_RUNS; below 0 where one fails. In a step the
+ * weight comes from memory, so before each run the L2 cache is filled with something else: memory
+ * that no product reads, more than the cache holds. Meanwhile the host is ahead with what it
+ * enqueues.
+ */
 static float trial_time(const struct cuda_backend *cuda, struct plan *plan,
                         const struct cuda_product *product, const cublasLtMatmulAlgo_t *algorithm,
                         cudaEvent_t begin, cudaEvent_t end)
 {
     const cudaStream_t stream = (cudaStream_t)cuda->queue.stream;
-    float milliseconds = -1;
+    float best = -1, milliseconds;
     for (int i = 0; i <= TRIAL_RUNS; i++) {
-        if (i == 1 && cudaEventRecord(begin, stream) != cudaSuccess)
+        cudaMemsetAsync(cuda->sums, 0, SUMS_BYTES, stream);
+        cudaMemsetAsync(cuda->product->workspace, 0, WORKSPACE_BYTES, stream);
+        if (cudaEventRecord(begin, stream) != cudaSuccess ||
+            launch(cuda, plan, product, algorithm) != CUBLAS_STATUS_SUCCESS ||
+            cudaEventRecord(end, stream) != cudaSuccess ||
+            cudaEventSynchronize(end) != cudaSuccess ||
+            cudaEventElapsedTime(&milliseconds, begin, end) != cudaSuccess)
             return -1;
-        if (launch(cuda, plan, product, algorithm) != CUBLAS_STATUS_SUCCESS)
-            return -1;
+        if (i > 0 && (best < 0 || milliseconds < best))
+            best = milliseconds;
     }
-    if (cudaEventRecord(end, stream) != cudaSuccess || cudaEventSynchronize(end) != cudaSuccess ||
-        cudaEventElapsedTime(&milliseconds, begin, end) != cudaSuccess)
-        return -1;
-    return milliseconds;
+    return best;
+}
+
+/* Of every choice and failure: the one thing that names a product in a log. */
+static void log_product(enum log_level level, const char *message,
+                        const struct cuda_product *product, int status, float milliseconds)
+{
+    log_line(level, message,
+             "\"dtype\":\"%s\",\"rows\":%lld,\"depth\":%lld,\"lines\":%d,\"stride\":%lld,"
+             "\"rounded\":%d,\"scaled\":%d,\"status\":%d,\"ms\":%.4f",
+             dtype_name(product->weight->dtype), (long long)product->rows,
+             (long long)product->weight->stride, (int)product->lines,
+             (long long)product->out_stride, product->rounded, product->in_scales != NULL, status,
+             (double)milliseconds);
 }
 
 /* The fastest of the proposals, on the operands of a step of which nothing matters. */
@@ -326,6 +348,7 @@ static bool choose_by_trial(const struct cuda_backend *cuda, struct plan *plan,
         cudaEventDestroy(begin);
     if (end != NULL)
         cudaEventDestroy(end);
+    log_product(LOG_DEBUG, "algorithms of a product were tried", product, count, best);
     return best >= 0;
 }
 
@@ -349,25 +372,55 @@ static struct plan *find_plan(struct cuda_backend *cuda, const struct cuda_produ
         state->slots, plan_key(bucket, product->rows, product->weight->stride, form_of(product)),
         &is_new);
     struct plan *plan = &state->plans[slot];
-    if (is_new) {
+    /* What a step chose in haste is chosen again in a rehearsal. */
+    if (is_new || (by_trial && !cuda->deterministic && !plan->tried)) {
         bool described = describe(plan, product, (uint64_t)bucket) == CUBLAS_STATUS_SUCCESS;
         plan->usable =
             described &&
             (cuda->deterministic ? choose_for_every_bucket(cuda, plan, product, (uint64_t)bucket)
              : by_trial          ? choose_by_trial(cuda, plan, product)
                                  : choose_first(cuda, plan, product));
+        plan->tried = by_trial;
+        if (!plan->usable)
+            log_product(LOG_DEBUG, "no algorithm for a product", product, 0, 0);
     }
     return plan->usable ? plan : NULL;
+}
+
+/*
+ * A bucket's algorithm that refuses this number of lines, or no algorithm for the bucket: the
+ * library's first proposal for exactly these, once. Not where the choice has to be the same for
+ * all.
+ */
+static cublasStatus_t launch_exact(struct cuda_backend *cuda, const struct cuda_product *product)
+{
+    struct plan exact;
+    if (cuda->deterministic ||
+        describe(&exact, product, (uint64_t)product->lines) != CUBLAS_STATUS_SUCCESS ||
+        !choose_first(cuda, &exact, product))
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    return launch(cuda, &exact, product, &exact.algorithm);
 }
 
 extern "C" bool cuda_multiply(struct cuda_backend *cuda, const struct cuda_product *product)
 {
     struct plan *plan = find_plan(cuda, product);
-    if (plan == NULL && product->in_scales != NULL)
+    const bool scaled = product->in_scales != NULL;
+    if (plan == NULL && scaled)
         return false;
+    cublasStatus_t status =
+        plan == NULL ? CUBLAS_STATUS_NOT_SUPPORTED : launch(cuda, plan, product, &plan->algorithm);
+    if (status != CUBLAS_STATUS_SUCCESS)
+        status = launch_exact(cuda, product);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        return true;
+    if (scaled) { /* some refusals come with the call alone */
+        plan->usable = false;
+        return false;
+    }
+    log_product(LOG_ERROR, "cuBLASLt refuses a product", product, (int)status, 0);
     /* The library's errors are not the runtime's: they end up as the nearest of those. */
-    if ((plan == NULL || launch(cuda, plan, product, &plan->algorithm) != CUBLAS_STATUS_SUCCESS) &&
-        cuda->queue.fault == 0)
+    if (cuda->queue.fault == 0)
         cuda->queue.fault = (int)cudaErrorNotSupported;
     return true;
 }

@@ -5,10 +5,13 @@
 #ifndef KERNELS_CUDA_QUEUE_H
 #define KERNELS_CUDA_QUEUE_H
 
+enum { DEVICE_MARKS = 2 };
+
 struct simt_queue {
-    void *stream;   /* cudaStream_t; in the emulation NULL, or what is being recorded */
-    void *marks[2]; /* device.h: cudaEvent_t, NULL before the first use */
-    int fault;      /* the first cudaError_t, 0 where there was none */
+    void *stream; /* cudaStream_t; in the emulation NULL, or what is being recorded */
+    /* device_open makes these cudaEvent_t; NULL on a recorder and in the emulation */
+    void *marks[DEVICE_MARKS];
+    int fault; /* the first cudaError_t, 0 where there was none */
 };
 
 #endif

@@ -135,12 +135,10 @@ int cuda_reserve(struct backend *backend, const struct backend_limits *limits, s
 void cuda_upload_tables(struct cuda_backend *cuda, const struct step_rows *rows)
 {
     const struct backend_limits *limits = &cuda->limits;
-    int32_t most =
-        limits->max_rows > 2 * limits->max_head_rows ? limits->max_rows : 2 * limits->max_head_rows;
     cuda->step = *rows;
     cuda->operand.of = NULL; /* a replayed step leaves lines that nobody here knows of */
     cuda->row_bucket = row_bucket(rows->rows, limits->max_rows);
-    cuda->gathered_bucket = row_bucket(rows->gathered, most);
+    cuda->gathered_bucket = row_bucket(rows->gathered, backend_lines_max(limits));
     struct step_extent extent =
         step_tables_fill(&cuda->staging, rows, limits, cuda->line_of_sequence);
     device_enqueue_upload(&cuda->queue, cuda->device_block, cuda->staging_block, extent.tables);

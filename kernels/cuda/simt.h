@@ -51,6 +51,9 @@
 enum { SIMT_WARP = 32 };
 static const uint32_t SIMT_ALL = 0xffffffffu; /* the mask of a whole warp */
 
+/* simt_exp2(SIMT_LOG2_E * x) is exp(x). */
+static const float SIMT_LOG2_E = 1.44269504f;
+
 /* Blocks of a launch, threads of a block, bytes of shared memory of a block. */
 struct simt_grid {
     uint32_t x, y, threads;

@@ -9,16 +9,11 @@ static void *place(size_t *size, char *base, size_t bytes)
     return base != NULL ? base + at : NULL;
 }
 
-static size_t larger(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 size_t step_tables_place(struct step_tables *tables, char *base,
                          const struct backend_limits *limits)
 {
     size_t rows = (size_t)limits->max_rows, of_rows = rows * sizeof(int32_t), size = 0;
-    size_t gathered = larger(rows, 2 * (size_t)limits->max_head_rows);
+    size_t gathered = (size_t)backend_lines_max(limits);
     size_t sequences = (size_t)limits->max_sequences, lines = rows < sequences ? rows : sequences;
     int32_t pages = (limits->max_positions - 1) / KV_PAGE_POSITIONS + 1;
     size_t items = (size_t)work_list_room_for(limits, limits->max_rows).items;

@@ -24,7 +24,7 @@ struct step_tables {
     int32_t *shadow;                    /* [max_rows] 0 or 1 */
     int32_t *line;                      /* [max_rows] of page_table: of the row's sequence */
     int32_t *part_first, *part_count;   /* [max_rows] struct work_list */
-    int32_t *gather;                    /* [max(max_rows, 2 * max_head_rows)] */
+    int32_t *gather;                    /* [backend_lines_max] */
     int32_t *page_table;                /* [lines of this step, pages_per_line] */
     int32_t pages_per_line;
     struct attention_item *items; /* [counts->items] */

@@ -282,6 +282,11 @@ static const struct backend_ops REF_OPS = {
     .memory_used = ref_memory_used,
 };
 
+bool ref_computes(enum dtype dtype, enum dtype weight_dtype)
+{
+    return dtype_is_activation(dtype) && (weight_dtype == dtype || dtype_has_scales(weight_dtype));
+}
+
 int ref_backend_create(struct backend **out, const struct backend_options *options,
                        struct error *err)
 {

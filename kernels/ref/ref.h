@@ -32,6 +32,7 @@ struct ref_weight {
 
 int ref_backend_create(struct backend **out, const struct backend_options *options,
                        struct error *err);
+bool ref_computes(enum dtype dtype, enum dtype weight_dtype);
 
 /* Behind backend_reserved_bytes and backend_weight_bytes. */
 void ref_reserved_bytes(size_t *kv_pool, size_t *scratch, const struct backend_limits *limits,

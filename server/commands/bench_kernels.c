@@ -192,18 +192,14 @@ int bench_choose_instructions(struct bench_kernels *bench, const struct settings
 
 static int choose(struct bench_kernels *bench, const struct settings *settings, struct error *err)
 {
-    struct backend_options options;
-
     int code = bench_choose_device(bench, settings, err);
 
     if (code == 0)
         code = runtime_find_model(bench->model_directory, settings, err);
     if (code == 0)
-        code = runtime_choose_dtype(&options, settings, bench->model_directory, err);
+        code = runtime_choose_dtype(&bench->options, settings, bench->model_directory, err);
     if (code != 0)
         return code;
-    bench->options.dtype = options.dtype;
-    bench->options.weight_dtype = options.weight_dtype;
     return bench_choose_instructions(bench, settings, err);
 }
 

@@ -138,12 +138,7 @@ static void set_rows(struct forward *forward, int32_t rows, int32_t positions)
         forward->position[i] = i % positions;
         forward->kv_end[i] = positions;
         forward->line[i] = i;
-        forward->head_row[i] = (struct head_row){.hidden = i,
-                                                 .partner = -1,
-                                                 .given = -1,
-                                                 .allowed = -1,
-                                                 .top_p = 1,
-                                                 .repetition_penalty = 1};
+        forward->head_row[i] = head_row_greedy(i);
     }
     forward->step = (struct step_rows){
         .rows = rows,

@@ -121,12 +121,7 @@ static void fill_rows(struct pass *pass, const struct bench_rounds *rounds,
         if (place < shape->rows - shape->head_rows)
             continue;
         pass->gather[head_rows] = i;
-        pass->head_row[head_rows] = (struct head_row){.hidden = head_rows,
-                                                      .partner = -1,
-                                                      .given = -1,
-                                                      .allowed = -1,
-                                                      .top_p = 1,
-                                                      .repetition_penalty = 1};
+        pass->head_row[head_rows] = head_row_greedy(head_rows);
         head_rows++;
     }
     for (int32_t i = 0; i < shape->sequences * pages; i++)
@@ -227,6 +222,7 @@ int pass_fill_cache(const struct bench_rounds *rounds, struct error *err)
             break;
         for (int32_t i = 0; i < shape.sequences * pages; i++)
             pass.page_table[i] += first * pages;
+        pass.step.rehearsal = true; /* whole canvases are measured at its size */
         run_pass(&pass);
         code = pass.code;
         pass_destroy(&pass);

@@ -12,8 +12,8 @@
 #include "server/engine/kv_pages.h"
 
 enum {
-    SLOWEST_S = 3, /* passes that would take longer are left out */
-    WARM_UP_US = 3000000,
+    SLOWEST_S = 3,         /* passes that would take longer are left out */
+    WARM_UP_US = 12000000, /* on a device, where products are tried */
 };
 
 /* ---- the model ------------------------------------------------------------------------------- */
@@ -280,20 +280,17 @@ static int bench_formats(struct bench_rounds *rounds, const struct settings *set
 static int choose(struct bench_rounds *rounds, const struct settings *settings, struct error *err)
 {
     struct bench_kernels *bench = &rounds->bench;
-    struct settings named = *settings;
-    struct backend_options options;
+    struct backend_options *options = &bench->options;
     int code = bench_choose_device(bench, settings, err);
 
+    /* The checkpoint that there is not would be in bfloat16. */
+    if (code == 0 && strcmp(settings->dtype, "auto") == 0)
+        backend_automatic_dtype(&options->dtype, &options->weight_dtype, bench->device,
+                                DTYPE_BFLOAT16);
+    else if (code == 0)
+        code = runtime_choose_dtype(options, settings, NULL, err);
     if (code != 0)
         return code;
-    /* Without a checkpoint to follow. */
-    if (strcmp(settings->dtype, "auto") == 0)
-        named.dtype = backend_prefers_bfloat16(bench->device) ? "bfloat16" : "float32";
-    code = runtime_choose_dtype(&options, &named, NULL, err);
-    if (code != 0)
-        return code;
-    bench->options.dtype = options.dtype;
-    bench->options.weight_dtype = options.weight_dtype;
     rounds->price_per_hour = settings->price_per_hour;
     rounds_choose_plan(rounds, settings->shape);
     return bench_choose_instructions(bench, settings, err);

@@ -90,12 +90,7 @@ static int create_tables(struct workload *workload, struct error *err)
         workload->token[i] = (int32_t)(rng_word(1, (uint32_t)i, 1, RNG_ORIGIN, 0) %
                                        (uint32_t)workload->shape.vocabulary);
         workload->gather[i] = i;
-        workload->head_row[i] = (struct head_row){.hidden = i,
-                                                  .partner = -1,
-                                                  .given = -1,
-                                                  .allowed = -1,
-                                                  .top_p = 1,
-                                                  .repetition_penalty = 1};
+        workload->head_row[i] = head_row_greedy(i);
     }
     for (int32_t i = 0; i < workload->kv_pages; i++)
         workload->page_table[i] = i;

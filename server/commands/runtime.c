@@ -10,7 +10,7 @@
 #include "common/log.h"
 #include "server/engine/kv_pages.h"
 
-enum { WARM_UP_US = 1000000 };
+enum { WARM_UP_LEAST_US = 1000000 };
 
 static bool has_config(const char *directory)
 {
@@ -81,14 +81,14 @@ int runtime_choose_dtype(struct backend_options *options, const struct settings 
     return 0;
 }
 
-static int device_find(const struct settings *settings, struct error *err)
+/* `device`: what the name of the settings stands for. */
+static int device_find(const char *device, const char *name, struct error *err)
 {
     struct error passed_over = {0};
 
-    if (backend_passed_over(settings->device, &passed_over) != 0)
-        log_line(LOG_WARNING, passed_over.message, "\"computes_on\":\"%s\"",
-                 backend_best_name(settings->device));
-    return backend_check(settings->device, err);
+    if (backend_passed_over(name, &passed_over) != 0)
+        log_line(LOG_WARNING, passed_over.message, "\"computes_on\":\"%s\"", device);
+    return backend_check(device, err);
 }
 
 /* What is reserved at start, and the memory that takes. */
@@ -97,6 +97,7 @@ struct memory_plan {
     struct backend_memory memory;
     int32_t kv_tokens, max_rows;
     struct model_memory needed;
+    int64_t warm_up_us; /* as long as loading took: a large model has more to gain */
 };
 
 static struct model_memory memory_needed(const struct memory_plan *plan,
@@ -160,7 +161,10 @@ static void memory_describe(char *out, size_t size, const struct model_memory *n
     }
 }
 
-/* Before anything is loaded: too much would not fail but end the process when it is touched. */
+/*
+ * Before anything is loaded: too much would not fail but end the process when it is touched. The
+ * settings' device is not "auto".
+ */
 static int memory_plan(struct memory_plan *plan, const struct settings *settings,
                        const char *directory, const struct backend_options *options,
                        struct error *err)
@@ -172,7 +176,7 @@ static int memory_plan(struct memory_plan *plan, const struct settings *settings
 
     if (code != 0)
         return code;
-    plan->device = backend_best_name(settings->device);
+    plan->device = settings->device;
     plan->memory = backend_memory_read(plan->device);
     plan->max_rows = (int32_t)settings->max_rows_per_tick;
     /* A guided canvas takes two rows a position; a sequence's block usually 32. */
@@ -206,7 +210,7 @@ static int engine_make(struct runtime *runtime, const struct settings *settings,
     int code = engine_create(&runtime->engine, runtime->model, &options, err);
 
     if (code == 0)
-        code = model_warm_up(runtime->model, WARM_UP_US, err);
+        code = model_warm_up(runtime->model, plan->warm_up_us, err);
     if (code == ERROR_MEMORY) {
         struct error cause = *err;
         char uses[300];
@@ -253,6 +257,7 @@ static void api_fill(struct runtime *runtime, const struct settings *settings,
 
 int runtime_start(struct runtime *runtime, const struct settings *settings, struct error *err)
 {
+    struct settings named = *settings; /* whose device is not "auto": that is asked once */
     struct backend_options options = {
         .threads = settings->threads < 0 ? 0 : (int)settings->threads,
         .deterministic = settings->deterministic,
@@ -264,17 +269,22 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
     int code;
 
     memset(runtime, 0, sizeof *runtime);
+    named.device = backend_best_name(settings->device);
     code = runtime_find_model(runtime->model_directory, settings, err);
     if (code == 0)
-        code = runtime_choose_dtype(&options, settings, runtime->model_directory, err);
+        code = runtime_choose_dtype(&options, &named, runtime->model_directory, err);
     if (code == 0)
-        code = device_find(settings, err);
+        code = device_find(named.device, settings->device, err);
     if (code == 0)
-        code = memory_plan(&plan, settings, runtime->model_directory, &options, err);
+        code = memory_plan(&plan, &named, runtime->model_directory, &options, err);
     if (code == 0)
         code = backend_create(&backend, plan.device, &options, err);
+    int64_t started_us = clock_now_us();
     if (code == 0)
         code = model_load(&runtime->model, runtime->model_directory, backend, err);
+    plan.warm_up_us = clock_now_us() - started_us;
+    if (plan.warm_up_us < WARM_UP_LEAST_US)
+        plan.warm_up_us = WARM_UP_LEAST_US;
     snprintf(path, sizeof path, "%s/tokenizer.json", runtime->model_directory);
     if (code == 0)
         code = tokenizer_load(&runtime->tokenizer, path, err);

@@ -138,8 +138,6 @@ int command_serve(struct settings *settings)
     struct error err = {0};
     sigset_t signals;
 
-    log_configure((enum log_level)log_level_from_name(settings->log_level),
-                  strcmp(settings->log_format, "json") == 0 ? LOG_JSON : LOG_TEXT);
     /* Blocked before any thread starts, so that only this thread takes them. */
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);

@@ -25,9 +25,12 @@ void load_progress_text(char *out, size_t size, const struct load_progress *prog
     double total = (double)progress->total, done = (double)progress->done;
     double seconds = elapsed_us > 0 ? (double)elapsed_us * 1e-6 : 1e-6;
 
-    snprintf(out, size, "loading: %.0f %%, %.1f of %.1f GB, %.1f GB/s",
-             total > 0 ? 100 * done / total : 100, done * 1e-9, total * 1e-9,
-             done * 1e-9 / seconds);
+    bool small = total < 1e9;
+    double unit = small ? 1e-6 : 1e-9;
+    const char *name = small ? "MB" : "GB";
+    snprintf(out, size, "loading: %.0f %%, %.1f of %.1f %s, %.1f %s/s",
+             total > 0 ? 100 * done / total : 100, done * unit, total * unit, name,
+             done * unit / seconds, name);
 }
 
 void load_progress_add(struct load_progress *progress, size_t bytes)

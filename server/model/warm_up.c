@@ -7,8 +7,8 @@
 
 /* Rows of no sequence: they see nothing and store nothing. */
 struct rehearsal {
-    int32_t *zeros; /* [max(max_rows, 2 * max_head_rows)] */
-    uint8_t *shadow;
+    int32_t *zeros;             /* [max_rows] */
+    uint8_t *shadow;            /* the same */
     struct head_row *head_rows; /* [max_head_rows] */
     struct head_result result;
 };
@@ -34,12 +34,7 @@ static int rehearsal_create(struct rehearsal *rehearsal, const struct backend_li
         return error_set(err, ERROR_MEMORY, "no memory left to rehearse steps of %d rows",
                          limits->max_rows);
     for (int32_t i = 0; i < limits->max_head_rows; i++)
-        rehearsal->head_rows[i] = (struct head_row){.hidden = i,
-                                                    .partner = -1,
-                                                    .given = -1,
-                                                    .top_p = 1,
-                                                    .repetition_penalty = 1,
-                                                    .allowed = -1};
+        rehearsal->head_rows[i] = head_row_greedy(i);
     return head_result_create(&rehearsal->result, limits->max_head_rows, err);
 }
 

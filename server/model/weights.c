@@ -1,4 +1,4 @@
-#include "server/model/weights.h"
+#include "server/model/weights_internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -7,11 +7,10 @@
 #include "common/error.h"
 #include "kernels/backend.h"
 #include "kernels/tensor_source.h"
-#include "server/model/load_progress.h"
 #include "server/model/model.h"
 #include "server/model/safetensors.h"
 
-enum { PARTS_MAX = 3, NAME_BYTES = 160 };
+enum { NAME_BYTES = 160 };
 
 /* What a family calls its tensors; matrices end in .weight and, with a bias, .bias. */
 struct tensor_names {
@@ -39,24 +38,6 @@ static const struct tensor_names llada_names = {
 
 /* Tensors that published code stores beside the weights though it computes them anew. */
 static const char *const harmless_endings[] = {".rotary_emb.inv_freq"};
-
-/* One walk over the tensors a config asks for: to check them, or to pack them. */
-struct loader {
-    const struct model_config *config;
-    const struct checkpoint *checkpoint; /* NULL: random numbers */
-    struct backend *backend;             /* NULL: check only */
-    bool *used;                          /* [tensors of the checkpoint] */
-    uint64_t seed;                       /* of the next random matrix */
-    size_t parameters;
-    struct load_progress progress; /* where a backend is given */
-    struct error *err;
-};
-
-/* One matrix of a checkpoint; several become one weight. */
-struct part {
-    const char *name;
-    int64_t rows;
-};
 
 /* ---- finding and checking -------------------------------------------------------------------- */
 
@@ -165,28 +146,13 @@ static int read_floats(float *out, const struct loader *loader, const struct ten
     return code;
 }
 
-/* A vector of the device with these numbers. */
-static int create_vector(struct loader *loader, float **out, const float *values, int64_t count)
-{
-    const struct backend_ops *ops = loader->backend->ops;
-    size_t size = (size_t)count * sizeof *values;
-    void *memory = NULL;
-    int code = ops->memory_create(loader->backend, &memory, size, loader->err);
-    if (code == 0)
-        ops->memory_write(loader->backend, memory, values, size);
-    *out = memory;
-    return code;
-}
-
 static int load_norm(struct loader *loader, float **out, const char *prefix, const char *name,
                      int64_t count)
 {
     char base[NAME_BYTES];
     snprintf(base, sizeof base, "%s%s", prefix, name);
     const struct tensor *tensor = NULL;
-    int code = 0;
-    if (loader->checkpoint != NULL)
-        code = find_vector(&tensor, loader, base, ".weight", count, 0);
+    int code = find_vector(&tensor, loader, base, ".weight", count, 0);
     loader->parameters += (size_t)count;
     if (code != 0 || loader->backend == NULL)
         return code;
@@ -195,12 +161,9 @@ static int load_norm(struct loader *loader, float **out, const char *prefix, con
     if (values == NULL)
         return error_set(loader->err, ERROR_MEMORY, "no memory left for tensor \"%s.weight\"",
                          base);
-    if (tensor != NULL)
-        code = read_floats(values, loader, tensor);
-    for (int64_t i = 0; tensor == NULL && i < count; i++)
-        values[i] = 1;
+    code = read_floats(values, loader, tensor);
     if (code == 0)
-        code = create_vector(loader, out, values, count);
+        code = weights_create_vector(loader, out, values, count);
     free(values);
     return code;
 }
@@ -275,48 +238,10 @@ static int pack(struct packing *packing, struct loader *loader, struct weight **
                                                packing->bias, loader->err);
 }
 
-/* sqrt(3) standard deviations: so far do numbers lie that are evenly spread. */
-static const float RANDOM_SPREAD = 0.02F * 1.7320508F;
-
-static int randomise_weight(struct loader *loader, struct weight **out, const struct part *parts,
-                            int count, int64_t columns, bool biased)
-{
-    struct tensor_source sources[PARTS_MAX];
-    float *bias = NULL;
-    int64_t rows = 0;
-    for (int i = 0; i < count; i++) {
-        sources[i] = (struct tensor_source){.dtype = DTYPE_BFLOAT16,
-                                            .rows = parts[i].rows,
-                                            .columns = columns,
-                                            .seed = loader->seed++,
-                                            .spread = RANDOM_SPREAD};
-        rows += parts[i].rows;
-    }
-    loader->parameters += (size_t)(rows * columns + (biased ? rows : 0));
-    if (biased) {
-        const struct tensor_source source = {.dtype = DTYPE_BFLOAT16,
-                                             .rows = 1,
-                                             .columns = rows,
-                                             .seed = loader->seed++,
-                                             .spread = RANDOM_SPREAD};
-        bias = malloc((size_t)rows * sizeof *bias);
-        if (bias == NULL)
-            return error_set(loader->err, ERROR_MEMORY, "no memory left for a random bias");
-        tensor_source_read(bias, &source, 0, 0, rows);
-    }
-    int code = loader->backend->ops->weight_create(loader->backend, out, sources, count, bias,
-                                                   loader->err);
-    free(bias);
-    return code;
-}
-
-/* One weight from the rows of several matrices, one after the other. */
 static int load_weight(struct loader *loader, struct weight **out, const char *prefix,
                        const struct part *parts, int count, int64_t columns, bool bias)
 {
     struct packing packing = {0};
-    if (loader->checkpoint == NULL)
-        return randomise_weight(loader, out, parts, count, columns, bias);
     int code = find_parts(&packing, loader, prefix, parts, count, columns, bias);
     if (code != 0 || loader->backend == NULL)
         return code;
@@ -331,11 +256,26 @@ static int load_weight(struct loader *loader, struct weight **out, const char *p
     return code;
 }
 
+static const struct weight_source CHECKPOINT = {load_norm, load_weight};
+
 /* ---- the walk -------------------------------------------------------------------------------- */
+
+int weights_create_vector(struct loader *loader, float **out, const float *values, int64_t count)
+{
+    const struct backend_ops *ops = loader->backend->ops;
+    size_t size = (size_t)count * sizeof *values;
+    void *memory = NULL;
+    int code = ops->memory_create(loader->backend, &memory, size, loader->err);
+    if (code == 0)
+        ops->memory_write(loader->backend, memory, values, size);
+    *out = memory;
+    return code;
+}
 
 static int load_layer(struct loader *loader, struct layer_weights *layer,
                       const struct tensor_names *names, int32_t index)
 {
+    const struct weight_source *source = loader->source;
     const struct model_config *config = loader->config;
     int64_t width = config->width, ffn = config->ffn_width;
     int64_t q_rows = (int64_t)config->heads * config->head_dim;
@@ -343,46 +283,47 @@ static int load_layer(struct loader *loader, struct layer_weights *layer,
     char prefix[64];
     snprintf(prefix, sizeof prefix, names->layer, (int)index);
 
-    int code = load_norm(loader, &layer->attention_norm, prefix, names->attention_norm, width);
+    int code = source->norm(loader, &layer->attention_norm, prefix, names->attention_norm, width);
     if (code == 0)
-        code = load_weight(
+        code = source->weight(
             loader, &layer->qkv, prefix,
             (struct part[]){{names->q, q_rows}, {names->k, kv_rows}, {names->v, kv_rows}}, 3, width,
             config->qkv_bias);
     if (code == 0)
-        code = load_weight(loader, &layer->attention_out, prefix,
-                           (struct part[]){{names->attention_out, width}}, 1, q_rows,
-                           config->linear_bias);
+        code = source->weight(loader, &layer->attention_out, prefix,
+                              (struct part[]){{names->attention_out, width}}, 1, q_rows,
+                              config->linear_bias);
     if (code == 0)
-        code = load_norm(loader, &layer->ffn_norm, prefix, names->ffn_norm, width);
+        code = source->norm(loader, &layer->ffn_norm, prefix, names->ffn_norm, width);
     if (code == 0)
-        code = load_weight(loader, &layer->gate_up, prefix,
-                           (struct part[]){{names->gate, ffn}, {names->up, ffn}}, 2, width,
-                           config->linear_bias);
+        code = source->weight(loader, &layer->gate_up, prefix,
+                              (struct part[]){{names->gate, ffn}, {names->up, ffn}}, 2, width,
+                              config->linear_bias);
     if (code == 0)
-        code = load_weight(loader, &layer->ffn_out, prefix,
+        code =
+            source->weight(loader, &layer->ffn_out, prefix,
                            (struct part[]){{names->ffn_out, width}}, 1, ffn, config->linear_bias);
     return code;
 }
 
-/* layers: where the layers' weights go, or NULL in a walk that only checks. */
-static int walk(struct loader *loader, struct model_weights *weights, struct layer_weights *layers)
+int weights_walk(struct loader *loader, struct model_weights *weights, struct layer_weights *layers)
 {
+    const struct weight_source *source = loader->source;
     const struct model_config *config = loader->config;
     const struct tensor_names *names = &llada_names;
     struct layer_weights checked = {0};
 
-    int code = load_weight(loader, &weights->embedding, "",
-                           (struct part[]){{names->embedding, config->embedding_rows}}, 1,
-                           config->width, false);
+    int code = source->weight(loader, &weights->embedding, "",
+                              (struct part[]){{names->embedding, config->embedding_rows}}, 1,
+                              config->width, false);
     for (int32_t i = 0; i < config->layers && code == 0; i++)
         code = load_layer(loader, layers == NULL ? &checked : &layers[i], names, i);
     if (code == 0)
-        code = load_norm(loader, &weights->final_norm, "", names->final_norm, config->width);
+        code = source->norm(loader, &weights->final_norm, "", names->final_norm, config->width);
     if (code == 0 && !config->tied_head)
-        code = load_weight(loader, &weights->head, "",
-                           (struct part[]){{names->head, config->embedding_rows}}, 1, config->width,
-                           config->linear_bias);
+        code = source->weight(loader, &weights->head, "",
+                              (struct part[]){{names->head, config->embedding_rows}}, 1,
+                              config->width, config->linear_bias);
     if (config->tied_head)
         weights->head = weights->embedding;
     return code;
@@ -392,11 +333,12 @@ int model_check_tensors(const struct model_config *config, const struct checkpoi
                         size_t *parameters, struct error *err)
 {
     struct model_weights none = {0};
-    struct loader loader = {.config = config, .checkpoint = checkpoint, .err = err};
+    struct loader loader = {
+        .source = &CHECKPOINT, .config = config, .checkpoint = checkpoint, .err = err};
     loader.used = calloc(checkpoint_tensor_count(checkpoint) + 1, sizeof *loader.used);
     if (loader.used == NULL)
         return error_set(err, ERROR_MEMORY, "no memory left to check the tensors");
-    int code = walk(&loader, &none, NULL);
+    int code = weights_walk(&loader, &none, NULL);
     if (code == 0)
         code = check_unexpected(&loader);
     free(loader.used);
@@ -410,7 +352,7 @@ static int walk_with_progress(struct loader *loader, struct model_weights *weigh
     for (size_t i = 0; i < checkpoint_tensor_count(loader->checkpoint); i++)
         total += checkpoint_tensor(loader->checkpoint, i)->size;
     load_progress_begin(&loader->progress, total);
-    int code = walk(loader, weights, weights->layers);
+    int code = weights_walk(loader, weights, weights->layers);
     load_progress_end(&loader->progress);
     return code;
 }
@@ -423,8 +365,11 @@ int weights_load(struct model_weights *weights, size_t *parameters,
     int code = model_check_tensors(config, checkpoint, parameters, err);
     if (code != 0)
         return code;
-    struct loader loader = {
-        .config = config, .checkpoint = checkpoint, .backend = backend, .err = err};
+    struct loader loader = {.source = &CHECKPOINT,
+                            .config = config,
+                            .checkpoint = checkpoint,
+                            .backend = backend,
+                            .err = err};
     loader.used = calloc(checkpoint_tensor_count(checkpoint) + 1, sizeof *loader.used);
     weights->layers = calloc((size_t)config->layers, sizeof *weights->layers);
     if (loader.used == NULL || weights->layers == NULL)
@@ -432,24 +377,6 @@ int weights_load(struct model_weights *weights, size_t *parameters,
     else
         code = walk_with_progress(&loader, weights);
     free(loader.used);
-    if (code != 0)
-        weights_free(weights, config, backend);
-    return code;
-}
-
-int weights_randomise(struct model_weights *weights, size_t *parameters,
-                      const struct model_config *config, uint64_t seed, struct backend *backend,
-                      struct error *err)
-{
-    struct loader loader = {.config = config, .backend = backend, .seed = seed, .err = err};
-    int code = 0;
-    *weights = (struct model_weights){0};
-    weights->layers = calloc((size_t)config->layers, sizeof *weights->layers);
-    if (weights->layers == NULL)
-        code = error_set(err, ERROR_MEMORY, "no memory left for the list of weights");
-    else
-        code = walk(&loader, weights, weights->layers);
-    *parameters = loader.parameters;
     if (code != 0)
         weights_free(weights, config, backend);
     return code;

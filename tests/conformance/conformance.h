@@ -52,7 +52,7 @@ enum tested_weights {
     }                                                                                              \
     static void suite##_##test(const struct subject *subject)
 
-/* Those of DENOISED_CONFORMANCE whose backend takes the weights. */
+/* Those of DENOISED_CONFORMANCE with such weights. */
 struct criterion_test_params subject_parameters(enum tested_weights weights);
 /* Prints what that variable may be. */
 void subject_print_names(void);
@@ -119,8 +119,8 @@ const struct subject *subject_at(int index);
  * matter; -1 where there is none.
  */
 int subject_plain_index(const struct subject *subject);
-/* NULL, or why no test is run on it: it was not asked for, or its backend leaves it out. */
-const char *subject_left_out(const struct subject *subject);
+/* It has all words of DENOISED_CONFORMANCE; else no test is run on it. */
+bool subject_is_asked_for(const struct subject *subject);
 
 /*
  * Stands in front of `real` and owns it: counts the calls, and checks that operations come inside

@@ -1,14 +1,14 @@
 /* Rows of the table: what a weight holds of its sources, in every dtype and kind of weights. */
 #include <math.h>
 #include <stdlib.h>
-#include "conformance.h"
+#include "embed.h"
 
 static const int32_t WIDTHS[] = {1, 15, 16, 33, 256, 704, 1031};
 static const int32_t ROWS[] = {1, 3, 31, 33, 70};
 enum {
     WIDTH_COUNT = sizeof WIDTHS / sizeof WIDTHS[0],
     ROW_COUNT = sizeof ROWS / sizeof ROWS[0],
-    ROWS_MAX = 70,
+    ROWS_MAX = EMBED_ROWS_MAX,
     TOKENS = 131, /* of the table: three panels, the last one ragged */
 };
 
@@ -20,9 +20,8 @@ static struct backend *open_for_rows(const struct subject *subject, int threads)
     return backend;
 }
 
-/* [rows, columns] float32 of these tokens, as malloc'ed bytes. */
-static float *run_embed(struct backend *backend, const struct weight *table, const int32_t *tokens,
-                        int32_t rows, int32_t columns)
+float *run_embed(struct backend *backend, const struct weight *table, const int32_t *tokens,
+                 int32_t rows, int32_t columns)
 {
     size_t size = (size_t)rows * (size_t)columns * sizeof(float);
     const int32_t zeros[ROWS_MAX] = {0};
@@ -35,6 +34,7 @@ static float *run_embed(struct backend *backend, const struct weight *table, con
                              .kv_end = zeros,
                              .shadow = shadow,
                              .page_table = zeros};
+    cr_assert_leq(rows, ROWS_MAX);
     begin_step(backend, &step);
     backend->ops->embed(backend, residual.data, table);
     end_step(backend);

@@ -132,7 +132,7 @@ static struct head_inputs *make_inputs(struct random *random, enum dtype dtype, 
     }
     struct head_row *row = inputs->row;
     for (int i = 0; i < ROWS; i++) {
-        row[i] = plain_row(i);
+        row[i] = head_row_greedy(i);
         row[i].seed = 0x123456789abcull + (uint64_t)i;
         row[i].position = 40 + (uint32_t)i;
         row[i].round = 1 + (uint32_t)i % 4;
@@ -276,7 +276,7 @@ ANY_WEIGHTS_TEST(head, large_batch_of_a_large_vocabulary_equals_its_rows)
     float *weight = random_activations(&random, 2 * WIDE, DTYPE_FLOAT32);
     void *hidden = random_activations(&random, 2 * MANY * 2, subject->dtype);
     for (int i = 0; i < MANY; i++) {
-        row[i] = plain_row(i);
+        row[i] = head_row_greedy(i);
         row[i].partner = i % 3 == 0 ? MANY + i : -1;
         row[i].guidance = 2;
         row[i].temperature = i % 2 == 0 ? 0.7f : 0;

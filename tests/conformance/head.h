@@ -12,9 +12,6 @@ struct head_output {
     float *raw_top_logprob;
 };
 
-/* The greedy row without adjustments. */
-struct head_row plain_row(int32_t hidden);
-
 /*
  * Judges the batch. weight [vocabulary, columns] float32, bias [vocabulary] or NULL, hidden
  * [lines, columns] activations.

@@ -22,7 +22,7 @@ static struct head_row filtered_row(int i)
     static const float top_p[] = {1, 0.5f, 1, 1, 1e-6f, 0.99999f, 0.9f, 1, 0.999f, 0, 0.7f, 0.3f};
     static const float min_p[] = {0, 0, 0, 0.5f, 0, 1e-6f, 0, 0.3f, 0.01f, 0, 1e-30f, 0.9f};
     static const float temperatures[] = {1, 0.3f, 2.5f, 1e-20f, 0};
-    struct head_row row = plain_row(0);
+    struct head_row row = head_row_greedy(0);
     row.top_k = top_k[i % 12];
     row.top_p = top_p[i % 12];
     row.min_p = min_p[i % 12];
@@ -110,7 +110,7 @@ SUBJECT_TEST(head_blocks, noise_decides_among_large_scores)
     for (int i = 0; i < COUNTS; i++)
         biases[i] = (struct token_bias){i * 12, (float)(i % 16) * 0x1p-20f};
     for (int i = 0; i < ROWS; i++) {
-        row[i] = plain_row(0);
+        row[i] = head_row_greedy(0);
         row[i].seed = 4242;
         row[i].round = rounds[i % 12];
         row[i].temperature = 2.7e-6f;
@@ -132,7 +132,7 @@ SUBJECT_TEST(head_blocks, every_place_can_be_the_best)
     struct pair pair = open_pair(subject, 2, VOCABULARY);
     float logits[VOCABULARY];
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
-        struct head_row row[2] = {plain_row(0), plain_row(0)};
+        struct head_row row[2] = {head_row_greedy(0), head_row_greedy(0)};
         struct head_batch batch = batch_of(row, 2);
         for (int token = 0; token < VOCABULARY; token++)
             logits[token] = (float)(token % 17) / 16;

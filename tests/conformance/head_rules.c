@@ -31,7 +31,7 @@ static struct head_batch batch_of(const struct head_row *row)
 SUBJECT_TEST(head_rules, best_is_the_lower_id_and_never_mask_or_padding)
 {
     struct backend *backend = open_one(subject);
-    struct head_row row = plain_row(0);
+    struct head_row row = head_row_greedy(0);
     struct head_batch batch = batch_of(&row);
     float logits[VOCABULARY] = {0};
     logits[17] = logits[5] = logits[30] = 2;
@@ -53,7 +53,7 @@ SUBJECT_TEST(head_rules, best_is_the_lower_id_and_never_mask_or_padding)
 SUBJECT_TEST(head_rules, nan_is_never_chosen)
 {
     struct backend *backend = open_one(subject);
-    struct head_row row = plain_row(0);
+    struct head_row row = head_row_greedy(0);
     struct head_batch batch = batch_of(&row);
     float logits[VOCABULARY];
     for (int round = 0; round < 2; round++) {
@@ -80,7 +80,7 @@ SUBJECT_TEST(head_rules, an_infinite_logit_is_chosen_whatever_the_filters)
         logits[i] = (float)(i % 7);
     logits[21] = INFINITY;
     for (int i = 0; i < 5; i++) {
-        struct head_row row = plain_row(0);
+        struct head_row row = head_row_greedy(0);
         struct head_batch batch = batch_of(&row);
         row.temperature = i == 0 ? 0 : 1;
         row.top_p = i == 2 ? 0.5f : 1;
@@ -96,7 +96,7 @@ SUBJECT_TEST(head_rules, nothing_allowed_gives_no_token)
 {
     struct backend *backend = open_one(subject);
     const uint32_t allowed[2] = {0, 1u << 7}; /* the mask alone */
-    struct head_row row = plain_row(0);
+    struct head_row row = head_row_greedy(0);
     struct head_batch batch = batch_of(&row);
     float logits[VOCABULARY] = {0};
     batch.allowed = allowed;
@@ -124,7 +124,7 @@ SUBJECT_TEST(head_rules, adjustments_come_in_their_order)
     const struct token_count counts[] = {{2, 2, 0}, {3, 0, 4}, {4, 1, 1}};
     const struct token_bias biases[] = {{4, 3}, {6, -INFINITY}, {8, 1}};
     const uint32_t allowed[2] = {~(1u << 8), ~0u};
-    struct head_row row = plain_row(0);
+    struct head_row row = head_row_greedy(0);
     struct head_batch batch = batch_of(&row);
     float logits[VOCABULARY] = {0};
     logits[2] = 4;
@@ -163,7 +163,7 @@ SUBJECT_TEST(head_rules, adjustments_come_in_their_order)
 SUBJECT_TEST(head_rules, sampling_is_the_argmax_of_scaled_logits_and_noise)
 {
     struct backend *backend = open_one(subject);
-    struct head_row row = plain_row(0);
+    struct head_row row = head_row_greedy(0);
     struct head_batch batch = batch_of(&row);
     float logits[VOCABULARY];
     for (int i = 0; i < VOCABULARY; i++)
@@ -199,7 +199,7 @@ SUBJECT_TEST(head_rules, rare_noise_lifts_a_token_from_far_below)
 {
     enum { ROUNDS = 20000, BEST = 3 };
     struct backend *backend = open_one(subject);
-    struct head_row row = plain_row(0);
+    struct head_row row = head_row_greedy(0);
     struct head_batch batch = batch_of(&row);
     uint32_t rare = 0;
     double largest = 0;
@@ -276,7 +276,7 @@ SUBJECT_TEST(head_rules, filters_keep_exactly_what_they_say)
         {3, 0.75f, 0, 1u << 3 | 1u << 4}, /* 2/3 of the three comes before 4, 5/6 before 9 */
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct head_row row = plain_row(0);
+        struct head_row row = head_row_greedy(0);
         row.top_k = cases[i].top_k;
         row.top_p = cases[i].top_p;
         row.min_p = cases[i].min_p;

@@ -3,16 +3,6 @@
 #include <string.h>
 #include "head.h"
 
-struct head_row plain_row(int32_t hidden)
-{
-    return (struct head_row){.hidden = hidden,
-                             .partner = -1,
-                             .given = -1,
-                             .top_p = 1,
-                             .repetition_penalty = 1,
-                             .allowed = -1};
-}
-
 enum { GUARD_ROWS = 1, GUARD_VALUE = 0xa5 };
 
 /* [rows] of `size` bytes in host memory between two rows that the head may not touch. */

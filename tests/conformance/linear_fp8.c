@@ -4,19 +4,11 @@
 #include <string.h>
 #include "linear.h"
 
-static struct backend *open_for_lines(const struct subject *subject, int32_t lines)
-{
-    struct backend *backend = subject_open(subject, 1);
-    struct backend_limits limits = plain_limits(lines, 16);
-    reserve(backend, &limits);
-    return backend;
-}
-
 /* A line whose scale is 1, times the unit matrix: what comes out is q. */
 FP8_TEST(linear_fp8, inputs_round_to_nearest_even_and_tiny_lines_are_zeros)
 {
     enum { COLUMNS = 17 };
-    struct backend *backend = open_for_lines(subject, 2);
+    struct backend *backend = open_for_quantised(subject, 2);
     /* Neighbours are 1 apart from 8 on, 32 from 256 on, 2^-9 below 2^-6. */
     const float line[COLUMNS] = {448,     -448,     8.5f,      9.5f,    -8.5f,  8.75f,
                                  272,     304,      400,       432,     0,      -0.0f,
@@ -51,7 +43,7 @@ FP8_TEST(linear_fp8, inputs_round_to_nearest_even_and_tiny_lines_are_zeros)
 FP8_TEST(linear_fp8, takes_checkpoints_of_int8_and_of_fp8)
 {
     enum { LINES = 3, ROWS = 24, COLUMNS = 96, SIZE = ROWS * COLUMNS };
-    struct backend *backend = open_for_lines(subject, LINES);
+    struct backend *backend = open_for_quantised(subject, LINES);
     struct random random = {41};
     int8_t small[SIZE];
     uint8_t bytes[SIZE];
@@ -85,50 +77,11 @@ FP8_TEST(linear_fp8, takes_checkpoints_of_int8_and_of_fp8)
     backend_destroy(backend);
 }
 
-static float random_gaussian(struct random *random)
-{
-    float sum = 0;
-    for (int i = 0; i < 6; i++)
-        sum += random_float(random);
-    return sum / sqrtf(2);
-}
-
 /*
  * Both roundings together: an error of up to 2^-4 of each number, evenly spread, is one of some
  * 2^-4 / sqrt(12) / 1.5 of its size, squared 1.5e-4 to 7e-4 a side.
  */
 FP8_TEST(linear_fp8, is_near_the_product_that_is_not_quantised)
 {
-    enum { LINES = 16, ROWS = 64, COLUMNS = 1000 };
-    const struct subject plain_subject = subject_with_plain_weights(subject);
-    struct backend *backend = open_for_lines(subject, LINES);
-    struct backend *plain = reference_open(&plain_subject);
-    struct backend_limits limits = plain_limits(LINES, 16);
-    struct random random = {42};
-    float *weight = random_activations(&random, ROWS * COLUMNS, DTYPE_FLOAT32);
-    void *in = random_activations(&random, LINES * COLUMNS, subject->dtype);
-    const struct tensor_source source = {
-        .data = weight, .dtype = DTYPE_FLOAT32, .rows = ROWS, .columns = COLUMNS};
-    double error = 0, size = 0;
-    reserve(plain, &limits);
-    for (size_t i = 0; i < ROWS * COLUMNS; i++)
-        weight[i] = random_gaussian(&random);
-    for (size_t i = 0; i < LINES * COLUMNS; i++)
-        set_activation(in, i, random_gaussian(&random), subject->dtype);
-    void *actual = run_linear(backend, &source, NULL, in, LINES);
-    void *expected = run_linear(plain, &source, NULL, in, LINES);
-    for (size_t i = 0; i < LINES * ROWS; i++) {
-        double a = activation_at(actual, i, subject->dtype);
-        double e = activation_at(expected, i, subject->dtype);
-        error += (a - e) * (a - e);
-        size += e * e;
-    }
-    cr_expect_lt(error, 2e-3 * size, "NMSE %g", error / size);
-    cr_expect_gt(error, 3e-4 * size, "NMSE %g: nothing was quantised", error / size);
-    free(weight);
-    free(in);
-    free(actual);
-    free(expected);
-    backend_destroy(backend);
-    backend_destroy(plain);
+    expect_quantised_near_plain(subject, 3e-4, 2e-3);
 }

@@ -138,7 +138,7 @@ static bool has_cases(int index, enum operation operation)
     if (source < 0)
         return false;
     if (source != index && !record()->opened[source])
-        return subject_left_out(subject_at(source)) != NULL;
+        return !subject_is_asked_for(subject_at(source));
     return record()->called[source][operation] && record()->checked[source][operation];
 }
 
@@ -165,12 +165,11 @@ bool record_report(void)
     const struct subject *subject;
     int missing = 0;
     for (int i = 0; (subject = subject_at(i)) != NULL; i++) {
-        const char *left_out = subject_left_out(subject);
         if (record()->opened[i])
             missing += report_subject(i);
         else
             printf("# not run: %s: %s\n", subject_name(subject),
-                   left_out != NULL ? left_out : "this machine lacks it");
+                   subject_is_asked_for(subject) ? "this machine lacks it" : "not asked for");
     }
     printf("# operations without cases: %s\n", missing == 0 ? "none" : "those named above");
     return missing == 0;

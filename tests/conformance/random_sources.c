@@ -3,7 +3,7 @@
 #include <string.h>
 #include "common/error.h"
 #include "common/rng.h"
-#include "conformance.h"
+#include "embed.h"
 
 /* One element of a random source, by kernels/random_matrix.h's definition. */
 static float random_element(uint64_t seed, float spread, int64_t index)
@@ -21,27 +21,11 @@ static float random_element(uint64_t seed, float spread, int64_t index)
 static float *embed_all(struct backend *backend, const struct weight *weight, int32_t rows,
                         int32_t columns)
 {
-    struct guarded table = guarded_create(backend, NULL, (size_t)(rows * columns) * sizeof(float));
-    int32_t *tokens = calloc((size_t)rows, sizeof *tokens);
-    int32_t *zeros = calloc((size_t)rows, sizeof *zeros);
-    uint8_t *shadow = calloc((size_t)rows, 1);
-    cr_assert(tokens != NULL && zeros != NULL && shadow != NULL);
-    for (int i = 0; i < rows; i++)
+    int32_t tokens[EMBED_ROWS_MAX];
+    cr_assert_leq(rows, EMBED_ROWS_MAX);
+    for (int32_t i = 0; i < rows; i++)
         tokens[i] = i;
-    struct step_rows step = {.rows = rows,
-                             .token = tokens,
-                             .sequence = zeros,
-                             .position = zeros,
-                             .kv_end = zeros,
-                             .shadow = shadow,
-                             .page_table = zeros};
-    begin_step(backend, &step);
-    backend->ops->embed(backend, table.data, weight);
-    end_step(backend);
-    free(tokens);
-    free(zeros);
-    free(shadow);
-    return guarded_take(&table);
+    return run_embed(backend, weight, tokens, rows, columns);
 }
 
 SUBJECT_TEST(random_sources, hold_the_same_numbers_everywhere)

@@ -49,12 +49,8 @@ static void run_round(struct judge *judge, int32_t begin, int32_t end, const jso
     for (int32_t i = 0; i < count; i++) {
         const json_t *commit = json_array_get(commits, (size_t)i);
         gather[i] = int_at(commit, 0) - begin;
-        rows[i] = (struct head_row){.hidden = i,
-                                    .partner = -1,
-                                    .given = int_at(commit, 1),
-                                    .top_p = 1,
-                                    .repetition_penalty = 1,
-                                    .allowed = -1};
+        rows[i] = head_row_greedy(i);
+        rows[i].given = int_at(commit, 1);
     }
     const struct step_rows step = {.rows = end - begin,
                                    .token = token,

@@ -185,6 +185,7 @@ Test(emulated_device, is_measured_by_the_benchmarks)
     cr_expect_eq(json_array_size(json_object_get(document, "calls")), 6);
     const json_t *memory = json_object_get(document, "memory");
     cr_expect_gt(json_number_value(json_object_get(memory, "copy_gb_per_s")), 0);
+    cr_expect_null(json_object_get(memory, "read_gb_per_s"));
     json_decref(document);
     outcome_free(&rounds);
 
@@ -232,4 +233,15 @@ Test(emulated_device, is_measured_with_fp8_weights)
     cr_expect_eq(json_array_size(json_object_get(document, "kernels")), 16);
     json_decref(document);
     outcome_free(&kernels);
+}
+
+/* Of the formats that the best device computes in. */
+Test(emulated_device, is_what_inspect_counts_memory_for)
+{
+    use_emulation();
+    struct outcome outcome = RUN("inspect", "models/tiny");
+    cr_expect_eq(outcome.status, 0, "%s", outcome.log.data);
+    cr_expect(output_contains(&outcome.out, "\n  fp8 "), "%s", outcome.out.data);
+    cr_expect(!output_contains(&outcome.out, "\n  float32 "), "%s", outcome.out.data);
+    outcome_free(&outcome);
 }

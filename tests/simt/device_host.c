@@ -29,6 +29,11 @@ int device_check(bool *is_there, struct error *err)
     return 0;
 }
 
+bool device_has_fp8(void)
+{
+    return true;
+}
+
 struct device_memory device_memory_read(void)
 {
     int64_t total = memory_total();
@@ -53,8 +58,10 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
      * Few multiprocessors, so that blocks of attention take several items each. Little shared
      * memory for what can do with less, so that wide rows do not fit.
      */
-    *facts = (struct device_facts){
-        .backend = CUDA_BACKEND, .multiprocessors = 2, .fp8 = true, .shared_bytes = 2 << 10};
+    *facts = (struct device_facts){.backend = CUDA_BACKEND,
+                                   .multiprocessors = 2,
+                                   .fp8 = device_has_fp8(),
+                                   .shared_bytes = 2 << 10};
     snprintf(facts->name, sizeof facts->name, "%s", name);
     return 0;
 }

@@ -71,15 +71,15 @@ Test(head_noise, near_scores_are_within_their_margin)
 Test(head_noise, keys_rise_with_the_value)
 {
     static const float values[] = {-INFINITY, -3e38f, -2, -1e-45f, 0, 1e-45f, 2, 3e38f, INFINITY};
-    cr_assert_eq(head_key(-INFINITY), HEAD_KEY_OF_NOTHING);
-    cr_assert_eq(head_key(-0.0f), head_key(0.0f));
+    cr_assert_eq(head_key_of_logit(-INFINITY), HEAD_KEY_OF_NOTHING);
+    cr_assert_eq(head_key_of_logit(-0.0f), head_key_of_logit(0.0f));
     cr_assert_eq(head_key_of_score(-0.0), head_key_of_score(0.0));
     for (size_t i = 0; i < sizeof values / sizeof values[0]; i++) {
-        cr_assert_eq(head_value(head_key(values[i])), values[i]);
+        cr_assert_eq(head_logit_of_key(head_key_of_logit(values[i])), values[i]);
         cr_assert_eq(head_score(head_key_of_score(values[i])), (double)values[i]);
         if (i == 0)
             continue;
-        cr_assert_gt(head_key(values[i]), head_key(values[i - 1]));
+        cr_assert_gt(head_key_of_logit(values[i]), head_key_of_logit(values[i - 1]));
         cr_assert_gt(head_key_of_score(values[i]), head_key_of_score(values[i - 1]));
     }
 }

@@ -23,6 +23,20 @@ Test(refusals, float32_is_refused_with_what_there_is)
     cr_assert_not_null(strstr(err.message, "device cpu"), "%s", err.message);
 }
 
+Test(refusals, are_those_of_what_it_says_it_computes_in)
+{
+    for (int dtype = DTYPE_FLOAT32; dtype <= DTYPE_FP8; dtype++) {
+        for (int weights = DTYPE_FLOAT32; weights <= DTYPE_FP8; weights++) {
+            bool computes = backend_computes("simt", (enum dtype)dtype, (enum dtype)weights);
+            struct error err = {0};
+            cr_expect_eq(computes, dtype == DTYPE_BFLOAT16 &&
+                                       (weights == dtype || dtype_has_scales((enum dtype)weights)));
+            backend_destroy(create((enum dtype)dtype, (enum dtype)weights, NULL,
+                                   computes ? 0 : ERROR_INVALID, &err));
+        }
+    }
+}
+
 /* An A100 has no instructions for it. */
 Test(refusals, fp8_is_refused_with_what_there_is_where_the_device_lacks_it)
 {

@@ -105,7 +105,7 @@ Test(quantise, largest_magnitude_takes_the_end_of_the_range)
     static const float largest[] = {1, 3, 0.1f, 1e-30f, 3.4e38f, QUANTISE_SMALLEST};
     for (size_t i = 0; i < sizeof largest / sizeof largest[0]; i++) {
         float m = largest[i];
-        struct quantise_scale small = quantise_scale_of(m);
+        struct quantise_scale small = quantise_scale_in(DTYPE_INT8, m);
         struct quantise_scale fp8 = quantise_scale_in(DTYPE_FP8, m);
         cr_expect_eq(small.scale, m / 127.0f);
         cr_expect_eq(small.inverse, 127.0f / m);
@@ -197,6 +197,30 @@ Test(backends, messages_list_what_there_is)
     cr_assert_not_null(strstr(err.message, "\"neon\""));
     cr_assert_not_null(strstr(err.message, "scalar"));
     cr_assert_null(backend);
+}
+
+Test(backends, compute_in_what_they_can_be_made_for)
+{
+    static const char *const names[] = {"cpu", "ref"};
+    int made[2] = {0};
+    for (int i = 0; i < 2; i++) {
+        for (int dtype = DTYPE_FLOAT32; dtype <= DTYPE_FP8; dtype++) {
+            for (int weights = DTYPE_FLOAT32; weights <= DTYPE_FP8; weights++) {
+                const struct backend_options options = {
+                    .dtype = (enum dtype)dtype, .weight_dtype = (enum dtype)weights, .threads = 1};
+                struct backend *backend;
+                int status = backend_create(&backend, names[i], &options, NULL);
+                bool computes = backend_computes(names[i], options.dtype, options.weight_dtype);
+                cr_expect_eq(computes, status == 0, "%s: %s with weights in %s", names[i],
+                             dtype_name(options.dtype), dtype_name(options.weight_dtype));
+                made[i] += status == 0;
+                backend_destroy(backend);
+            }
+        }
+    }
+    cr_expect_eq(made[0], 4);
+    cr_expect_eq(made[1], 6, "fp8 weights too");
+    cr_expect_not(backend_computes("tpu", DTYPE_FLOAT32, DTYPE_FLOAT32));
 }
 
 Test(backends, kv_bytes_count_keys_and_values_of_all_layers)

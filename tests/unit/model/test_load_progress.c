@@ -12,7 +12,7 @@ Test(load_progress, names_the_share_the_bytes_and_the_rate)
     cr_expect_str_eq(text, "loading: 25 %, 4.0 of 16.0 GB, 2.0 GB/s");
     progress = (struct load_progress){0};
     load_progress_text(text, sizeof text, &progress, 0);
-    cr_expect_str_eq(text, "loading: 100 %, 0.0 of 0.0 GB, 0.0 GB/s");
+    cr_expect_str_eq(text, "loading: 100 %, 0.0 of 0.0 MB, 0.0 MB/s");
 }
 
 Test(load_progress, of_what_is_over_within_a_second_says_nothing)

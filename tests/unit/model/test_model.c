@@ -253,12 +253,7 @@ static void run(struct model *model, struct head_result *result, float logits[RO
     for (int32_t i = 0; i < ROWS; i++) {
         position[i] = gather[i] = i;
         kv_end[i] = ROWS;
-        row[i] = (struct head_row){.hidden = i,
-                                   .partner = -1,
-                                   .given = -1,
-                                   .allowed = -1,
-                                   .top_p = 1.0F,
-                                   .repetition_penalty = 1.0F};
+        row[i] = head_row_greedy(i);
     }
     const struct step_rows rows = {.rows = ROWS,
                                    .token = token,
