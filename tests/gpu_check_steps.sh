@@ -147,7 +147,8 @@ PYTHON
 }
 
 soak_seconds() { # soak_seconds LIMIT: a quarter more is its warm-up, and 15 s are the model's
-    local seconds=$(left)
+    local seconds
+    seconds=$(left)
     [ "$1" -ge "$seconds" ] || seconds=$1
     seconds=$(((seconds - 15) * 4 / 5))
     [ "$seconds" -lt "${SOAK_SECONDS:-45}" ] || seconds=${SOAK_SECONDS:-45}
