@@ -44,7 +44,7 @@ const struct setting SETTINGS_TABLE[] = {
             "rows of one forward pass; default: 32 x max_sequences, at least twice the model's "
             "context"),
     INTEGER(queue_limit, MODEL_COMMANDS, "256", 0, 1 << 20, "sequences that may wait"),
-    INTEGER(kv_cache_tokens, MODEL_COMMANDS, NULL, 64, 1LL << 32,
+    INTEGER(kv_cache_tokens, MODEL_COMMANDS, NULL, 64, 1 << 30,
             "positions of the KV cache; default: max_sequences full contexts, at most a quarter of "
             "the memory that the weights leave, on a GPU all that weights and activations leave"),
     INTEGER(max_choices, COMMAND_SERVE, "128", 1, 4096, "answers of one request (prompts x n)"),
