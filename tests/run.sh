@@ -31,9 +31,9 @@ run_criterion() {
     report "$1" "$good" "$bad" "$skip"
 }
 # Plain programs end with that line themselves.
-run_plain() { # run_plain NAME ARGUMENT...
+run_plain() { # run_plain NAME PROGRAM ARGUMENT...
     local log=build/logs/$(basename "$build")-${1//\//_}.log status=0 line
-    timeout "$limit" "$build/tests/$1" "${@:2}" >"$log" 2>&1 || status=$?
+    timeout "$limit" "${@:2}" >"$log" 2>&1 || status=$?
     [ "$status" -ne 124 ] || echo "$1 did not end within $limit s"
     line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
     if [ -z "$line" ]; then
@@ -66,10 +66,10 @@ for program in "$build"/tests/* "$build"/tests/thread/* "$build"/tests/fuzz/*; d
     [ -f "$program" ] && [ -x "$program" ] || continue
     name=${program#"$build"/tests/}
     case $name in
-    thread/*) run_plain "$name" ;;
+    thread/*) run_plain "$name" "$program" ;;
     fuzz/*) case $build in
         *fuzz) run_fuzzer "$name" ;;
-        *) run_plain "$name" "tests/fuzz/corpus/${name#fuzz/fuzz_}" ;;
+        *) run_plain "$name" "$program" "tests/fuzz/corpus/${name#fuzz/fuzz_}" ;;
         esac ;;
     *) case $build in
         # Criterion does not work under ThreadSanitizer.
@@ -78,5 +78,6 @@ for program in "$build"/tests/* "$build"/tests/thread/* "$build"/tests/fuzz/*; d
         esac ;;
     esac
 done
+run_plain gpu-check-steps tests/gpu_check_test.sh
 echo "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

@@ -33,20 +33,6 @@ void bench_say(const struct bench_kernels *bench, const char *format, ...)
     fflush(stdout);
 }
 
-void bench_add(const struct bench_kernels *bench, const char *list, json_t *row)
-{
-    if (bench->document == NULL) {
-        json_decref(row);
-        return;
-    }
-    json_t *rows = json_object_get(bench->document, list);
-    if (rows == NULL) {
-        json_object_set_new(bench->document, list, json_array());
-        rows = json_object_get(bench->document, list);
-    }
-    json_array_append_new(rows, row);
-}
-
 void bench_leave_out(const struct bench_kernels *bench, const char *format, ...)
 {
     char text[200];
@@ -134,9 +120,10 @@ static void describe(const struct bench_kernels *bench, const char *description)
     if (bench->document == NULL)
         return;
     json_object_update_new(bench->document,
-                           json_pack("{s:s, s:s, s:s, s:s, s:i, s:b}", "date", date, "cpu", cpu,
-                                     "device", bench->device, "backend", description, "threads",
-                                     bench->options.threads, "quick", bench->quick));
+                           json_pack("{s:s, s:s, s:s, s:s, s:i, s:b, s:b}", "date", date, "cpu",
+                                     cpu, "device", bench->device, "backend", description,
+                                     "threads", bench->options.threads, "quick", bench->quick,
+                                     "complete", false));
 }
 
 int bench_describe(const struct bench_kernels *bench, struct error *err)
@@ -167,18 +154,6 @@ static void describe_dtypes(const struct bench_kernels *bench)
         json_object_set_new(bench->document, "instructions", json_string(instructions));
 }
 
-/* Before minutes are spent on what is to be written there. */
-static int check_report(const char *path, struct error *err)
-{
-    FILE *file = path != NULL ? fopen(path, "we") : NULL;
-
-    if (file != NULL)
-        fclose(file);
-    return path == NULL || file != NULL
-               ? 0
-               : error_set(err, ERROR_INVALID, "report \"%s\": the file cannot be written", path);
-}
-
 int bench_choose_device(struct bench_kernels *bench, const struct settings *settings,
                         struct error *err)
 {
@@ -199,7 +174,7 @@ int bench_choose_device(struct bench_kernels *bench, const struct settings *sett
     bench->report = settings->report;
     if (bench->silent || bench->report != NULL)
         bench->document = json_object();
-    return check_report(bench->report, err);
+    return bench_check_report(bench->report, err);
 }
 
 int bench_choose_instructions(struct bench_kernels *bench, const struct settings *settings,
@@ -212,21 +187,6 @@ int bench_choose_instructions(struct bench_kernels *bench, const struct settings
     int code =
         cpu_instructions_choose(&instructions, settings->instructions, bench->options.dtype, err);
     bench->options.instructions = code == 0 ? instructions.name : NULL;
-    return code;
-}
-
-int bench_finish(struct bench_kernels *bench, int code, struct error *err)
-{
-    static const size_t form = JSON_INDENT(1) | JSON_REAL_PRECISION(10);
-
-    if (code == 0 && bench->silent) {
-        json_dumpf(bench->document, stdout, form);
-        putchar('\n');
-    }
-    if (code == 0 && bench->report != NULL &&
-        json_dump_file(bench->document, bench->report, form) != 0)
-        code = error_set(err, ERROR_IO, "report \"%s\": the file cannot be written", bench->report);
-    json_decref(bench->document);
     return code;
 }
 

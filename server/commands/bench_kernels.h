@@ -53,8 +53,15 @@ int bench_choose_instructions(struct bench_kernels *bench, const struct settings
 int bench_describe(const struct bench_kernels *bench, struct error *err);
 
 /*
- * Where the document of a run that ended with `code` is to go; frees it. Returns the code, or
- * ERROR_IO where the report cannot be written.
+ * Before minutes are spent on what is to be written to `path`, which stays as it is. ERROR_INVALID
+ * where that cannot be; NULL is no report.
+ */
+int bench_check_report(const char *path, struct error *err);
+
+/*
+ * Where the document of a run that ended with `code` is to go; frees it. One that began has
+ * "complete", and "error" with the message where the code is one. Returns the code, or ERROR_IO
+ * where the report cannot be written.
  */
 int bench_finish(struct bench_kernels *bench, int code, struct error *err);
 
@@ -77,7 +84,10 @@ double bench_median_seconds(const struct bench_kernels *bench, void (*run)(void 
 void bench_say(const struct bench_kernels *bench, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Puts a row into a list of the document, which then owns it; frees it where there is none. */
+/*
+ * Puts a row into a list of the document, which then owns it, and writes the report as it is so
+ * far; frees the row where there is no document.
+ */
 void bench_add(const struct bench_kernels *bench, const char *list, json_t *row);
 
 /* Says in table and document what is not measured, and why. */

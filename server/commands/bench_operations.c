@@ -62,14 +62,16 @@ struct operation_case {
     const char *operation;
     char shape[48];
     double flops, bytes;
-    bool weighs; /* its products are those of a matrix of weights */
-    bool heads;  /* it is head: once a step, and never part of a recording of a step's body */
+    bool weighs;    /* its products are those of a matrix of weights */
+    bool heads;     /* it is head: once a step, and never part of a recording of a step's body */
+    double seconds; /* of one, as the last measure found */
 };
 
-static void report(const struct workload *workload, const struct operation_case *what,
-                   double seconds)
+static void report(const struct workload *workload, const struct operation_case *what)
 {
     const struct bench_kernels *bench = workload->bench;
+    double seconds = what->seconds,
+           unit = bench->on_device ? 1e-12 : 1e-9; /* as the table's head says */
     double peak =
         bench->product_rates[what->weighs ? bench->options.weight_dtype : bench->options.dtype];
     double compute = what->flops / peak, memory = what->bytes / bench->read_rate;
@@ -77,9 +79,10 @@ static void report(const struct workload *workload, const struct operation_case 
     const char *bound = compute > memory ? "products" : "memory";
     int rows = workload->step.rows;
 
-    bench_say(bench, "%-12s %-26s %5d %12.2f %10.1f %8.2f %8.1f  %s\n", what->operation,
-              what->shape, rows, 1e6 * seconds, 1e-9 * what->flops / seconds,
-              1e-9 * what->bytes / seconds, 100 * floor_s / seconds, bound);
+    bench_say(bench, "%-12s %-26s %5d %12.2f %10.*f %8.2f %8.1f  %s\n", what->operation,
+              what->shape, rows, 1e6 * seconds, bench->on_device ? 3 : 1,
+              unit * what->flops / seconds, 1e-9 * what->bytes / seconds, 100 * floor_s / seconds,
+              bound);
     bench_add(bench, "kernels",
               json_pack("{s:s, s:s, s:i, s:f, s:f, s:f, s:f, s:f, s:f, s:s}", "operation",
                         what->operation, "shape", what->shape, "rows", rows, "us", 1e6 * seconds,
@@ -93,19 +96,23 @@ struct repeated {
     struct workload *workload;
     void (*run)(void *context);
     int calls;
+    int code; /* of the first step that failed: none is begun behind it */
+    struct error *err;
 };
 
 static void run_repeated(void *context)
 {
-    const struct repeated *repeated = context;
+    struct repeated *repeated = context;
     struct workload *workload = repeated->workload;
     const struct backend_ops *ops = workload->backend->ops;
 
+    if (repeated->code != 0)
+        return;
     if (ops->step_begin(workload->backend, &workload->step)) {
         for (int i = 0; i < repeated->calls; i++)
             repeated->run(workload);
     }
-    ops->step_end(workload->backend, NULL);
+    repeated->code = ops->step_end(workload->backend, repeated->err);
 }
 
 /* As many calls as make a step so long that its begin and end do not matter. */
@@ -113,7 +120,7 @@ static void choose_calls(struct repeated *repeated)
 {
     int64_t ns = 0;
 
-    while (ns < STEP_NS && repeated->calls < STEP_CALLS_MAX) {
+    while (ns < STEP_NS && repeated->calls < STEP_CALLS_MAX && repeated->code == 0) {
         repeated->calls *= ns == 0 ? 1 : 2;
         int64_t begin = clock_now_ns();
         run_repeated(repeated);
@@ -122,15 +129,16 @@ static void choose_calls(struct repeated *repeated)
 }
 
 /*
- * The operation for the workload's rows; returns its seconds. A device computes while the host goes
+ * The operation for the workload's rows: sets what->seconds. A device computes while the host goes
  * on, and launching a small kernel and waiting for it takes longer than the kernel: so steps of
  * many calls are timed, which the backend may record as a program of their own.
+ * Errors: those of step_end.
  */
-static double measure(struct workload *workload, const struct operation_case *what,
-                      void (*run)(void *context))
+static int measure(struct workload *workload, struct operation_case *what,
+                   void (*run)(void *context), struct error *err)
 {
     const struct bench_kernels *bench = workload->bench;
-    struct repeated repeated = {workload, run, 1};
+    struct repeated repeated = {.workload = workload, .run = run, .calls = 1, .err = err};
 
     workload->step.program = 0;
     workload->step.rehearsal = true; /* time to choose how it is computed */
@@ -142,9 +150,10 @@ static double measure(struct workload *workload, const struct operation_case *wh
         workload->step.program = ++workload->programs;
         run_repeated(&repeated); /* which the backend may record */
     }
-    double seconds = bench_median_seconds(bench, run_repeated, &repeated) / repeated.calls;
-    report(workload, what, seconds);
-    return seconds;
+    what->seconds = bench_median_seconds(bench, run_repeated, &repeated) / repeated.calls;
+    if (repeated.code == 0)
+        report(workload, what);
+    return repeated.code;
 }
 
 /* ---- linear ---------------------------------------------------------------------------------- */
@@ -170,7 +179,7 @@ static int bench_linear(struct workload *workload, const struct plan *plan, int6
         return code;
     snprintf(what.shape, sizeof what.shape, "%lldx%lld %s", (long long)n, (long long)k, name);
     double slowest = 0; /* seconds of the last row count, for one row */
-    for (int i = 0; i < plan->linear.count; i++) {
+    for (int i = 0; i < plan->linear.count && code == 0; i++) {
         int32_t rows = plan->linear.rows[i];
         double l = rows;
         if (!fits || slowest * l > SLOWEST_S) {
@@ -182,9 +191,10 @@ static int bench_linear(struct workload *workload, const struct plan *plan, int6
         what.flops = 2 * l * (double)n * (double)k;
         what.bytes =
             weight_element * (double)n * (double)k + element * (l * (double)k + l * (double)n);
-        slowest = measure(workload, &what, run_linear) / l;
+        code = measure(workload, &what, run_linear, err);
+        slowest = what.seconds / l;
     }
-    return 0;
+    return code;
 }
 
 static int bench_linears(struct workload *workload, const struct plan *plan, struct error *err)
@@ -231,7 +241,7 @@ static void run_gather(void *context)
                                    workload->shape.width);
 }
 
-static void bench_rows(struct workload *workload, int32_t rows)
+static int bench_rows(struct workload *workload, int32_t rows, struct error *err)
 {
     double s = (double)dtype_size(workload->bench->options.dtype), r = rows,
            d = workload->shape.width;
@@ -243,25 +253,27 @@ static void bench_rows(struct workload *workload, int32_t rows)
     snprintf(what.shape, sizeof what.shape, "d %d", workload->shape.width);
     what.flops = 4 * r * d;
     what.bytes = r * d * (8 + 2 * s);
-    measure(workload, &what, run_add_rmsnorm);
+    int code = measure(workload, &what, run_add_rmsnorm, err);
 
     what.operation = "gather";
     what.flops = 0;
     what.bytes = 2 * s * d * r;
-    measure(workload, &what, run_gather);
+    if (code == 0)
+        code = measure(workload, &what, run_gather, err);
 
     what.operation = "rope_store";
     snprintf(what.shape, sizeof what.shape, "%d heads of %d", workload->shape.heads,
              workload->shape.head_dim);
     what.flops = 6 * r * 2 * h;
     what.bytes = 3 * s * r * 3 * h;
-    measure(workload, &what, run_rope_store);
+    if (code == 0)
+        code = measure(workload, &what, run_rope_store, err);
 
     what.operation = "swiglu";
     snprintf(what.shape, sizeof what.shape, "width %d", workload->shape.ffn_width);
     what.flops = 2 * r * f;
     what.bytes = 3 * s * r * f;
-    measure(workload, &what, run_swiglu);
+    return code != 0 ? code : measure(workload, &what, run_swiglu, err);
 }
 
 /* ---- attention ------------------------------------------------------------------------------- */
@@ -289,8 +301,7 @@ static int bench_attention(struct workload *workload, const struct rows_shape *r
         return code;
     snprintf(what.shape, sizeof what.shape, "%dx%d, %d x %d of %d", workload->shape.heads,
              workload->shape.head_dim, rows->sequences, rows->rows, rows->positions);
-    measure(workload, &what, run_attention);
-    return 0;
+    return measure(workload, &what, run_attention, err);
 }
 
 /* ---- embedding and head ---------------------------------------------------------------------- */
@@ -327,22 +338,22 @@ static int bench_vocabulary(struct workload *workload, const struct plan *plan, 
         bench_leave_out(bench, "embed and head of %s: too little memory", what.shape);
         return 0;
     }
-    for (int i = 0; i < plan->others.count; i++) {
+    for (int i = 0; i < plan->others.count && code == 0; i++) {
         int32_t rows = plan->others.rows[i];
         workload_set_rows(workload, &(struct rows_shape){1, rows, rows}, 0);
         what.bytes = rows * d * (weight_element + 4);
-        measure(workload, &what, run_embed);
+        code = measure(workload, &what, run_embed, err);
     }
     what.operation = "head";
     what.weighs = what.heads = true;
-    for (int i = 0; i < plan->head.count; i++) {
+    for (int i = 0; i < plan->head.count && code == 0; i++) {
         int32_t rows = plan->head.rows[i];
         workload_set_rows(workload, &(struct rows_shape){1, rows, rows}, 0);
         what.flops = 2 * v * d * rows;
         what.bytes = weight_element * v * d + 4 * v * rows; /* one slice */
-        measure(workload, &what, run_head);
+        code = measure(workload, &what, run_head, err);
     }
-    return 0;
+    return code;
 }
 
 /* ---- all ------------------------------------------------------------------------------------- */
@@ -361,7 +372,7 @@ static int bench_layer(const struct bench_kernels *bench, const struct layer_sha
     for (int i = 0; i < plan->attentions && code == 0; i++)
         code = bench_attention(&workload, &plan->attention[i], err);
     for (int i = 0; i < plan->others.count && code == 0; i++)
-        bench_rows(&workload, plan->others.rows[i]);
+        code = bench_rows(&workload, plan->others.rows[i], err);
     if (code == 0)
         code = bench_vocabulary(&workload, plan, err);
     workload_destroy(&workload);
@@ -379,7 +390,8 @@ int bench_operations(const struct bench_kernels *bench, struct error *err)
               "cache can be faster than that.\n"
               "attention: heads, sequences x rows of each over so many positions.\n\n"
               "%-12s %-26s %5s %12s %10s %8s %8s  %s\n",
-              "operation", "shape", "rows", "us", "GFLOP/s", "GB/s", "% floor", "bound");
+              "operation", "shape", "rows", "us", bench->on_device ? "TFLOP/s" : "GFLOP/s", "GB/s",
+              "% floor", "bound");
     for (size_t i = 0; i < count && code == 0; i++)
         code = bench_layer(bench, bench->quick ? &QUICK_SHAPE : &SHAPES[i], err);
     return code;

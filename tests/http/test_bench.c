@@ -5,7 +5,10 @@
 #include <criterion/criterion.h>
 #include <jansson.h>
 #include <math.h>
+#include <signal.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/http/program.h"
 
@@ -296,6 +299,50 @@ Test(bench, rounds_print_tables_and_write_a_report)
     json_t *document = json_load_file(path, 0, &error);
     cr_expect_not_null(document, "%s", error.text);
     cr_expect_eq(json_array_size(json_object_get(document, "rounds")), 4);
+    cr_expect(json_is_true(json_object_get(document, "complete")));
+    json_decref(document);
+    outcome_free(&outcome);
+    remove(path);
+}
+
+Test(bench, a_run_that_is_cut_off_leaves_what_it_measured)
+{
+    const char *path = "build/test-bench-cut-off.json";
+    json_error_t error;
+
+    remove(path);
+    int out = output_open(), log = output_open();
+    pid_t pid =
+        program_start((const char *const[]){"bench", "kernels", "--report", path, NULL}, out, log);
+    while (access(path, F_OK) != 0 && kill(pid, 0) == 0)
+        usleep(1000);
+    kill(pid, SIGKILL);
+    cr_expect_eq(program_finish(pid), -1);
+    json_t *document = json_load_file(path, 0, &error);
+    cr_assert_not_null(document, "%s", error.text);
+    cr_expect_gt(json_array_size(json_object_get(document, "peaks")), 0);
+    cr_expect(json_is_false(json_object_get(document, "complete")));
+    json_decref(document);
+    close(out);
+    close(log);
+    remove(path);
+    remove("build/test-bench-cut-off.json.part");
+}
+
+Test(bench, a_run_that_is_refused_leaves_an_older_report)
+{
+    const char *path = "build/test-bench-older.json";
+    FILE *older = fopen(path, "w");
+
+    cr_assert_not_null(older);
+    cr_expect_gt(fputs("{\"of\": \"yesterday\"}", older), 0);
+    fclose(older);
+    struct outcome outcome =
+        RUN("bench", "kernels", "--quick", "--dtype", "fp8", "--device", "cpu", "--report", path);
+    cr_expect_eq(outcome.status, 2, "%s", outcome.log.data);
+    json_t *document = json_load_file(path, 0, NULL);
+    cr_assert_not_null(document);
+    cr_expect_str_eq(text(document, "of"), "yesterday");
     json_decref(document);
     outcome_free(&outcome);
     remove(path);

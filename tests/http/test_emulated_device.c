@@ -196,6 +196,45 @@ Test(emulated_device, is_measured_by_the_benchmarks)
     outcome_free(&kernels);
 }
 
+/* In the middle of the operations: what was measured until then stays, and says why it ends. */
+Test(emulated_device, whose_loss_ends_a_benchmark_with_a_report_of_what_it_had)
+{
+    const char *path = "build/test-bench-lost.json";
+    json_error_t error;
+
+    use_emulation();
+    remove(path);
+    setenv("SIMT_FAULT_AFTER", "40", 1);
+    struct outcome kernels = RUN("bench", "kernels", "--quick", "--device", "cuda", "--dtype",
+                                 "bfloat16", "--report", path);
+    cr_expect_eq(kernels.status, 4, "%s", kernels.log.data);
+    json_t *document = json_load_file(path, 0, &error);
+    cr_assert_not_null(document, "%s", error.text);
+    size_t rows = json_array_size(json_object_get(document, "kernels"));
+    /* None of the last product's rows: nothing is measured on a device that failed. */
+    cr_expect(rows > 0 && rows < 7, "%zu rows", rows);
+    cr_expect(json_is_false(json_object_get(document, "complete")));
+    const char *why = json_string_value(json_object_get(document, "error"));
+    cr_expect(why != NULL && strstr(why, "device failed") != NULL);
+    json_decref(document);
+    outcome_free(&kernels);
+    remove(path);
+}
+
+/* With the peak of its products beside them. */
+Test(emulated_device, is_measured_with_fp8_weights)
+{
+    use_emulation();
+    struct outcome kernels =
+        RUN("bench", "kernels", "--quick", "--json", "--device", "cuda", "--dtype", "fp8");
+    cr_assert_eq(kernels.status, 0, "%s", kernels.log.data);
+    json_t *document = json_loads(kernels.out.data, 0, NULL);
+    cr_expect_str_eq(json_string_value(json_object_get(document, "weight_dtype")), "fp8");
+    cr_expect_eq(json_array_size(json_object_get(document, "kernels")), 16);
+    json_decref(document);
+    outcome_free(&kernels);
+}
+
 /* Of the formats that the best device computes in. */
 Test(emulated_device, is_what_inspect_counts_memory_for)
 {

@@ -10,8 +10,8 @@
 #include "tests/simt/emulation.h"
 
 /*
- * For tests of the whole program: the device is lost when there is a file SIMT_FAULT, and has
- * SIMT_MEMORY bytes, by default what the host has.
+ * For tests of the whole program: the device is lost when there is a file SIMT_FAULT, or when it
+ * was waited for SIMT_FAULT_AFTER times, and has SIMT_MEMORY bytes, by default what the host has.
  */
 static int64_t memory_taken;
 
@@ -120,9 +120,11 @@ void device_download(struct simt_queue *queue, void *to, const void *from, size_
 
 int device_wait(struct simt_queue *queue, struct error *err)
 {
-    const char *path = getenv("SIMT_FAULT");
+    static long waits;
+    const char *path = getenv("SIMT_FAULT"), *most = getenv("SIMT_FAULT_AFTER");
     simt_finish_uploads();
-    if (path != NULL && access(path, F_OK) == 0)
+    waits++;
+    if ((path != NULL && access(path, F_OK) == 0) || (most != NULL && waits > atol(most)))
         queue->fault = 1;
     if (queue->fault == 0)
         return 0;
