@@ -154,8 +154,8 @@ static void expect_no_room(const char *const *arguments, const char *first)
 /* Before a byte of it is taken: 13 TB of keys and values. */
 Test(process, memory_that_is_not_there_is_exit_2_naming_the_key_to_lower)
 {
-    expect_no_room((const char *const[]){"--kv-cache-tokens", "4294967296", NULL}, "KV pool");
-    expect_no_room((const char *const[]){"--kv-cache-tokens", "4294967296", "--dtype", "bfloat16",
+    expect_no_room((const char *const[]){"--kv-cache-tokens", "1073741824", NULL}, "KV pool");
+    expect_no_room((const char *const[]){"--kv-cache-tokens", "1073741824", "--dtype", "bfloat16",
                                          "--max-rows-per-tick", "1048576", "--device", "ref", NULL},
                    "KV pool");
 }
