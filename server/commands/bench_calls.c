@@ -129,7 +129,7 @@ static void report(const struct bench_rounds *rounds, const struct call_case *ca
     double price = price_of_million(rounds, figures->seconds, tokens);
     bool within = figures->seconds <= BUDGET_S;
 
-    bench_say(bench, "%-9s %-11s %5d %7d %6d  %-6s %9.2f %11.1f %6s %10.1f", weights, call->what,
+    bench_say(bench, "%-9s %-11s %6d %7d %6d  %-6s %9.2f %11.1f %6s %10.1f", weights, call->what,
               call->prompt, call->at_once, call->steps, cache_mode_name(call->cache),
               1e3 * figures->seconds, tokens / figures->seconds, within ? "yes" : "no",
               figures->gap_us);
@@ -170,7 +170,7 @@ static int bench_one_by_one(const struct bench_rounds *rounds, int32_t at_once, 
     double tokens = (double)at_once * plan->answer;
     double price = price_of_million(rounds, seconds, tokens);
     bool within = seconds <= BUDGET_S;
-    bench_say(bench, "%-9s %-11s %5d %7d %6d  %-6s %9.2f %11.1f %6s %10s", weights, "one by one",
+    bench_say(bench, "%-9s %-11s %6d %7d %6d  %-6s %9.2f %11.1f %6s %10s", weights, "one by one",
               plan->prompt, at_once, plan->answer, "causal", 1e3 * seconds, tokens / seconds,
               within ? "yes" : "no", "-");
     say_price(rounds, price);
@@ -228,8 +228,8 @@ int bench_calls(const struct bench_rounds *rounds, struct error *err)
               "\nCalls through the engine, several at once: one region of %d answer tokens, or a "
               "window of %d behind a prompt.\nThe gap is a round's time while no pass is under "
               "way. One by one: computed from a causal pass over the prompt\nand one of a token "
-              "for each sequence.\n\n%-9s %-11s %5s %7s %6s  %-6s %9s %11s %6s %10s %10s\n",
-              plan->answer, plan->window, "weights", "call", "after", "at once", "rounds", "cache",
+              "for each sequence.\n\n%-9s %-11s %6s %7s %6s  %-6s %9s %11s %6s %10s %10s\n",
+              plan->answer, plan->window, "weights", "call", "prompt", "at once", "rounds", "cache",
               "ms", "tokens/s", "<0.8 s", "gap, us", "price/M");
     for (int i = 0; i < plan->canvases.count && code == 0; i++) {
         /* The smallest and the largest number tell enough. */

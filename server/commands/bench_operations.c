@@ -386,7 +386,7 @@ int bench_operations(const struct bench_kernels *bench, struct error *err)
 
     bench_say(bench,
               "\nThe floor of an operation is the longer of its flops at the peak of the dtype and "
-              "its bytes\n(docs/KERNELS.md) at the rate at which memory is read. What lies in a "
+              "its bytes\n(docs/KERNELS.md) at the memory's rate above. What lies in a "
               "cache can be faster than that.\n"
               "attention: heads, sequences x rows of each over so many positions.\n\n"
               "%-12s %-26s %5s %12s %10s %8s %8s  %s\n",

@@ -128,7 +128,9 @@ static void report_round(const struct bench_rounds *rounds, int32_t sequences,
                          const struct pass_figures *figures, const struct pass_figures *one)
 {
     const struct bench_kernels *bench = &rounds->bench;
+    /* The difference of two times; of noise alone where the head takes next to nothing. */
     double head = 100 * (1 - figures->seconds_without_head / figures->seconds);
+    head = head > 0 ? head : 0;
     json_t *row = describe_pass(rounds, sequences, figures), *speeds = json_object();
 
     say_pass(rounds, sequences, figures);
@@ -163,8 +165,8 @@ static int bench_windows(const struct bench_rounds *rounds, struct error *err)
 
     bench_say(bench,
               "\nRounds: a window of %d over %d cached positions, every row judged; tokens/s where "
-              "so many commit a round.\nFloor: weights and cached K and V once at the rate of a "
-              "copy, or all flops at the peaks. Behind it the share of\nthe head, in percent; at "
+              "so many commit a round.\nFloor: weights and cached K and V once at the memory's "
+              "rate, or all flops at the peaks. Behind it the share of\nthe head, in percent; at "
               "the end the same sequences with one causal row each, a token a pass.\n\n"
               "%-9s %5s %6s %9s %9s %7s  %-8s %6s %9s %9s %9s %9s  %9s %9s\n",
               plan->window, plan->cached, "weights", "seqs", "rows", "ms", "floor ms", "% floor",

@@ -246,6 +246,7 @@ Test(bench, rounds_stand_beside_their_floors)
                                number(round, "one_token_ms") / sequences,
                            1, 1e-6);
         cr_expect_lt(number(round, "head_percent"), 100);
+        cr_expect_geq(number(round, "head_percent"), 0);
     }
     cr_expect_eq(i, 2);
     json_array_foreach(json_object_get(document, "canvases"), i, canvas)
