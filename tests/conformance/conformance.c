@@ -80,7 +80,7 @@ static const struct tested_backend {
     /* NULL: a device, which is there unless making the backend fails with ERROR_NO_DEVICE. */
     bool (*has)(const char *instructions);
     bool batch_invariant; /* it states that a row's bits depend on that row alone */
-    bool head_is_of_ref;  /* and sorts every row */
+    int32_t wide_rows;    /* of a large vocabulary that take a few seconds; 0: any number */
     int32_t head_dim_max; /* that it has kernels for */
     double fp8_slack; /* times the limits of operations.c, of what is summed up of fp8 products */
 } BACKENDS[] = {
@@ -88,7 +88,7 @@ static const struct tested_backend {
     {.name = "ref",
      .has = cpu_has,
      .batch_invariant = true,
-     .head_is_of_ref = true,
+     .wide_rows = 2,
      .head_dim_max = 256,
      .fp8_slack = 1},
     /*
@@ -97,7 +97,12 @@ static const struct tested_backend {
      */
     {.name = "cuda", .head_dim_max = 128, .fp8_slack = 30},
     /* kernels/cuda on the emulation of tests/simt */
-    {.name = "simt", .has = cpu_has, .batch_invariant = true, .head_dim_max = 128, .fp8_slack = 1},
+    {.name = "simt",
+     .has = cpu_has,
+     .batch_invariant = true,
+     .wide_rows = 8,
+     .head_dim_max = 128,
+     .fp8_slack = 1},
 };
 
 static const struct tested_backend *tested_backend(const char *name)
@@ -266,9 +271,10 @@ int32_t subject_head_dim_max(const struct subject *subject)
     return tested_backend(subject->backend)->head_dim_max;
 }
 
-bool subject_head_is_of_ref(const struct subject *subject)
+int32_t subject_wide_rows(const struct subject *subject, int32_t most)
 {
-    return tested_backend(subject->backend)->head_is_of_ref;
+    int32_t rows = tested_backend(subject->backend)->wide_rows;
+    return rows > 0 && rows < most ? rows : most;
 }
 
 bool subject_is_batch_invariant(void)

@@ -70,8 +70,8 @@ const char *subject_name(const struct subject *subject);
 bool subject_is_present(const struct subject *subject);
 /* The largest head_dim that it has kernels for. */
 int32_t subject_head_dim_max(const struct subject *subject);
-/* Its head is ref's, which sorts: a few rows of a large vocabulary take long enough. */
-bool subject_head_is_of_ref(const struct subject *subject);
+/* Head rows of a large vocabulary, `most` or as few as are enough for ref and an emulation. */
+int32_t subject_wide_rows(const struct subject *subject, int32_t most);
 
 /* The members of struct backend_ops in their order. */
 enum operation {

@@ -266,8 +266,7 @@ ANY_WEIGHTS_TEST(head, row_does_not_depend_on_batch_or_threads)
 ANY_WEIGHTS_TEST(head, large_batch_of_a_large_vocabulary_equals_its_rows)
 {
     enum { WIDE = 126464, MANY = 40 };
-    /* ref's has no scratch, and sorts: all of them would take too long. */
-    const int32_t rows = subject_head_is_of_ref(subject) ? 2 : MANY;
+    const int32_t rows = subject_wide_rows(subject, MANY);
     struct backend *backend = subject_open(subject, 2);
     struct backend_limits limits = plain_limits(MANY, WIDE);
     struct random random = {33};
