@@ -3,6 +3,7 @@
 
 #include "common/error.h"
 #include "server/commands/bench_workload.h"
+#include "server/engine/kv_pages.h"
 
 enum {
     SIDE = 8192, /* of the matrices */
@@ -30,7 +31,7 @@ static int measure_product(double *rate, const struct bench_kernels *bench, stru
     const struct layer_shape shape = {side, side / 128, 128, side / 2, 512};
     struct workload workload;
     bool fits;
-    int code = workload_create(&workload, bench, &shape, side, side, 1, err);
+    int code = workload_create(&workload, bench, &shape, side, side, kv_pages_needed(side), err);
 
     if (code != 0)
         return code;
