@@ -257,7 +257,7 @@ static void api_fill(struct runtime *runtime, const struct settings *settings,
 
 int runtime_start(struct runtime *runtime, const struct settings *settings, struct error *err)
 {
-    struct settings named = *settings; /* whose device is not "auto": that is asked once */
+    struct settings named = *settings; /* whose device is not "auto": that is looked up once */
     struct backend_options options = {
         .threads = settings->threads < 0 ? 0 : (int)settings->threads,
         .deterministic = settings->deterministic,
