@@ -20,9 +20,8 @@ enum {
     PAGE_TILES = KV_PAGE_POSITIONS / 8, /* its columns are positions of a page */
     LAUNCHED_BLOCKS = 4, /* for each multiprocessor, at most: they take one item after the other */
     /*
-     * That are copied while one is worked on. Of head_dim 128, two and the one in use leave room
-     * for a second block on a multiprocessor of compute capability 9.0, and registers allow no
-     * third.
+     * Copied while one is worked on. Of head_dim 128, so many leave room for two blocks on a
+     * multiprocessor of compute capability 9.0, and registers allow no third.
      */
     PAGES_AHEAD = 2,
     PAGES_HELD = PAGES_AHEAD + 1,
@@ -424,8 +423,7 @@ SIMT_DEVICE void attend_item(const struct attention_arguments &arguments,
     }
 }
 
-/* Of large heads two blocks fit into shared memory; told so, the compiler keeps all in registers.
- */
+/* Of large heads two blocks fit; told so, the compiler keeps everything in registers. */
 template <int DIM>
 SIMT_KERNEL(ATTENTION_THREADS, DIM > 96 ? 2 : 0)
 void attention(const struct attention_arguments arguments)
@@ -474,10 +472,8 @@ extern "C" void cuda_attention(struct backend *backend, void *out, const void *q
 {
     struct cuda_backend *cuda = cuda_self(backend);
     const struct attention_shape *shape = &cuda->limits.attention;
-    int64_t layer_elements = (int64_t)cuda->limits.kv_pages * shape->kv_heads * KV_PAGE_POSITIONS *
-                             cuda->padded_head_dim;
-    const int64_t row_elements = (int64_t)shape->heads * shape->head_dim;
-    cuda_overwrites(cuda, out, (size_t)(cuda->step.rows * row_elements) * sizeof(uint16_t));
+    const int64_t bytes = (int64_t)sizeof(uint16_t) * shape->heads * shape->head_dim;
+    cuda_overwrites(cuda, out, (size_t)(cuda->step.rows * bytes));
     struct attention_arguments arguments = {};
     arguments.counts = cuda->tables.counts;
     arguments.items = cuda->tables.items;
@@ -487,8 +483,8 @@ extern "C" void cuda_attention(struct backend *backend, void *out, const void *q
     arguments.line = cuda->tables.line;
     arguments.page_table = cuda->tables.page_table;
     arguments.qkv = (const uint16_t *)qkv;
-    arguments.keys = cuda->keys + layer * layer_elements;
-    arguments.values = cuda->values + layer * layer_elements;
+    arguments.keys = cuda->keys + layer * cuda_layer_elements(cuda);
+    arguments.values = cuda->values + layer * cuda_layer_elements(cuda);
     arguments.out = (uint16_t *)out;
     arguments.part_sums = cuda->part_sums;
     arguments.part_norms = cuda->part_norms;

@@ -274,6 +274,13 @@ static inline struct cuda_backend *cuda_self(struct backend *backend)
     return (struct cuda_backend *)backend;
 }
 
+/* Elements of the KV pool's keys that belong to one layer; of its values as many. */
+static inline int64_t cuda_layer_elements(const struct cuda_backend *cuda)
+{
+    return (int64_t)cuda->limits.kv_pages * cuda->limits.attention.kv_heads * KV_PAGE_POSITIONS *
+           cuda->padded_head_dim;
+}
+
 #ifdef __cplusplus
 }
 #endif

@@ -88,40 +88,44 @@ SIMT_DEVICE bool is_adjusted(const struct head_row &row)
            row.allowed >= 0;
 }
 
-/* Penalties of the tokens that lie in the block, in shared memory. */
+/*
+ * What the entries [begin, end) of a list do to the logits of their tokens, as far as these lie in
+ * the block, in shared memory: change(logit, entry) for all entries of a token in their order.
+ */
+template <class E, class F>
+SIMT_DEVICE void apply_entries(float *logits, const E *entries, int32_t begin, int32_t end,
+                               int32_t first, F change)
+{
+    for (int32_t i = begin + (int32_t)simt_thread(); i < end; i += STATISTICS_THREADS) {
+        int32_t column = entries[i].token - first;
+        if (column < 0 || column >= HEAD_BLOCK_COLUMNS || entries[i].previous >= begin)
+            continue;
+        float logit = logits[column];
+        for (int32_t j = i; j >= 0 && j < end; j = entries[j].next)
+            logit = change(logit, entries[j]);
+        logits[column] = logit;
+    }
+}
+
 SIMT_DEVICE void apply_counts(float *logits, const struct head_count *counts,
                               const struct head_row &row, int32_t first)
 {
-    for (int32_t i = row.counts_begin + (int32_t)simt_thread(); i < row.counts_end;
-         i += STATISTICS_THREADS) {
-        int32_t column = counts[i].token - first;
-        if (column < 0 || column >= HEAD_BLOCK_COLUMNS || counts[i].previous >= row.counts_begin)
-            continue;
-        float logit = logits[column];
-        for (int32_t j = i; j >= 0 && j < row.counts_end; j = counts[j].next) {
-            int32_t times = counts[j].times;
-            if (times >= 0)
+    apply_entries(
+        logits, counts, row.counts_begin, row.counts_end, first,
+        [&row](float logit, const struct head_count &count) {
+            if (count.times >= 0)
                 logit = logit > 0 ? logit / row.repetition_penalty : logit * row.repetition_penalty;
-            if (times > 0)
-                logit -= row.presence_penalty + row.frequency_penalty * (float)times;
-        }
-        logits[column] = logit;
-    }
+            if (count.times > 0)
+                logit -= row.presence_penalty + row.frequency_penalty * (float)count.times;
+            return logit;
+        });
 }
 
 SIMT_DEVICE void apply_biases(float *logits, const struct head_bias *biases,
                               const struct head_row &row, int32_t first)
 {
-    for (int32_t i = row.biases_begin + (int32_t)simt_thread(); i < row.biases_end;
-         i += STATISTICS_THREADS) {
-        int32_t column = biases[i].token - first;
-        if (column < 0 || column >= HEAD_BLOCK_COLUMNS || biases[i].previous >= row.biases_begin)
-            continue;
-        float logit = logits[column];
-        for (int32_t j = i; j >= 0 && j < row.biases_end; j = biases[j].next)
-            logit += biases[j].bias;
-        logits[column] = logit;
-    }
+    apply_entries(logits, biases, row.biases_begin, row.biases_end, first,
+                  [](float logit, const struct head_bias &bias) { return logit + bias.bias; });
 }
 
 /* Every thread of the block calls it, with the same row. */

@@ -126,8 +126,6 @@ extern "C" void cuda_rope_store(struct backend *backend, void *qkv, const float 
 {
     struct cuda_backend *cuda = cuda_self(backend);
     const struct attention_shape *shape = &cuda->limits.attention;
-    int64_t layer_elements = (int64_t)cuda->limits.kv_pages * shape->kv_heads * KV_PAGE_POSITIONS *
-                             cuda->padded_head_dim;
     const int64_t row_elements = (int64_t)(shape->heads + 2 * shape->kv_heads) * shape->head_dim;
     cuda_overwrites(cuda, qkv, (size_t)(cuda->step.rows * row_elements) * sizeof(uint16_t));
     struct rope_arguments arguments = {};
@@ -142,8 +140,8 @@ extern "C" void cuda_rope_store(struct backend *backend, void *qkv, const float 
     arguments.q_scale = q_scale;
     arguments.k_scale = k_scale;
     arguments.qkv = (uint16_t *)qkv;
-    arguments.keys = cuda->keys + layer * layer_elements;
-    arguments.values = cuda->values + layer * layer_elements;
+    arguments.keys = cuda->keys + layer * cuda_layer_elements(cuda);
+    arguments.values = cuda->values + layer * cuda_layer_elements(cuda);
     arguments.heads = shape->heads;
     arguments.kv_heads = shape->kv_heads;
     arguments.head_dim = shape->head_dim;

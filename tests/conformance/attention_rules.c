@@ -226,25 +226,27 @@ SUBJECT_TEST(attention_rules, heads_of_small_numbers_are_normed_by_epsilon)
     backend_destroy(reference);
 }
 
-/* Scores that rise from page to page by more than the exponential's range: earlier sums vanish. */
-SUBJECT_TEST(attention_rules, rising_scores_scale_down_what_was_summed)
+/*
+ * A canvas of random rows, changed by set_row: stored and attended to, against the
+ * reference, and finite.
+ */
+static void expect_canvas(const struct subject *subject, const struct attention_case *shape,
+                          uint64_t seed,
+                          void (*set_row)(void *qkv, size_t row, size_t width, enum dtype dtype))
 {
-    const struct attention_case shape = {2, 1, 16, 0, false, 1, {193}};
-    struct backend *backend = open_for(subject, 2, &shape);
-    struct backend *reference = reference_for(subject, &shape);
-    struct rows *fill = prefill_rows(&shape, PAGES_BY_SEVENS);
-    struct random random = {29};
-    size_t width = qkv_width(&shape);
-    void *qkv = random_activations(&random, (size_t)fill->step.rows * width, subject->dtype);
-    for (size_t row = 0; row < 193; row++) {
-        /* Scores of head 0 rise, those of head 1 fall; both by 4 a position. */
-        set_activation(qkv, row * width, 16, subject->dtype);
-        set_activation(qkv, row * width + 16, -16, subject->dtype);
-        set_activation(qkv, row * width + 32, (float)row, subject->dtype);
-    }
-    struct attended actual = run_step(backend, &shape, fill, qkv, NULL, 0);
-    struct attended expected = run_step(reference, &shape, fill, qkv, NULL, 0);
-    expect_attended(&actual, &expected, &shape, fill, subject->dtype);
+    struct backend *backend = open_for(subject, 2, shape);
+    struct backend *reference = reference_for(subject, shape);
+    struct rows *fill = prefill_rows(shape, PAGES_BY_SEVENS);
+    struct random random = {seed};
+    size_t width = qkv_width(shape), rows = (size_t)fill->step.rows;
+    void *qkv = random_activations(&random, rows * width, subject->dtype);
+    for (size_t row = 0; row < rows; row++)
+        set_row(qkv, row, width, subject->dtype);
+    struct attended actual = run_step(backend, shape, fill, qkv, NULL, 0);
+    struct attended expected = run_step(reference, shape, fill, qkv, NULL, 0);
+    expect_attended(&actual, &expected, shape, fill, subject->dtype);
+    for (size_t i = 0; i < rows * out_width(shape); i++)
+        cr_assert(isfinite(activation_at(actual.out, i, subject->dtype)));
     free_attended(&actual);
     free_attended(&expected);
     free(fill);
@@ -253,32 +255,33 @@ SUBJECT_TEST(attention_rules, rising_scores_scale_down_what_was_summed)
     backend_destroy(reference);
 }
 
+/* Scores of head 0 rise, those of head 1 fall; both by 4 a position. */
+static void set_rising(void *qkv, size_t row, size_t width, enum dtype dtype)
+{
+    set_activation(qkv, row * width, 16, dtype);
+    set_activation(qkv, row * width + 16, -16, dtype);
+    set_activation(qkv, row * width + 32, (float)row, dtype);
+}
+
+/* Scores that rise from page to page by more than the exponential's range: earlier sums vanish. */
+SUBJECT_TEST(attention_rules, rising_scores_scale_down_what_was_summed)
+{
+    const struct attention_case shape = {2, 1, 16, 0, false, 1, {193}};
+    expect_canvas(subject, &shape, 29, set_rising);
+}
+
+static void set_minus_infinity(void *qkv, size_t row, size_t width, enum dtype dtype)
+{
+    set_activation(qkv, row * width, 1, dtype);
+    if (row < 70 || row % 5 == 0)
+        set_activation(qkv, row * width + 16, -INFINITY, dtype);
+}
+
 /* More than a page of scores of -infinity, before and between others, counts for nothing. */
 SUBJECT_TEST(attention_rules, scores_of_minus_infinity_weigh_nothing)
 {
     const struct attention_case shape = {1, 1, 16, 0, false, 1, {193}};
-    struct backend *backend = open_for(subject, 2, &shape);
-    struct backend *reference = reference_for(subject, &shape);
-    struct rows *fill = prefill_rows(&shape, PAGES_BY_SEVENS);
-    struct random random = {32};
-    size_t width = qkv_width(&shape);
-    void *qkv = random_activations(&random, (size_t)fill->step.rows * width, subject->dtype);
-    for (size_t row = 0; row < 193; row++) {
-        set_activation(qkv, row * width, 1, subject->dtype);
-        if (row < 70 || row % 5 == 0)
-            set_activation(qkv, row * width + 16, -INFINITY, subject->dtype);
-    }
-    struct attended actual = run_step(backend, &shape, fill, qkv, NULL, 0);
-    struct attended expected = run_step(reference, &shape, fill, qkv, NULL, 0);
-    expect_attended(&actual, &expected, &shape, fill, subject->dtype);
-    for (size_t i = 0; i < 193 * out_width(&shape); i++)
-        cr_assert(isfinite(activation_at(actual.out, i, subject->dtype)));
-    free_attended(&actual);
-    free_attended(&expected);
-    free(fill);
-    free(qkv);
-    backend_destroy(backend);
-    backend_destroy(reference);
+    expect_canvas(subject, &shape, 32, set_minus_infinity);
 }
 
 /* V and the dimensions behind rotary_dim are no business of a rotation without norms. */

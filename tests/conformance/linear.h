@@ -18,4 +18,13 @@ struct backend *open_for_quantised(const struct subject *subject, int32_t lines)
  */
 void expect_quantised_near_plain(const struct subject *subject, double least, double most);
 
+/*
+ * A line [columns] whose scale is 1 times the unit matrix, of checkpoint bytes that are `one` on
+ * the diagonal: what comes out is q. The same line times `tiny`, whose scale is too small, gives
+ * zeros.
+ */
+enum { ROUNDED_MAX = 32 };
+void expect_inputs_round(const struct subject *subject, const float *line, const float *rounded,
+                         int32_t columns, uint8_t one, float tiny);
+
 #endif

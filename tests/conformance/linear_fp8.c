@@ -4,39 +4,16 @@
 #include <string.h>
 #include "linear.h"
 
-/* A line whose scale is 1, times the unit matrix: what comes out is q. */
 FP8_TEST(linear_fp8, inputs_round_to_nearest_even_and_tiny_lines_are_zeros)
 {
     enum { COLUMNS = 17 };
-    struct backend *backend = open_for_quantised(subject, 2);
     /* Neighbours are 1 apart from 8 on, 32 from 256 on, 2^-9 below 2^-6. */
     const float line[COLUMNS] = {448,     -448,     8.5f,      9.5f,    -8.5f,  8.75f,
                                  272,     304,      400,       432,     0,      -0.0f,
                                  0x1p-9f, 0x1p-10f, 0x1.8p-9f, 0x1p-7f, 1.0625f};
     const float rounded[COLUMNS] = {448, -448, 8, 10,      -8, 9,       256,     320, 384,
                                     448, 0,    0, 0x1p-9f, 0,  0x1p-8f, 0x1p-7f, 1};
-    uint8_t unit[COLUMNS * COLUMNS] = {0};
-    float ones[COLUMNS], in[2 * COLUMNS];
-    char stored[2 * COLUMNS * sizeof(float)] __attribute__((aligned(8)));
-    for (int i = 0; i < COLUMNS; i++) {
-        unit[i * COLUMNS + i] = 0x38; /* 1 */
-        ones[i] = 1;
-        in[i] = line[i];
-        in[COLUMNS + i] = line[i] * 0x1p-112f;
-    }
-    for (size_t i = 0; i < 2 * COLUMNS; i++)
-        set_activation(stored, i, in[i], subject->dtype);
-    struct tensor_source source = {
-        .data = unit, .scales = ones, .dtype = DTYPE_FP8, .rows = COLUMNS, .columns = COLUMNS};
-    void *out = run_linear(backend, &source, NULL, stored, 2);
-    for (size_t i = 0; i < COLUMNS; i++) {
-        float q = activation_at(out, i, subject->dtype);
-        float tiny = activation_at(out, COLUMNS + i, subject->dtype);
-        cr_expect_eq(q, rounded[i], "%g became %g", (double)line[i], (double)q);
-        cr_expect_eq(tiny, 0, "%g became %g", (double)in[COLUMNS + i], (double)tiny);
-    }
-    free(out);
-    backend_destroy(backend);
+    expect_inputs_round(subject, line, rounded, COLUMNS, 0x38 /* 1 */, 0x1p-112f);
 }
 
 /* Rows of int8 as a checkpoint has them are rounded once more, those of fp8 are not. */

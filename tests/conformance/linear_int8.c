@@ -7,38 +7,15 @@
 
 enum { COLUMNS_LIMIT = 1 << 17 };
 
-/* A line whose scale is 1, times the unit matrix: what comes out is q. */
 INT8_TEST(linear_int8, inputs_round_to_nearest_even_and_tiny_lines_are_zeros)
 {
     enum { COLUMNS = 19 };
-    struct backend *backend = open_for_quantised(subject, 2);
     const float line[COLUMNS] = {127,   0.5f,  1.5f,   2.5f,   -0.5f,  -1.5f, -2.5f,
                                  0.75f, 0.25f, -0.75f, 125.5f, 126.5f, -127,  -126.5f,
                                  0,     -0.0f, 1e-30f, 64.5f,  3};
     const float rounded[COLUMNS] = {127, 0,   2,    2,    0, -2, -2, 1,  0, -1,
                                     126, 126, -127, -126, 0, 0,  0,  64, 3};
-    int8_t unit[COLUMNS * COLUMNS] = {0};
-    float ones[COLUMNS], in[2 * COLUMNS];
-    char stored[2 * COLUMNS * sizeof(float)] __attribute__((aligned(8)));
-    for (int i = 0; i < COLUMNS; i++) {
-        unit[i * COLUMNS + i] = 1;
-        ones[i] = 1;
-        in[i] = line[i];
-        in[COLUMNS + i] = line[i] * 0x1p-110f;
-    }
-    for (size_t i = 0; i < 2 * COLUMNS; i++)
-        set_activation(stored, i, in[i], subject->dtype);
-    struct tensor_source source = {
-        .data = unit, .scales = ones, .dtype = DTYPE_INT8, .rows = COLUMNS, .columns = COLUMNS};
-    void *out = run_linear(backend, &source, NULL, stored, 2);
-    for (size_t i = 0; i < COLUMNS; i++) {
-        float q = activation_at(out, i, subject->dtype);
-        float tiny = activation_at(out, COLUMNS + i, subject->dtype);
-        cr_expect_eq(q, rounded[i], "%g became %g", (double)line[i], (double)q);
-        cr_expect_eq(tiny, 0, "%g became %g", (double)in[COLUMNS + i], (double)tiny);
-    }
-    free(out);
-    backend_destroy(backend);
+    expect_inputs_round(subject, line, rounded, COLUMNS, 1, 0x1p-110f);
 }
 
 /* The largest sums that int32 has to hold, of the deepest weight there can be. */

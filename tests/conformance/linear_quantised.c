@@ -58,6 +58,37 @@ void expect_quantised_near_plain(const struct subject *subject, double least, do
     backend_destroy(plain);
 }
 
+void expect_inputs_round(const struct subject *subject, const float *line, const float *rounded,
+                         int32_t columns, uint8_t one, float tiny)
+{
+    struct backend *backend = open_for_quantised(subject, 2);
+    uint8_t unit[ROUNDED_MAX * ROUNDED_MAX] = {0};
+    float ones[ROUNDED_MAX];
+    char stored[2 * ROUNDED_MAX * sizeof(float)] __attribute__((aligned(8)));
+    size_t count = (size_t)columns;
+    cr_assert_leq(columns, ROUNDED_MAX);
+    for (size_t i = 0; i < count; i++) {
+        unit[i * count + i] = one;
+        ones[i] = 1;
+        set_activation(stored, i, line[i], subject->dtype);
+        set_activation(stored, count + i, line[i] * tiny, subject->dtype);
+    }
+    struct tensor_source source = {.data = unit,
+                                   .scales = ones,
+                                   .dtype = subject->weight_dtype,
+                                   .rows = columns,
+                                   .columns = columns};
+    void *out = run_linear(backend, &source, NULL, stored, 2);
+    for (size_t i = 0; i < count; i++) {
+        float q = activation_at(out, i, subject->dtype);
+        float lost = activation_at(out, count + i, subject->dtype);
+        cr_expect_eq(q, rounded[i], "%g became %g", (double)line[i], (double)q);
+        cr_expect_eq(lost, 0, "%g became %g", (double)(line[i] * tiny), (double)lost);
+    }
+    free(out);
+    backend_destroy(backend);
+}
+
 /* In a line or in a row of the weight: all products with it are NaN, and no others. */
 QUANTISED_TEST(linear_quantised, what_is_not_finite_makes_its_line_or_row_nan)
 {

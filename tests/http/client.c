@@ -134,6 +134,19 @@ const char *error_message(json_t *body)
     return json_string_value(json_object_get(json_object_get(body, "error"), "message"));
 }
 
+void expect_answers_on_the_cpu(const struct server_process *server)
+{
+    struct reply props = client_send(server, "GET", "/props", NULL);
+    cr_expect_eq(props.status, 200);
+    cr_expect_not_null(strstr(props.body.data, "\"device\":{\"name\":\"cpu\""), "%s",
+                       props.body.data);
+    reply_free(&props);
+    struct reply reply =
+        client_send(server, "POST", "/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":4}");
+    cr_expect_eq(reply.status, 200);
+    reply_free(&reply);
+}
+
 void expect_error(const struct reply *reply, long status, const char *type, const char *code)
 {
     json_t *body = reply_json(reply);

@@ -42,6 +42,8 @@ json_t *reply_json(const struct reply *reply);
 /* Fails the test unless the reply is this status with an error object of type and code. */
 void expect_error(const struct reply *reply, long status, const char *type, const char *code);
 const char *error_message(json_t *body);
+/* Fails the test unless /props names the cpu as the device, and a completion comes. */
+void expect_answers_on_the_cpu(const struct server_process *server);
 
 /* The events of a stream. */
 struct events {

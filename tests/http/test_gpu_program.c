@@ -73,14 +73,7 @@ Test(gpu_program, device_auto_serves_on_the_cpu_where_there_is_no_gpu)
 {
     need_program(FAKE_DRIVER);
     cr_assert(server_process_start(&server, (const char *const[]){"--device", "auto", NULL}));
-    struct reply props = client_send(&server, "GET", "/props", NULL);
-    cr_expect_not_null(strstr(props.body.data, "\"device\":{\"name\":\"cpu\""), "%s",
-                       props.body.data);
-    reply_free(&props);
-    struct reply reply =
-        client_send(&server, "POST", "/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":4}");
-    cr_expect_eq(reply.status, 200);
-    reply_free(&reply);
+    expect_answers_on_the_cpu(&server);
     server_process_signal(&server, SIGTERM);
     cr_expect(server_process_wait_for_log(&server, "stopped"));
     cr_expect_null(strstr(server.log.data, "cuda"), "%s", server.log.data);

@@ -112,15 +112,7 @@ Test(process, a_device_that_this_build_lacks_is_exit_3)
 Test(process, device_auto_serves_on_the_cpu_where_there_is_no_other)
 {
     cr_assert(server_process_start(&server, (const char *const[]){"--device", "auto", NULL}));
-    struct reply props = client_send(&server, "GET", "/props", NULL);
-    cr_expect_eq(props.status, 200);
-    cr_expect_not_null(strstr(props.body.data, "\"device\":{\"name\":\"cpu\""), "%s",
-                       props.body.data);
-    reply_free(&props);
-    struct reply reply =
-        client_send(&server, "POST", "/v1/completions", "{\"prompt\":\"a\",\"max_tokens\":4}");
-    cr_expect_eq(reply.status, 200);
-    reply_free(&reply);
+    expect_answers_on_the_cpu(&server);
     cr_expect_eq(server_process_stop(&server), 0);
 }
 
