@@ -260,7 +260,10 @@ struct cuda_head_shape cuda_head_prepare(struct cuda_backend *cuda, struct head_
 void cuda_head_enqueue(struct cuda_backend *cuda, const void *gathered, const struct weight *weight,
                        const struct cuda_head_shape *shape);
 
-/* Hands the results over where a head was prepared; the queue is at its end. */
+/* Where a head was prepared, empties all lists of its result: before the queue is waited for. */
+void cuda_head_clear_lists(struct cuda_backend *cuda);
+
+/* Hands over what was computed, behind that; the queue is at its end. */
 void cuda_head_finish(struct cuda_backend *cuda);
 
 /* A side of a matrix of int8 or fp8 as it lies in memory. */

@@ -302,12 +302,35 @@ void cuda_head_enqueue(struct cuda_backend *cuda, const void *gathered, const st
 
 /* ---- results --------------------------------------------------------------------------------- */
 
-static void fill_list(int32_t *tokens, float *logprobs, int32_t entries, const int32_t *from_tokens,
-                      const float *from_logprobs)
+void cuda_head_clear_lists(struct cuda_backend *cuda)
 {
-    for (int32_t i = 0; i < entries; i++) {
-        tokens[i] = from_tokens != NULL ? from_tokens[i] : -1;
-        logprobs[i] = from_tokens != NULL ? from_logprobs[i] : -INFINITY;
+    const struct cuda_head_state *head = cuda->head;
+    if (head == NULL || head->result == NULL)
+        return;
+    const struct head_result *result = head->result;
+    for (int64_t i = 0; i < (int64_t)head->rows * HEAD_TOP_MAX; i++) {
+        result->top_token[i] = -1;
+        result->top_logprob[i] = -INFINITY;
+    }
+    for (int64_t i = 0; i < (int64_t)head->rows * HEAD_RAW_TOP_MAX; i++) {
+        result->raw_top_token[i] = -1;
+        result->raw_top_logprob[i] = -INFINITY;
+    }
+}
+
+/* The lists that row i has asked for. */
+static void copy_lists(const struct head_result *result, int64_t i, const struct head_row *row,
+                       const struct head_lists *own)
+{
+    if (row->top > 0) {
+        memcpy(result->top_token + i * HEAD_TOP_MAX, own->top_token, sizeof own->top_token);
+        memcpy(result->top_logprob + i * HEAD_TOP_MAX, own->top_logprob, sizeof own->top_logprob);
+    }
+    if (row->raw_top > 0) {
+        memcpy(result->raw_top_token + i * HEAD_RAW_TOP_MAX, own->raw_top_token,
+               sizeof own->raw_top_token);
+        memcpy(result->raw_top_logprob + i * HEAD_RAW_TOP_MAX, own->raw_top_logprob,
+               sizeof own->raw_top_logprob);
     }
 }
 
@@ -327,12 +350,7 @@ void cuda_head_finish(struct cuda_backend *cuda)
     if (count > 0)
         memcpy(result->row, head->downloaded, (size_t)count * sizeof *result->row);
     for (int64_t i = 0; i < count; i++) {
-        const struct head_lists *own = rows[i].place >= 0 ? &lists[rows[i].place] : NULL;
-        bool top = rows[i].row.top > 0, raw_top = rows[i].row.raw_top > 0;
-        fill_list(result->top_token + i * HEAD_TOP_MAX, result->top_logprob + i * HEAD_TOP_MAX,
-                  HEAD_TOP_MAX, top ? own->top_token : NULL, top ? own->top_logprob : NULL);
-        fill_list(result->raw_top_token + i * HEAD_RAW_TOP_MAX,
-                  result->raw_top_logprob + i * HEAD_RAW_TOP_MAX, HEAD_RAW_TOP_MAX,
-                  raw_top ? own->raw_top_token : NULL, raw_top ? own->raw_top_logprob : NULL);
+        if (rows[i].place >= 0)
+            copy_lists(result, i, &rows[i].row, &lists[rows[i].place]);
     }
 }

@@ -222,6 +222,7 @@ static int step_end(struct backend *backend, struct error *err)
 {
     struct cuda_backend *cuda = cuda_self(backend);
     end_body(cuda);
+    cuda_head_clear_lists(cuda); /* while the device computes */
     int status = device_wait(&cuda->queue, err);
     if (status == 0)
         cuda_head_finish(cuda);

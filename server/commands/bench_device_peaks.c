@@ -37,8 +37,9 @@ static int measure_product(double *rate, const struct bench_kernels *bench, stru
         return code;
     code = workload_set_weight(&workload, &fits, side, side, err);
     if (code == 0 && !fits)
-        code = error_set(err, ERROR_MEMORY, "bench: no memory left for a matrix of %d x %d", side,
-                         side);
+        code = error_set(err, ERROR_MEMORY,
+                         "bench: no memory left for a matrix of %d x %d; free some, or use --quick",
+                         side, side);
     if (code == 0) {
         workload_set_rows(&workload, &(struct rows_shape){1, side, side}, 0);
         workload.step.rehearsal = true; /* time to choose how it is computed */

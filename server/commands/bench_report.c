@@ -41,7 +41,10 @@ static bool replace_file(const struct bench_kernels *bench)
 
 static int refuse(const char *path, struct error *err)
 {
-    return error_set(err, ERROR_INVALID, "report \"%s\": the file cannot be written", path);
+    return error_set(err, ERROR_INVALID,
+                     "report \"%s\": the file cannot be written; name one in a folder "
+                     "that you may write to",
+                     path);
 }
 
 int bench_check_report(const char *path, struct error *err)
@@ -100,7 +103,10 @@ int bench_finish(struct bench_kernels *bench, int code, struct error *err)
         putchar('\n');
     }
     if (has_begun && bench->report != NULL && !write_report(bench) && code == 0)
-        code = error_set(err, ERROR_IO, "report \"%s\": the file cannot be written", bench->report);
+        code = error_set(err, ERROR_IO,
+                         "report \"%s\": the file cannot be written; name one in a folder "
+                         "that you may write to",
+                         bench->report);
     json_decref(bench->document);
     return code;
 }

@@ -69,7 +69,9 @@ static int open_with(struct bench_rounds *rounds, int32_t sequences, struct erro
     struct backend *backend;
 
     if (!fits(rounds, &options))
-        return error_set(err, ERROR_MEMORY, "bench: a model of shape %s does not fit into memory",
+        return error_set(err, ERROR_MEMORY,
+                         "bench: a model of shape %s does not fit into memory; name a smaller "
+                         "--shape",
                          rounds->name);
     int code = backend_create(&backend, rounds->bench.device, &rounds->bench.options, err);
     if (code == 0)

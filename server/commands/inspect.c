@@ -59,17 +59,18 @@ static void print_tensors(const struct checkpoint *checkpoint)
 static void print_memory(const struct model_config *config)
 {
     static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16, DTYPE_INT8, DTYPE_FP8};
+    const char *device = backend_best_name("auto"); /* looked up once */
     int32_t pages = kv_pages_needed(config->max_positions);
 
     printf("\nmemory needed    weights  KV of one full canvas  activations for its rows\n");
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
         enum dtype dtype = dtypes[i], weights;
         if (dtype_has_scales(dtype))
-            backend_automatic_dtype(&dtype, &weights, "auto", dtypes[i]);
-        if (!backend_computes("auto", dtype, dtypes[i]))
+            backend_automatic_dtype(&dtype, &weights, device, dtypes[i]);
+        if (!backend_computes(device, dtype, dtypes[i]))
             continue;
         struct model_memory needed = model_memory_estimate(
-            config, "auto", dtype, dtypes[i], config->max_positions, config->max_positions, pages);
+            config, device, dtype, dtypes[i], config->max_positions, config->max_positions, pages);
         printf("  %-9s %10.1f MB %19.1f MB %22.1f MB\n", dtype_name(dtypes[i]),
                (double)(needed.weights + needed.norms) * 1e-6, (double)needed.kv_pool * 1e-6,
                (double)needed.activations * 1e-6);
