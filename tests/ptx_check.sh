@@ -16,6 +16,7 @@ add_rmsnorm 256 16448
 swiglu 256 0
 swiglu_quantised 512 64
 gather 128 0
+prefetch 128 0
 random_matrix 256 0
 quantise_rows 256 32
 quantise_narrow_rows 32 4

@@ -63,7 +63,8 @@ struct cuda_backend {
     struct simt_queue queue; /* of operations; the recorder where one is enqueued for a recording */
     struct recordings *recordings;
     struct noted_operations *noted; /* of recorded_operations.c */
-    bool recording; /* queue is the recorder: grids have to be those of the buckets */
+    bool recording;        /* queue is the recorder: grids have to be those of the buckets */
+    size_t prefetch_bytes; /* of the next weight while other operations run, in steps of few rows */
     struct backend_limits limits;
 
     /* KV pool: [layers, kv_pages, kv_heads] pages */
@@ -139,6 +140,10 @@ void cuda_weight_destroy(struct backend *backend, struct weight *weight);
  * random_matrix.cu */
 void cuda_random_matrix(struct cuda_backend *cuda, uint16_t *out,
                         const struct tensor_source *source, int64_t row, int64_t rows);
+
+/* While recording: asks for the first `most` bytes of a weight, beside what comes next: prefetch.cu
+ */
+void cuda_prefetch(struct cuda_backend *cuda, const struct cuda_weight *weight, size_t most);
 
 /* The operations, as struct backend_ops describes them: layers.cu, rope_store.cu, attention.cu. */
 void cuda_embed(struct backend *backend, float *residual, const struct weight *table);

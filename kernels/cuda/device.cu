@@ -1,5 +1,6 @@
 /* kernels/cuda/device.h by the CUDA runtime. */
 #include <cuda_runtime.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,12 +108,28 @@ struct device_memory device_memory_read(void)
     return memory;
 }
 
+/* A queue's stream and marks. */
+static int open_queue(struct simt_queue *queue, struct error *err)
+{
+    cudaStream_t stream = NULL;
+    cudaEvent_t event = NULL;
+    *queue = {};
+    cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    queue->stream = stream;
+    for (int i = 0; i < DEVICE_MARKS && status == cudaSuccess; i++) {
+        status = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+        queue->marks[i] = status == cudaSuccess ? event : NULL;
+    }
+    if (status == cudaSuccess)
+        return 0;
+    device_close(queue);
+    return fail(err, ERROR_NO_DEVICE, "device \"cuda\" cannot be opened", status);
+}
+
 int device_open(struct simt_queue *queue, struct device_facts *facts, const char *instructions,
                 struct error *err)
 {
-    cudaStream_t stream;
     cudaDeviceProp properties;
-    *queue = {};
     if (instructions != NULL && *instructions != 0)
         return error_set(err, ERROR_INVALID,
                          "instructions \"%s\": device cuda has no choice of them; leave it out",
@@ -121,27 +138,17 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
     int code = device_check(NULL, err);
     if (code == 0)
         code = find_device(&properties, &found, err);
+    if (code == 0)
+        code = open_queue(queue, err);
     if (code != 0)
         return code;
-    cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
-    if (status != cudaSuccess)
-        return fail(err, ERROR_NO_DEVICE, "device \"cuda\" cannot be opened", status);
-    queue->stream = stream;
     facts->backend = "cuda";
     facts->multiprocessors = properties.multiProcessorCount;
     facts->fp8 = has_fp8(&properties);
     facts->shared_bytes = properties.sharedMemPerBlockOptin;
+    facts->cache_bytes = (size_t)properties.l2CacheSize;
     snprintf(facts->name, sizeof facts->name, "%.40s, compute capability %d.%d", properties.name,
              properties.major, properties.minor);
-    for (void *&mark : queue->marks) {
-        cudaEvent_t event;
-        status = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
-        if (status != cudaSuccess) {
-            device_close(queue);
-            return fail(err, ERROR_NO_DEVICE, "device \"cuda\" cannot be opened", status);
-        }
-        mark = event;
-    }
     return 0;
 }
 
@@ -151,6 +158,8 @@ void device_close(struct simt_queue *queue)
         if (mark != NULL)
             cudaEventDestroy((cudaEvent_t)mark);
     }
+    if (queue->beside != NULL)
+        cudaStreamDestroy((cudaStream_t)queue->beside);
     if (queue->stream != NULL)
         cudaStreamDestroy((cudaStream_t)queue->stream);
     *queue = {};
@@ -259,12 +268,16 @@ void device_mark_wait(struct simt_queue *queue, int mark)
 
 int device_recorder_open(struct simt_queue *recorder, struct error *err)
 {
-    cudaStream_t stream;
-    *recorder = {};
-    cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
-    if (status != cudaSuccess)
+    cudaStream_t beside;
+    int code = open_queue(recorder, err);
+    if (code != 0)
+        return code;
+    cudaError_t status = cudaStreamCreateWithFlags(&beside, cudaStreamNonBlocking);
+    if (status != cudaSuccess) {
+        device_close(recorder);
         return fail(err, ERROR_NO_DEVICE, "the CUDA device has no room for a stream", status);
-    recorder->stream = stream;
+    }
+    recorder->beside = beside;
     return 0;
 }
 
@@ -279,11 +292,35 @@ void device_recording_begin(struct simt_queue *recorder)
                                                 cudaStreamCaptureModeThreadLocal));
 }
 
+enum { FORK, JOIN }; /* marks of a recorder */
+
+void device_recording_beside(struct simt_queue *recorder, struct simt_queue *beside)
+{
+    cudaEvent_t fork = (cudaEvent_t)recorder->marks[FORK];
+    *beside = {};
+    beside->stream = recorder->beside;
+    note_fault(recorder, cudaEventRecord(fork, (cudaStream_t)recorder->stream));
+    note_fault(recorder, cudaStreamWaitEvent((cudaStream_t)recorder->beside, fork, 0));
+    recorder->forked = true;
+}
+
+/* What runs beside is part of a recording only if its end waits for that. */
+static void join(struct simt_queue *recorder)
+{
+    cudaEvent_t done = (cudaEvent_t)recorder->marks[JOIN];
+    if (!recorder->forked)
+        return;
+    note_fault(recorder, cudaEventRecord(done, (cudaStream_t)recorder->beside));
+    note_fault(recorder, cudaStreamWaitEvent((cudaStream_t)recorder->stream, done, 0));
+    recorder->forked = false;
+}
+
 struct device_recording *device_recording_end(struct simt_queue *recorder, struct error *err)
 {
     cudaStream_t stream = (cudaStream_t)recorder->stream;
     cudaGraph_t graph = NULL;
     cudaGraphExec_t executable = NULL;
+    join(recorder);
     /* Ended whatever came before: the stream stays in its capture otherwise. */
     note_fault(recorder, cudaStreamEndCapture(stream, &graph));
     if (recorder->fault == 0)
@@ -310,6 +347,36 @@ struct device_recording *device_recording_end(struct simt_queue *recorder, struc
 void device_recording_launch(struct simt_queue *queue, struct device_recording *recording)
 {
     note_fault(queue, cudaGraphLaunch(recording->graph, (cudaStream_t)queue->stream));
+}
+
+double device_recording_time(struct simt_queue *queue, struct device_recording *recording)
+{
+    enum { RUNS = 3 };
+    cudaStream_t stream = (cudaStream_t)queue->stream;
+    cudaEvent_t begin = NULL, end = NULL;
+    float milliseconds, best = INFINITY;
+    cudaError_t status = cudaEventCreate(&begin);
+    if (status == cudaSuccess)
+        status = cudaEventCreate(&end);
+    device_recording_launch(queue, recording); /* the first one may be slower */
+    for (int i = 0; i < RUNS && status == cudaSuccess; i++) {
+        status = cudaEventRecord(begin, stream);
+        device_recording_launch(queue, recording);
+        if (status == cudaSuccess)
+            status = cudaEventRecord(end, stream);
+        if (status == cudaSuccess)
+            status = cudaEventSynchronize(end);
+        if (status == cudaSuccess)
+            status = cudaEventElapsedTime(&milliseconds, begin, end);
+        if (status == cudaSuccess)
+            best = fminf(best, milliseconds);
+    }
+    note_fault(queue, status);
+    if (begin != NULL)
+        cudaEventDestroy(begin);
+    if (end != NULL)
+        cudaEventDestroy(end);
+    return 1e-3 * best;
 }
 
 void device_recording_destroy(struct device_recording *recording)

@@ -5,10 +5,15 @@
  */
 #include "kernels/cuda/recorded_operations.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include "common/error.h"
+#include "common/log.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/row_buckets.h"
+
+/* With more rows, products take longer than their weights take to arrive. */
+enum { PREFETCH_ROWS_MAX = 128 };
 
 enum kind { EMBED, ADD_RMSNORM, LINEAR, ROPE_STORE, ATTENTION, SWIGLU, GATHER };
 
@@ -104,10 +109,60 @@ static void end_recording(struct cuda_backend *cuda)
     recordings_end(cuda->recordings, &cuda->queue);
 }
 
+/* The weight of the next product where operation i is the first behind one; else NULL. */
+static const struct cuda_weight *weight_ahead(const struct noted_operations *noted, int32_t i)
+{
+    const struct noted *all = noted->operation;
+    if (all[i].kind == LINEAR || (i > 0 && all[i - 1].kind != LINEAR))
+        return NULL;
+    while (i < noted->count && all[i].kind != LINEAR)
+        i++;
+    return i < noted->count ? (const struct cuda_weight *)all[i].weight : NULL;
+}
+
 /*
- * Behind the last operation of a body: makes its recording. It serves every number of rows of the
- * bucket, so its products have all of the bucket's lines.
+ * A recording serves every number of rows of the bucket, so its products have all of the bucket's
+ * lines. While others run, the beginning of the next product's weight is fetched.
  */
+static void record_body(struct cuda_backend *cuda, size_t prefetch_bytes)
+{
+    const struct noted_operations *noted = cuda->noted;
+    begin_recording(cuda);
+    for (int32_t i = 0; i < noted->count; i++) {
+        const struct cuda_weight *ahead = weight_ahead(noted, i);
+        if (ahead != NULL)
+            cuda_prefetch(cuda, ahead, prefetch_bytes);
+        issue(cuda, &noted->operation[i], cuda->row_bucket);
+    }
+    end_recording(cuda);
+}
+
+/*
+ * How much of a weight to fetch ahead depends on the device: on its cache, on how fast it changes
+ * from kernel to kernel. All is recorded and timed, and the fastest is kept.
+ */
+static void record_fastest_body(struct cuda_backend *cuda)
+{
+    const size_t cache = cuda->facts.cache_bytes;
+    const size_t sizes[] = {0, cache / 8, cache / 4, cache / 2};
+    double best = INFINITY, seconds = INFINITY;
+    cuda->prefetch_bytes = 0;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        record_body(cuda, sizes[i]);
+        seconds = recordings_time(cuda->recordings, &cuda->queue);
+        log_line(LOG_DEBUG, "a recorded step was timed",
+                 "\"rows\":%d,\"prefetch_kb\":%zu,\"ms\":%.4f", (int)cuda->row_bucket,
+                 sizes[i] >> 10, 1e3 * seconds);
+        if (seconds < best) {
+            best = seconds;
+            cuda->prefetch_bytes = sizes[i];
+        }
+    }
+    if (seconds > best)
+        record_body(cuda, cuda->prefetch_bytes);
+}
+
+/* Behind the last operation of a body: makes its recording. */
 static void end_body(struct cuda_backend *cuda)
 {
     struct noted_operations *noted = cuda->noted;
@@ -116,10 +171,12 @@ static void end_body(struct cuda_backend *cuda)
     noted->active = false;
     if (noted->count > NOTED_MAX)
         return;
-    begin_recording(cuda);
-    for (int32_t i = 0; i < noted->count; i++)
-        issue(cuda, &noted->operation[i], cuda->row_bucket);
-    end_recording(cuda);
+    if (cuda->row_bucket > PREFETCH_ROWS_MAX)
+        record_body(cuda, 0);
+    else if (cuda->step.rehearsal)
+        record_fastest_body(cuda);
+    else
+        record_body(cuda, cuda->prefetch_bytes);
 }
 
 static bool step_begin(struct backend *backend, const struct step_rows *rows)

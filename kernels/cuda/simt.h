@@ -28,6 +28,7 @@
  *     void simt_copy_async(shared, global, bool valid)  16 bytes, aligned; zeros where not valid
  *     void simt_copy_commit(), simt_copy_wait<N>()      data is there when all but the newest N
  *                                     groups were waited for, and for others behind a barrier
+ *     void simt_prefetch(global, uint32_t bytes)  a hint: it is read soon; multiples of 16
  *     void simt_load_matrices(uint32_t (&out)[4], row), simt_load_matrices_transposed
  *                                     ldmatrix .x4 of 16-bit elements from shared memory
  *     void simt_multiply(float (&sum)[4], const uint32_t (&a)[4], b0, b1)

@@ -166,6 +166,17 @@ template <int N> SIMT_DEVICE void simt_copy_wait()
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+SIMT_DEVICE void simt_prefetch(const void *global, uint32_t bytes)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes));
+#else
+    enum { SECTOR = 32 };
+    for (uint32_t at = 0; at < bytes; at += SECTOR)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)global + at));
+#endif
+}
+
 SIMT_DEVICE void simt_load_matrices(uint32_t (&out)[4], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

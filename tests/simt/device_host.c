@@ -61,7 +61,8 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
     *facts = (struct device_facts){.backend = CUDA_BACKEND,
                                    .multiprocessors = 2,
                                    .fp8 = device_has_fp8(),
-                                   .shared_bytes = 2 << 10};
+                                   .shared_bytes = 2 << 10,
+                                   .cache_bytes = 4 << 10};
     snprintf(facts->name, sizeof facts->name, "%s", name);
     return 0;
 }

@@ -44,6 +44,7 @@ uint32_t simt_shuffle_bits(uint32_t mask, uint32_t value, uint32_t source, struc
 uint32_t simt_ballot(uint32_t mask, bool vote, struct simt_site site = SIMT_HERE);
 void simt_copy_async(void *shared, const void *global, bool valid,
                      struct simt_site site = SIMT_HERE);
+void simt_prefetch(const void *global, uint32_t bytes, struct simt_site site = SIMT_HERE);
 void simt_copy_commit();
 void simt_copy_wait_newest(uint32_t newest);
 void simt_load_matrices(uint32_t (&out)[4], const void *row, struct simt_site site = SIMT_HERE);
