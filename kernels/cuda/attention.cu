@@ -494,6 +494,6 @@ extern "C" void cuda_attention(struct backend *backend, void *out, const void *q
     arguments.head_dim = shape->head_dim;
     arguments.scale = SIMT_LOG2_E / sqrtf((float)shape->head_dim);
     launch_padded(cuda, arguments);
-    if (work_list_room_for(&cuda->limits, 1).parts > 0)
+    if (cuda->parts)
         cuda_merge_parts(cuda, arguments.out);
 }

@@ -78,6 +78,7 @@ struct cuda_backend {
     int32_t *line_of_sequence;          /* [max_sequences] -1 */
     struct step_rows step;
     int32_t row_bucket, gathered_bucket; /* of this step */
+    bool parts;                          /* attention has some to merge in this step */
 
     /* Attention of rows with several chunks, before they are merged. */
     float *part_sums;  /* [parts, heads, padded_head_dim] weighted sums of V */

@@ -185,8 +185,8 @@ static bool step_begin(struct backend *backend, const struct step_rows *rows)
     cuda_upload_tables(cuda, rows);
     if (rows->program == 0)
         return true;
-    enum recordings_use use =
-        recordings_use(cuda->recordings, &cuda->queue, body_key(rows->program, cuda->row_bucket));
+    enum recordings_use use = recordings_use(
+        cuda->recordings, &cuda->queue, body_key(rows->program, cuda->row_bucket, cuda->parts));
     cuda->noted->active = use == RECORDINGS_MAKE;
     cuda->noted->count = 0;
     return use != RECORDINGS_LAUNCHED;

@@ -141,6 +141,7 @@ void cuda_upload_tables(struct cuda_backend *cuda, const struct step_rows *rows)
     cuda->gathered_bucket = row_bucket(rows->gathered, backend_lines_max(limits));
     struct step_extent extent =
         step_tables_fill(&cuda->staging, rows, limits, cuda->line_of_sequence);
+    cuda->parts = extent.parts > 0;
     device_enqueue_upload(&cuda->queue, cuda->device_block, cuda->staging_block, extent.tables);
     device_enqueue_upload(&cuda->queue, cuda->tables.items, cuda->staging.items, extent.items);
 }

@@ -75,5 +75,6 @@ struct step_extent step_tables_fill(struct step_tables *tables, const struct ste
     return (struct step_extent){
         .tables = (size_t)((const char *)end - (const char *)tables->counts),
         .items = (size_t)list.item_count * sizeof(struct attention_item),
+        .parts = list.parts,
     };
 }
