@@ -126,8 +126,13 @@ if [ $has_device = yes ]; then
     refused=2 bench kernels-fp8 40 kernels --device cuda --dtype fp8
 fi
 
-# ---- with the time that is left: a soak ---------------------------------------------------------------
+# ---- with the time that is left: what is gained over the library alone, and a soak ------------------
 
+if [ $has_device = yes ] && [ "$(left)" -ge 200 ]; then
+    bench rounds-library 80 rounds --device cuda --dtype bfloat16 --instructions library
+else
+    skip "bench rounds, library" "no $([ $has_device = yes ] && echo time was left for it || echo device)"
+fi
 soak=$(soak_seconds 90)
 if [ "$soak" -ge 5 ] || [ $has_device = no ]; then
     tests_of "soak" 90 soak.log env DENOISED_SOAK_SECONDS="$soak" \

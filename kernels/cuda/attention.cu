@@ -428,6 +428,7 @@ template <int DIM>
 SIMT_KERNEL(ATTENTION_THREADS, DIM > 96 ? 2 : 0)
 void attention(const struct attention_arguments arguments)
 {
+    simt_begin();
     for (uint32_t i = simt_block_x(); i < (uint32_t)arguments.counts->items; i += simt_grid_x()) {
         const struct attention_item item = arguments.items[i];
         attend_item<DIM>(arguments, item);

@@ -49,6 +49,18 @@ struct cuda_operand {
     int64_t columns;
 };
 
+/* How a step of few rows is computed; all that can be changed without changing what it computes. */
+struct step_way {
+    bool known;            /* a rehearsal has found it to be the fastest */
+    bool own_products;     /* by few_lines.cu, of as few lines as that is made for */
+    size_t prefetch_bytes; /* of the next product's weight while other kernels run */
+};
+
+enum {
+    STEP_WAY_ROWS_MAX = 128, /* more, and products take longer than their weights take to arrive */
+    STEP_WAYS = STEP_WAY_ROWS_MAX / 16 + 1, /* row buckets are multiples of 16, or the limit */
+};
+
 /* What was given out by memory_create. */
 struct cuda_allocation {
     void *memory;
@@ -63,8 +75,9 @@ struct cuda_backend {
     struct simt_queue queue; /* of operations; the recorder where one is enqueued for a recording */
     struct recordings *recordings;
     struct noted_operations *noted; /* of recorded_operations.c */
-    bool recording;        /* queue is the recorder: grids have to be those of the buckets */
-    size_t prefetch_bytes; /* of the next weight while other operations run, in steps of few rows */
+    bool recording;      /* queue is the recorder: grids have to be those of the buckets */
+    struct step_way way; /* of the step's kind */
+    struct step_way ways[STEP_WAYS]; /* of row buckets: what rehearsals have found */
     struct backend_limits limits;
 
     /* KV pool: [layers, kv_pages, kv_heads] pages */
@@ -88,6 +101,7 @@ struct cuda_backend {
     struct cuda_operand operand;
     void *sums; /* [lines of a slice, rows] of products, before they are scaled */
     struct cuda_product_state *product;
+    uint32_t *few_parts, *few_tickets; /* of few_lines.cu */
     struct cuda_head_state *head;
     struct cuda_allocation *allocations;
     size_t allocation_count, allocation_room;

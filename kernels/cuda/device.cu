@@ -12,7 +12,8 @@ extern "C" {
 #include "common/error.h"
 }
 
-enum { LEAST_MAJOR = 8 }; /* compute capability: mma.sync of bfloat16, cp.async */
+/* Compute capabilities: of mma.sync of bfloat16 and cp.async, of griddepcontrol */
+enum { LEAST_MAJOR = 8, OVERLAP_CAPABILITY = 90 };
 
 struct device_recording {
     cudaGraphExec_t graph;
@@ -130,10 +131,14 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
                 struct error *err)
 {
     cudaDeviceProp properties;
-    if (instructions != NULL && *instructions != 0)
+    const char *name = instructions != NULL ? instructions : "";
+    facts->own_products = strcmp(name, "own") == 0;
+    facts->library_alone = strcmp(name, "library") == 0;
+    if (*name != 0 && !facts->own_products && !facts->library_alone)
         return error_set(err, ERROR_INVALID,
-                         "instructions \"%s\": device cuda has no choice of them; leave it out",
-                         instructions);
+                         "instructions \"%s\": device cuda has \"library\" and \"own\"; leave it "
+                         "out for the fastest",
+                         name);
     bool found;
     int code = device_check(NULL, err);
     if (code == 0)
@@ -147,6 +152,8 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
     facts->fp8 = has_fp8(&properties);
     facts->shared_bytes = properties.sharedMemPerBlockOptin;
     facts->cache_bytes = (size_t)properties.l2CacheSize;
+    facts->capability = properties.major * 10 + properties.minor;
+    queue->overlaps = facts->capability >= OVERLAP_CAPABILITY && !facts->library_alone;
     snprintf(facts->name, sizeof facts->name, "%.40s, compute capability %d.%d", properties.name,
              properties.major, properties.minor);
     return 0;

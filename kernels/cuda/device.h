@@ -23,6 +23,9 @@ struct device_facts {
     bool fp8;            /* has matrix instructions for it */
     size_t shared_bytes; /* that a block may have */
     size_t cache_bytes;  /* of L2 */
+    int capability;      /* 10 * major + minor */
+    bool own_products;   /* those of few_lines.cu are taken for every number of lines */
+    bool library_alone;  /* they are never taken, and nothing is fetched ahead */
 };
 
 /*
@@ -43,8 +46,8 @@ struct device_memory {
 struct device_memory device_memory_read(void);
 
 /*
- * Opens the device and the queue of its operations. `instructions` is struct backend_options': NULL
- * or empty on a device. ERROR_NO_DEVICE where there is none, ERROR_INVALID for other instructions.
+ * Opens the device and the queue of its operations. `instructions` is struct backend_options'.
+ * ERROR_NO_DEVICE where there is none, ERROR_INVALID for other instructions.
  */
 int device_open(struct simt_queue *queue, struct device_facts *facts, const char *instructions,
                 struct error *err);

@@ -14,9 +14,10 @@ struct simt_queue {
     /* device_open makes these cudaEvent_t; a recorder has them for itself, the emulation has none
      */
     void *marks[DEVICE_MARKS];
-    void *beside; /* cudaStream_t of a recorder, for device_recording_beside */
-    bool forked;  /* it is part of what is being recorded */
-    int fault;    /* the first cudaError_t, 0 where there was none */
+    void *beside;  /* cudaStream_t of a recorder, for device_recording_beside */
+    bool forked;   /* it is part of what is being recorded */
+    bool overlaps; /* a kernel may begin beside the one before it, as far as simt_begin allows */
+    int fault;     /* the first cudaError_t, 0 where there was none */
 };
 
 #endif

@@ -10,10 +10,8 @@
 #include "common/error.h"
 #include "common/log.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/few_lines.h"
 #include "kernels/cuda/row_buckets.h"
-
-/* With more rows, products take longer than their weights take to arrive. */
-enum { PREFETCH_ROWS_MAX = 128 };
 
 enum kind { EMBED, ADD_RMSNORM, LINEAR, ROPE_STORE, ATTENTION, SWIGLU, GATHER };
 
@@ -124,42 +122,62 @@ static const struct cuda_weight *weight_ahead(const struct noted_operations *not
  * A recording serves every number of rows of the bucket, so its products have all of the bucket's
  * lines. While others run, the beginning of the next product's weight is fetched.
  */
-static void record_body(struct cuda_backend *cuda, size_t prefetch_bytes)
+static void record_body(struct cuda_backend *cuda)
 {
     const struct noted_operations *noted = cuda->noted;
     begin_recording(cuda);
     for (int32_t i = 0; i < noted->count; i++) {
         const struct cuda_weight *ahead = weight_ahead(noted, i);
         if (ahead != NULL)
-            cuda_prefetch(cuda, ahead, prefetch_bytes);
+            cuda_prefetch(cuda, ahead, cuda->way.prefetch_bytes);
         issue(cuda, &noted->operation[i], cuda->row_bucket);
     }
     end_recording(cuda);
 }
 
+/* Of the row bucket, or of a smaller one that is known; else everything is left out. */
+static struct step_way way_of(const struct cuda_backend *cuda)
+{
+    int32_t bucket = cuda->row_bucket;
+    int32_t i = bucket <= STEP_WAY_ROWS_MAX ? (bucket + 15) / 16 : 0;
+    while (i > 0 && !cuda->ways[i].known)
+        i--;
+    return cuda->ways[i];
+}
+
+static double way_time(struct cuda_backend *cuda, const struct step_way *way)
+{
+    cuda->way = *way;
+    record_body(cuda);
+    double seconds = recordings_time(cuda->recordings, &cuda->queue);
+    log_line(LOG_DEBUG, "a recorded step was timed",
+             "\"rows\":%d,\"own_products\":%d,\"prefetch_kb\":%zu,\"ms\":%.4f",
+             (int)cuda->row_bucket, way->own_products, way->prefetch_bytes >> 10, 1e3 * seconds);
+    return seconds;
+}
+
 /*
- * How much of a weight to fetch ahead depends on the device: on its cache, on how fast it changes
- * from kernel to kernel. All is recorded and timed, and the fastest is kept.
+ * Which way is the fastest depends on the device: on its cache, on how fast it changes from kernel
+ * to kernel. So a rehearsal records and times them all, and keeps that one.
  */
 static void record_fastest_body(struct cuda_backend *cuda)
 {
     const size_t cache = cuda->facts.cache_bytes;
     const size_t sizes[] = {0, cache / 8, cache / 4, cache / 2};
-    double best = INFINITY, seconds = INFINITY;
-    cuda->prefetch_bytes = 0;
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        record_body(cuda, sizes[i]);
-        seconds = recordings_time(cuda->recordings, &cuda->queue);
-        log_line(LOG_DEBUG, "a recorded step was timed",
-                 "\"rows\":%d,\"prefetch_kb\":%zu,\"ms\":%.4f", (int)cuda->row_bucket,
-                 sizes[i] >> 10, 1e3 * seconds);
-        if (seconds < best) {
-            best = seconds;
-            cuda->prefetch_bytes = sizes[i];
+    const bool own = !cuda->deterministic && cuda->row_bucket <= FEW_LINES_MAX;
+    struct step_way best = {.known = true};
+    double least = INFINITY, last = INFINITY;
+    for (int i = 0; i < (own ? 8 : 4); i++) {
+        const struct step_way way = {true, i >= 4, sizes[i % 4]};
+        last = way_time(cuda, &way);
+        if (last < least) {
+            least = last;
+            best = way;
         }
     }
-    if (seconds > best)
-        record_body(cuda, cuda->prefetch_bytes);
+    cuda->ways[(cuda->row_bucket + 15) / 16] = cuda->way = best;
+    if (last > least)
+        record_body(cuda);
 }
 
 /* Behind the last operation of a body: makes its recording. */
@@ -171,18 +189,18 @@ static void end_body(struct cuda_backend *cuda)
     noted->active = false;
     if (noted->count > NOTED_MAX)
         return;
-    if (cuda->row_bucket > PREFETCH_ROWS_MAX)
-        record_body(cuda, 0);
-    else if (cuda->step.rehearsal)
+    bool chooses = cuda->step.rehearsal && !cuda->facts.library_alone;
+    if (chooses && cuda->row_bucket <= STEP_WAY_ROWS_MAX)
         record_fastest_body(cuda);
     else
-        record_body(cuda, cuda->prefetch_bytes);
+        record_body(cuda);
 }
 
 static bool step_begin(struct backend *backend, const struct step_rows *rows)
 {
     struct cuda_backend *cuda = cuda_self(backend);
     cuda_upload_tables(cuda, rows);
+    cuda->way = way_of(cuda);
     if (rows->program == 0)
         return true;
     enum recordings_use use = recordings_use(

@@ -76,6 +76,7 @@ static void exchange(struct simt_queue *a, struct simt_queue *b)
 
 void recordings_begin(struct recordings *recordings, struct simt_queue *queue)
 {
+    recordings->recorder.overlaps = queue->overlaps;
     device_recording_begin(&recordings->recorder);
     exchange(&recordings->recorder, queue);
 }

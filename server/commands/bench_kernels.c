@@ -163,10 +163,8 @@ int bench_choose_device(struct bench_kernels *bench, const struct settings *sett
                          "another device");
     bench->device = backend_best_name(settings->device);
     bench->on_device = strcmp(bench->device, "cpu") != 0;
-    if (bench->on_device && settings->instructions != NULL)
-        return error_set(err, ERROR_INVALID,
-                         "instructions \"%s\": they are the CPU's; leave them out with device %s",
-                         settings->instructions, bench->device);
+    if (bench->on_device) /* which says what it has */
+        bench->options.instructions = settings->instructions;
     bench->options.threads = settings->threads > 0 ? (int)settings->threads : cpu_count();
     bench->options.deterministic = settings->deterministic;
     bench->quick = settings->quick;

@@ -326,7 +326,7 @@ ANY_WEIGHTS_TEST(recordings, what_is_fetched_ahead_changes_nothing)
     cr_expect(run(&layer, &step, 1, out));
     run(&plain, &step, 0, out); /* for what it stores */
     cr_expect_eq(counts_of(&layer).made, 1);
-    cr_expect_gt(cuda->prefetch_bytes, 0);
+    cr_expect(cuda->way.known && cuda->way.prefetch_bytes > 0);
     for (uint64_t i = 0; i < 3; i++)
         cr_expect_not(expect_same(&layer, &plain, 32, 5, i, 1));
     /* What a rehearsal has found is taken where there is none. */
@@ -349,7 +349,7 @@ SUBJECT_TEST(recordings, a_rehearsal_that_cannot_be_recorded_is_issued)
         cr_expect(run(&layer, &step, 1, out));
     simt_refuse_recordings(false);
     cr_expect_eq(counts_of(&layer).made, 0);
-    cr_expect_eq(cuda_self(layer.backend)->prefetch_bytes, 0);
+    cr_expect_eq(cuda_self(layer.backend)->way.prefetch_bytes, 0);
     layer_destroy(&layer);
 }
 
