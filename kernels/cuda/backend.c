@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/head.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/recorded_operations.h"
 #include "kernels/cuda/row_buckets.h"
 #include "kernels/cuda/upload.h"

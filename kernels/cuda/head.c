@@ -6,8 +6,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/error.h"
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/head_kernels.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/row_buckets.h"
 #include "kernels/memory_block.h"
+
+/* Bits of cuda_head_shape.kinds; from the shift on: how many slices the stored rows take. */
+enum { CUDA_HEAD_LISTS = 1, CUDA_HEAD_SLICES_SHIFT = 8 };
 
 struct cuda_head_state {
     void *staging, *tables; /* struct head_tables, on the host and on the device */

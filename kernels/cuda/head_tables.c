@@ -1,7 +1,7 @@
 /* What a step uploads for the head: rows, and what adjusts them, packed into one block. */
 #include <string.h>
 
-#include "kernels/cuda/head.h"
+#include "kernels/cuda/head_kernels.h"
 #include "kernels/memory_block.h"
 
 enum { TABLE_ALIGNMENT = 256 };

@@ -9,6 +9,7 @@
 #include <assert.h>
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/row_buckets.h"
 #include "kernels/memory_block.h"
 

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/head.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/row_buckets.h"
 
 enum kind { EMBED, ADD_RMSNORM, LINEAR, ROPE_STORE, ATTENTION, SWIGLU, GATHER };
