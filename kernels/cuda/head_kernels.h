@@ -63,14 +63,11 @@ struct head_bias {
 size_t head_tables_bytes(const struct backend_limits *limits);
 
 /*
- * Fills the block for a batch and returns its size. last_of_token [vocabulary] is scratch of the
- * caller, at first all -1, and is so again afterwards.
+ * Fills the block for a batch and returns its size. *lists: whether any row asks for top lists.
+ * last_of_token [vocabulary] is scratch of the caller, at first all -1, and is so again afterwards.
  */
-size_t head_tables_fill(struct head_tables *tables, const struct head_batch *batch,
+size_t head_tables_fill(struct head_tables *tables, bool *lists, const struct head_batch *batch,
                         int32_t vocabulary, int32_t *last_of_token);
-
-/* True for a row whose logits are stored. */
-bool head_row_is_stored(const struct head_row *row);
 
 /* ---- what the kernels keep ------------------------------------------------------------------- */
 
