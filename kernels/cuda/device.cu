@@ -17,6 +17,9 @@ struct device_recording {
     cudaGraphExec_t graph;
 };
 
+/* Of the device, from find_device's first success on: one thread starts the program. */
+static cudaDeviceProp device_properties;
+
 static int fail(struct error *err, int code, const char *what, cudaError_t status)
 {
     return error_set(err, code, "%s: %s", what, cudaGetErrorString(status));
@@ -42,19 +45,24 @@ static int check_driver(bool *is_there, struct error *err)
     return 0;
 }
 
-static int check_device(const cudaDeviceProp *properties, struct error *err)
+static int check_device(struct error *err)
 {
-    if (properties->major >= LEAST_MAJOR)
+    if (device_properties.major >= LEAST_MAJOR)
         return 0;
     return error_set(err, ERROR_NO_DEVICE,
                      "device \"cuda\": %s has compute capability %d.%d, but %d.0 or newer is "
                      "needed; use device cpu",
-                     properties->name, properties->major, properties->minor, LEAST_MAJOR);
+                     device_properties.name, device_properties.major, device_properties.minor,
+                     LEAST_MAJOR);
 }
 
-/* The properties of the device that CUDA_VISIBLE_DEVICES puts first. */
-static int find_device(cudaDeviceProp *properties, bool *is_there, struct error *err)
+/* Reads the properties of the device that CUDA_VISIBLE_DEVICES puts first, once. */
+static int find_device(bool *is_there, struct error *err)
 {
+    static bool is_found;
+    *is_there = true;
+    if (is_found)
+        return 0;
     int count = 0, device = 0, code = check_driver(is_there, err);
     if (code != 0)
         return code;
@@ -67,8 +75,9 @@ static int find_device(cudaDeviceProp *properties, bool *is_there, struct error 
     if (status == cudaSuccess)
         status = cudaGetDevice(&device);
     if (status == cudaSuccess)
-        status = cudaGetDeviceProperties(properties, device);
-    if (status == cudaSuccess)
+        status = cudaGetDeviceProperties(&device_properties, device);
+    is_found = status == cudaSuccess;
+    if (is_found)
         return 0;
     return error_set(err, ERROR_NO_DEVICE,
                      "device \"cuda\" cannot be used (%s); see nvidia-smi, or use device cpu",
@@ -77,26 +86,20 @@ static int find_device(cudaDeviceProp *properties, bool *is_there, struct error 
 
 int device_check(bool *is_there, struct error *err)
 {
-    cudaDeviceProp properties;
     bool found;
-    int code = find_device(&properties, &found, err);
+    int code = find_device(&found, err);
     if (is_there != NULL)
         *is_there = found;
     if (code == 0)
-        code = check_device(&properties, err);
+        code = check_device(err);
     return code != 0 ? code : cublaslt_library_open(err);
-}
-
-static bool has_fp8(const cudaDeviceProp *properties)
-{
-    return properties->major * 10 + properties->minor >= 89;
 }
 
 bool device_has_fp8(void)
 {
-    cudaDeviceProp properties;
     bool found;
-    return find_device(&properties, &found, NULL) == 0 && has_fp8(&properties);
+    return find_device(&found, NULL) == 0 &&
+           device_properties.major * 10 + device_properties.minor >= 89;
 }
 
 struct device_memory device_memory_read(void)
@@ -111,16 +114,12 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
                 struct error *err)
 {
     cudaStream_t stream;
-    cudaDeviceProp properties;
     *queue = {};
     if (instructions != NULL && *instructions != 0)
         return error_set(err, ERROR_INVALID,
                          "instructions \"%s\": device cuda has no choice of them; leave it out",
                          instructions);
-    bool found;
     int code = device_check(NULL, err);
-    if (code == 0)
-        code = find_device(&properties, &found, err);
     if (code != 0)
         return code;
     cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
@@ -128,11 +127,11 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
         return fail(err, ERROR_NO_DEVICE, "device \"cuda\" cannot be opened", status);
     queue->stream = stream;
     facts->backend = "cuda";
-    facts->multiprocessors = properties.multiProcessorCount;
-    facts->fp8 = has_fp8(&properties);
-    facts->shared_bytes = properties.sharedMemPerBlockOptin;
-    snprintf(facts->name, sizeof facts->name, "%.40s, compute capability %d.%d", properties.name,
-             properties.major, properties.minor);
+    facts->multiprocessors = device_properties.multiProcessorCount;
+    facts->fp8 = device_has_fp8();
+    facts->shared_bytes = device_properties.sharedMemPerBlockOptin;
+    snprintf(facts->name, sizeof facts->name, "%.40s, compute capability %d.%d",
+             device_properties.name, device_properties.major, device_properties.minor);
     for (void *&mark : queue->marks) {
         cudaEvent_t event;
         status = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
