@@ -81,7 +81,7 @@ int bench_device_peaks(struct bench_kernels *bench, struct error *err)
     int side = bench->quick ? QUICK_SIDE : SIDE;
 
     bench_say(bench, "\n%-10s %-10s linear, %d x %d x %d\n", "peak", "TFLOP/s", side, side, side);
-    for (int i = 0; i < BENCH_DTYPES; i++) {
+    for (int i = 0; i < DTYPE_COUNT; i++) {
         struct bench_kernels of_dtype = *bench;
         struct error refused = {0};
         of_dtype.options.weight_dtype = (enum dtype)i;

@@ -17,8 +17,6 @@ struct error;
 struct model_config;
 struct settings;
 
-enum { BENCH_DTYPES = DTYPE_FP8 + 1 };
-
 struct bench_kernels {
     const char *device;             /* of backend_create; never "auto" */
     bool on_device;                 /* none of the CPU's: operations only enqueue */
@@ -32,7 +30,7 @@ struct bench_kernels {
     /* What bench_peaks found, of all threads together: operations a second of the best product
      * instructions of each dtype (0: none), and bytes a second out of memory. On a device those of
      * a large linear, and bytes that a copy reads and writes. */
-    double product_rates[BENCH_DTYPES], read_rate;
+    double product_rates[DTYPE_COUNT], read_rate;
 };
 
 /*

@@ -269,7 +269,7 @@ static int bench_formats(struct bench_rounds *rounds, const struct settings *set
     enum dtype first = bench->options.weight_dtype;
     int code = bench_model(rounds, err);
 
-    for (int i = 0; strcmp(settings->dtype, "auto") == 0 && i < BENCH_DTYPES && code == 0; i++) {
+    for (int i = 0; strcmp(settings->dtype, "auto") == 0 && i < DTYPE_COUNT && code == 0; i++) {
         if (dtype_size((enum dtype)i) != 1 || (enum dtype)i == first ||
             bench->product_rates[i] == 0)
             continue;

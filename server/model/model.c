@@ -12,14 +12,14 @@
 /* The dtype that most elements of supported tensors have. */
 static enum dtype most_common_dtype(const struct checkpoint *checkpoint)
 {
-    double elements[DTYPE_FP8 + 1] = {0};
+    double elements[DTYPE_COUNT] = {0};
     for (size_t i = 0; i < checkpoint_tensor_count(checkpoint); i++) {
         const struct tensor *tensor = checkpoint_tensor(checkpoint, i);
         if (tensor->supported)
             elements[tensor->dtype] += (double)tensor_elements(tensor);
     }
     enum dtype best = DTYPE_FLOAT32;
-    for (int dtype = DTYPE_FLOAT32; dtype <= DTYPE_FP8; dtype++)
+    for (int dtype = 0; dtype < DTYPE_COUNT; dtype++)
         if (elements[dtype] > elements[best])
             best = (enum dtype)dtype;
     return best;
