@@ -297,9 +297,11 @@ double model_memory_total(const struct model_memory *memory)
 
 struct model_memory model_memory_estimate(const struct model_config *config, const char *device,
                                           enum dtype dtype, enum dtype weight_dtype,
-                                          int32_t max_rows, int32_t max_head_rows, int32_t kv_pages)
+                                          int32_t max_rows, int32_t max_head_rows,
+                                          int32_t max_sequences, int32_t kv_pages)
 {
-    const struct backend_limits limits = limits_of(config, max_rows, max_head_rows, 1, kv_pages);
+    const struct backend_limits limits =
+        limits_of(config, max_rows, max_head_rows, max_sequences, kv_pages);
     struct model_memory memory = {.norms = norm_bytes(config)};
     size_t scratch;
     backend_reserved_bytes(&memory.kv_pool, &scratch, device, &limits, dtype, weight_dtype);

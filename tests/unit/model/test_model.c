@@ -398,7 +398,7 @@ Test(model, memory_table_agrees_with_the_estimate)
         cr_assert_eq(model_reserve(model, 16, 8, 2, 4, &err), 0, "%s", err.message);
         struct model_memory used = model_memory_used(model);
         struct model_memory estimate =
-            model_memory_estimate(&model->config, device, pair[0], pair[1], 16, 8, 4);
+            model_memory_estimate(&model->config, device, pair[0], pair[1], 16, 8, 2, 4);
         cr_expect_eq(used.weights, estimate.weights, "%s", device);
         cr_expect_eq(used.norms, estimate.norms, "%s", device);
         cr_expect_eq(used.kv_pool, estimate.kv_pool, "%s", device);
