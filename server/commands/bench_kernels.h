@@ -14,7 +14,6 @@
 #include "kernels/backend.h"
 
 struct error;
-struct model_config;
 struct settings;
 
 struct bench_kernels {
@@ -97,8 +96,5 @@ void bench_leave_out(const struct bench_kernels *bench, const char *format, ...)
  * would not fail there, but end the process.
  */
 bool bench_fits(const struct bench_kernels *bench, double bytes);
-
-/* Tokens for prompts: any but the mask. */
-int32_t bench_random_token(const struct model_config *config, uint32_t place);
 
 #endif
