@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/error.h"
@@ -16,6 +15,7 @@
 #include "server/commands/child_server.h"
 #include "server/commands/commands.h"
 #include "server/commands/runtime.h"
+#include "server/commands/temporary_model.h"
 #include "server/model/random_checkpoint.h"
 
 void bench_print(const char *name, double value, const char *unit, const char *target)
@@ -182,33 +182,15 @@ static int bench_batches(const struct runtime *runtime, struct error *err)
     return 0;
 }
 
-/* A model that was made for the benchmark. */
-static void remove_model(const char *directory)
-{
-    static const char *const files[] = {"tokenizer.json", "config.json", "model.safetensors"};
-
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        char path[PATH_MAX + 32];
-        snprintf(path, sizeof path, "%s/%s", directory, files[i]);
-        unlink(path);
-    }
-    rmdir(directory);
-}
-
-/*
- * Start to the first answer and resident memory of a server process with this model. One that is
- * temporary is removed as soon as the server has it, so that nothing stays behind an interruption.
- */
-static int bench_process(const char *directory, bool temporary, const char *what,
-                         const char *const *flags, struct error *err)
+/* Start to the first answer and resident memory of a server process with this model. */
+static int bench_process(const char *directory, const char *what, const char *const *flags,
+                         struct error *err)
 {
     struct child_server child;
     struct buffer response = {0};
     char name[120];
     int code = child_server_start(&child, directory, flags, err);
 
-    if (temporary)
-        remove_model(directory);
     if (code != 0)
         return code;
     code =
@@ -266,8 +248,8 @@ static int bench_large(const struct runtime *runtime, const struct bench_flags *
     const char *limits[CHILD_SERVER_FLAGS + 1] = {"--max-sequences=1", "--kv-cache-tokens=192",
                                                   "--max-rows-per-tick=384"};
     struct model_config shape = runtime->model->config;
-    char directory[] = "/tmp/denoised-bench-XXXXXX";
-    char from[PATH_MAX + 32], to[sizeof directory + 32];
+    struct temporary_model model;
+    char from[PATH_MAX + 32], to[PATH_MAX + 32];
 
     shape.layers = 12;
     shape.width = 768;
@@ -276,16 +258,17 @@ static int bench_large(const struct runtime *runtime, const struct bench_flags *
     shape.ffn_width = 2304;
     for (int i = 0; flags->compute[i] != NULL; i++)
         limits[3 + i] = flags->compute[i];
-    if (mkdtemp(directory) == NULL)
-        return error_set(err, ERROR_IO, "bench: no temporary directory can be made in /tmp");
-    int code = random_checkpoint_write(directory, &shape, 1, err);
+    int code = temporary_model_create(&model, err);
+    if (code != 0)
+        return code;
+    code = random_checkpoint_write(model.directory, &shape, 1, err);
     snprintf(from, sizeof from, "%s/tokenizer.json", runtime->model_directory);
-    snprintf(to, sizeof to, "%s/tokenizer.json", directory);
+    snprintf(to, sizeof to, "%s/tokenizer.json", model.directory);
     if (code == 0)
         code = copy_file(from, to, err);
     if (code == 0)
-        return bench_process(directory, true, "200 MB random checkpoint", limits, err);
-    remove_model(directory);
+        code = bench_process(model.directory, "200 MB random checkpoint", limits, err);
+    temporary_model_remove(&model);
     return code;
 }
 
@@ -365,7 +348,10 @@ int command_bench(struct settings *settings)
         return runtime_complain(&err);
     runtime_print_memory(&runtime, stdout);
     bench_binary();
-    code = bench_tokenizer(&runtime, &err);
+    if (!settings->quick)
+        code = bench_large(&runtime, &flags, &err);
+    if (code == 0)
+        code = bench_tokenizer(&runtime, &err);
     if (code == 0)
         code = bench_batches(&runtime, &err);
     if (code == 0)
@@ -373,9 +359,7 @@ int command_bench(struct settings *settings)
     if (code == 0)
         code = bench_idle_streams(runtime.model_directory, &flags, &err);
     if (code == 0)
-        code = bench_process(runtime.model_directory, false, runtime.model_name, flags.all, &err);
-    if (code == 0 && !settings->quick)
-        code = bench_large(&runtime, &flags, &err);
+        code = bench_process(runtime.model_directory, runtime.model_name, flags.all, &err);
     runtime_stop(&runtime);
     return code == 0 ? 0 : runtime_complain(&err);
 }
