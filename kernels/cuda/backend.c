@@ -114,11 +114,6 @@ static const struct backend_ops CUDA_OPS = {
     .memory_used = cuda_memory_used,
 };
 
-int cuda_check(bool *is_there, struct error *err)
-{
-    return device_check(is_there, err);
-}
-
 struct backend_memory cuda_memory(void)
 {
     const struct device_memory memory = device_memory_read();

@@ -87,8 +87,6 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
 bool cuda_prefers_bfloat16(void);
 bool cuda_computes(enum dtype dtype, enum dtype weight_dtype);
 
-/* ERROR_NO_DEVICE says what is missing; *is_there: whether there is a device at all. */
-int cuda_check(bool *is_there, struct error *err);
 struct backend_memory cuda_memory(void);
 int32_t cuda_next_bucket(int32_t rows);
 
