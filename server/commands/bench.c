@@ -24,13 +24,6 @@ void bench_print(const char *name, double value, const char *unit, const char *t
     fflush(stdout);
 }
 
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
-}
-
 static void bench_binary(void)
 {
     struct stat status;
@@ -147,10 +140,9 @@ static int bench_batch(const struct runtime *runtime, int count, struct batch_fi
         request_release(requests[i]);
     if (code != 0)
         return code;
-    qsort(milliseconds, (size_t)ticks, sizeof *milliseconds, compare_doubles);
     *figures = (struct batch_figures){
         .tokens_per_second = (double)(last.committed_tokens - before.committed_tokens) / seconds,
-        .round_ms = ticks > 0 ? milliseconds[ticks / 2] : 0,
+        .round_ms = ticks > 0 ? bench_median(milliseconds, ticks) : 0,
         .rows = most_rows,
         .overhead = 1 - (double)(last.forward_us - before.forward_us) /
                             (double)(last.tick_us - before.tick_us),
