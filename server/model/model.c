@@ -44,7 +44,6 @@ static int load(struct model *model, const char *directory, struct error *err)
         code = checkpoint_open(&checkpoint, directory, err);
     if (code != 0)
         return code;
-    model->config.checkpoint_dtype = most_common_dtype(checkpoint);
     struct error cause = {0};
     code = weights_load(&model->weights, &model->parameters, &model->config, checkpoint,
                         model->backend, &cause);

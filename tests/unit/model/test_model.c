@@ -85,7 +85,6 @@ Test(model, loads_a_random_checkpoint_of_every_form)
         cr_expect_eq(config->tied_head, shapes[i].tied_head);
         cr_expect_eq(config->linear_bias, shapes[i].linear_bias);
         cr_expect_eq(config->qkv_bias, shapes[i].qkv_bias || shapes[i].linear_bias);
-        cr_expect_eq(config->checkpoint_dtype, DTYPE_BFLOAT16);
         cr_expect_eq(model->weights.head == model->weights.embedding, config->tied_head);
         model_free(model);
         temporary_directory_remove(&directory);
