@@ -1,5 +1,6 @@
 #include "kernels/host_backend.h"
 
+#include <stdio.h>
 #include <string.h>
 #include "kernels/memory_block.h"
 
@@ -16,6 +17,21 @@ int host_reserve(void *out, size_t *used, size_t size, const char *what, struct 
     if (status == 0)
         *used += size;
     return status;
+}
+
+void host_backend_init(struct host_backend *host, const struct backend_ops *ops,
+                       const struct backend_options *options, const char *rest)
+{
+    bool scaled = dtype_has_scales(options->weight_dtype);
+    host->base = (struct backend){ops, options->dtype, options->weight_dtype};
+    snprintf(host->description, sizeof host->description, "%s, %s%s%s, %s", ops->name,
+             scaled ? dtype_name(options->weight_dtype) : "", scaled ? " weights, " : "",
+             dtype_name(options->dtype), rest);
+}
+
+const char *host_description(const struct backend *backend)
+{
+    return ((const struct host_backend *)backend)->description;
 }
 
 int host_memory_create(struct backend *backend, void **out, size_t size, struct error *err)

@@ -9,11 +9,6 @@
 /* Logits of as many head rows as fit are judged together, so that the weight is read once. */
 enum { HEAD_SCRATCH_BYTES = 16 << 20, HEAD_LINES_MIN = 3 /* of one row */ };
 
-static const char *cpu_description(const struct backend *backend)
-{
-    return ((const struct cpu_backend *)backend)->description;
-}
-
 static void cpu_destroy(struct backend *backend)
 {
     struct cpu_backend *cpu = cpu_self(backend);
@@ -204,7 +199,7 @@ void cpu_run_ranges(struct cpu_backend *cpu,
 
 static const struct backend_ops CPU_OPS = {
     .name = "cpu",
-    .description = cpu_description,
+    .description = host_description,
     .destroy = cpu_destroy,
     .reserve = cpu_reserve,
     .memory_create = host_memory_create,
@@ -251,15 +246,12 @@ int cpu_backend_create(struct backend **out, const struct backend_options *optio
         free(cpu);
         return status;
     }
-    cpu->host.base.ops = &CPU_OPS;
-    cpu->host.base.dtype = options->dtype;
-    cpu->host.base.weight_dtype = options->weight_dtype;
     cpu->instructions = instructions;
     int threads = thread_pool_threads(cpu->pool);
-    snprintf(cpu->description, sizeof cpu->description, "cpu, %s%s, %s, %d %s",
-             options->weight_dtype == DTYPE_INT8 ? "int8 weights, " : "",
-             dtype_name(options->dtype), instructions.name, threads,
+    char rest[48];
+    snprintf(rest, sizeof rest, "%s, %d %s", instructions.name, threads,
              threads == 1 ? "thread" : "threads");
+    host_backend_init(&cpu->host, &CPU_OPS, options, rest);
     *out = &cpu->host.base;
     return 0;
 }

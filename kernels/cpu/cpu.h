@@ -51,7 +51,6 @@ struct head_slot {
 
 struct cpu_backend {
     struct host_backend host;
-    char description[96];
     struct thread_pool *pool;
     struct cpu_instructions instructions;
     struct backend_limits limits;

@@ -9,21 +9,6 @@ static struct ref_backend *self(struct backend *backend)
     return (struct ref_backend *)backend;
 }
 
-static const char *ref_description(const struct backend *backend)
-{
-    static const char *const descriptions[3][2] = {
-        {"ref, float32, plain C, 1 thread", "ref, bfloat16, plain C, 1 thread"},
-        {"ref, int8 weights, float32, plain C, 1 thread",
-         "ref, int8 weights, bfloat16, plain C, 1 thread"},
-        {"ref, fp8 weights, float32, plain C, 1 thread",
-         "ref, fp8 weights, bfloat16, plain C, 1 thread"},
-    };
-    int weights = backend->weight_dtype == DTYPE_INT8  ? 1
-                  : backend->weight_dtype == DTYPE_FP8 ? 2
-                                                       : 0;
-    return descriptions[weights][backend->dtype == DTYPE_BFLOAT16];
-}
-
 static void ref_destroy(struct backend *backend)
 {
     struct ref_backend *ref = self(backend);
@@ -208,7 +193,7 @@ static bool ref_step_begin(struct backend *backend, const struct step_rows *rows
 
 static const struct backend_ops REF_OPS = {
     .name = "ref",
-    .description = ref_description,
+    .description = host_description,
     .destroy = ref_destroy,
     .reserve = ref_reserve,
     .memory_create = host_memory_create,
@@ -241,9 +226,7 @@ int ref_backend_create(struct backend **out, const struct backend_options *optio
     struct ref_backend *ref = calloc(1, sizeof *ref);
     if (ref == NULL)
         return error_set(err, ERROR_MEMORY, "cannot allocate the ref backend; free some memory");
-    ref->host.base.ops = &REF_OPS;
-    ref->host.base.dtype = options->dtype;
-    ref->host.base.weight_dtype = options->weight_dtype;
+    host_backend_init(&ref->host, &REF_OPS, options, "plain C, 1 thread");
     *out = &ref->host.base;
     return 0;
 }
