@@ -28,23 +28,7 @@ struct subject {
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
-static int open_backend(struct backend **out, const struct subject *subject, struct error *err)
-{
-    struct backend *backend;
-    int code = backend_create(&backend, subject->bench->device, &subject->bench->options, err);
-
-    return code != 0 ? code : timed_backend_create(out, backend, err);
-}
-
-static int load(struct subject *subject, const char *directory, struct error *err)
-{
-    struct backend *backend;
-    int code = open_backend(&backend, subject, err);
-
-    return code != 0 ? code : model_load(&subject->model, directory, backend, err);
-}
-
-static int load_random(struct subject *subject, struct error *err)
+static int create_random(struct subject *subject, struct backend *backend, struct error *err)
 {
     struct model_config shape = {.layers = 8,
                                  .width = 1024,
@@ -60,7 +44,6 @@ static int load_random(struct subject *subject, struct error *err)
                                  .mask_token = 2,
                                  .stop_tokens = {1},
                                  .stop_token_count = 1};
-    struct backend *backend;
 
     if (subject->bench->quick) {
         shape.layers = shape.heads = shape.kv_heads = 2;
@@ -71,8 +54,22 @@ static int load_random(struct subject *subject, struct error *err)
     shape.head_dim = shape.rotary_dim = shape.width / shape.heads;
     snprintf(subject->name, sizeof subject->name, "random, d %d, %d layers", shape.width,
              shape.layers);
-    int code = open_backend(&backend, subject, err);
-    return code != 0 ? code : model_create_random(&subject->model, &shape, 1, backend, err);
+    return model_create_random(&subject->model, &shape, 1, backend, err);
+}
+
+static int load(struct subject *subject, bool random, struct error *err)
+{
+    const struct bench_kernels *bench = subject->bench;
+    const char *directory = bench->model_directory, *slash = strrchr(directory, '/');
+    struct backend *backend;
+    int code = backend_create(&backend, bench->device, &bench->options, err);
+
+    if (code == 0)
+        code = timed_backend_create(&backend, backend, err);
+    if (code != 0 || random)
+        return code != 0 ? code : create_random(subject, backend, err);
+    snprintf(subject->name, sizeof subject->name, "%.63s", slash != NULL ? slash + 1 : directory);
+    return model_load(&subject->model, directory, backend, err);
 }
 
 static int32_t canvas_length(const struct subject *subject)
@@ -295,21 +292,10 @@ static int bench_ticks(struct subject *subject, struct error *err)
 
 /* ---- all ------------------------------------------------------------------------------------- */
 
-static int load_subject(struct subject *subject, bool random, struct error *err)
-{
-    const char *directory = subject->bench->model_directory;
-    const char *slash = strrchr(directory, '/');
-
-    if (random)
-        return load_random(subject, err);
-    snprintf(subject->name, sizeof subject->name, "%.63s", slash != NULL ? slash + 1 : directory);
-    return load(subject, directory, err);
-}
-
 static int bench_model(const struct bench_kernels *bench, bool random, struct error *err)
 {
     struct subject subject = {.bench = bench, .sequences = bench->quick ? 4 : 32};
-    int code = load_subject(&subject, random, err);
+    int code = load(&subject, random, err);
 
     if (code == 0)
         code = create_engine(&subject, err);
