@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/error.h"
@@ -213,23 +214,6 @@ static int bench_process(const char *directory, const char *what, const char *co
     return 0;
 }
 
-static int copy_file(const char *from, const char *to, struct error *err)
-{
-    char chunk[65536];
-    size_t got;
-    FILE *in = fopen(from, "rb");
-    FILE *out = in != NULL ? fopen(to, "wb") : NULL;
-    int failed = out == NULL;
-
-    while (!failed && (got = fread(chunk, 1, sizeof chunk, in)) > 0)
-        failed = fwrite(chunk, 1, got, out) != got;
-    if (in != NULL)
-        failed |= fclose(in) != 0;
-    if (out != NULL)
-        failed |= fclose(out) != 0;
-    return failed ? error_set(err, ERROR_IO, "bench: %s could not be copied to %s", from, to) : 0;
-}
-
 /*
  * A random checkpoint of about 200 MB with the tokenizer of the model at hand. Small limits, so
  * that a mapping which is kept would show.
@@ -256,8 +240,8 @@ static int bench_large(const struct runtime *runtime, const struct bench_flags *
     code = random_checkpoint_write(model.directory, &shape, 1, err);
     snprintf(from, sizeof from, "%s/tokenizer.json", runtime->model_directory);
     snprintf(to, sizeof to, "%s/tokenizer.json", model.directory);
-    if (code == 0)
-        code = copy_file(from, to, err);
+    if (code == 0 && symlink(from, to) != 0)
+        code = error_set(err, ERROR_IO, "bench: %s cannot be linked to as %s", from, to);
     if (code == 0)
         code = bench_process(model.directory, "200 MB random checkpoint", limits, err);
     temporary_model_remove(&model);
