@@ -12,6 +12,7 @@
  * the matrix instructions treat each line the same wherever it stands in a tile.
  */
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/simt.h"
 
 enum {

@@ -19,6 +19,9 @@ struct device_recording {
     cudaGraphExec_t graph;
 };
 
+/* Of the device, from find_device's first success on: one thread starts the program. */
+static cudaDeviceProp device_properties;
+
 static int fail(struct error *err, int code, const char *what, cudaError_t status)
 {
     return error_set(err, code, "%s: %s", what, cudaGetErrorString(status));
@@ -44,19 +47,24 @@ static int check_driver(bool *is_there, struct error *err)
     return 0;
 }
 
-static int check_device(const cudaDeviceProp *properties, struct error *err)
+static int check_device(struct error *err)
 {
-    if (properties->major >= LEAST_MAJOR)
+    if (device_properties.major >= LEAST_MAJOR)
         return 0;
     return error_set(err, ERROR_NO_DEVICE,
                      "device \"cuda\": %s has compute capability %d.%d, but %d.0 or newer is "
                      "needed; use device cpu",
-                     properties->name, properties->major, properties->minor, LEAST_MAJOR);
+                     device_properties.name, device_properties.major, device_properties.minor,
+                     LEAST_MAJOR);
 }
 
-/* The properties of the device that CUDA_VISIBLE_DEVICES puts first. */
-static int find_device(cudaDeviceProp *properties, bool *is_there, struct error *err)
+/* Reads the properties of the device that CUDA_VISIBLE_DEVICES puts first, once. */
+static int find_device(bool *is_there, struct error *err)
 {
+    static bool is_found;
+    *is_there = true;
+    if (is_found)
+        return 0;
     int count = 0, device = 0, code = check_driver(is_there, err);
     if (code != 0)
         return code;
@@ -69,8 +77,9 @@ static int find_device(cudaDeviceProp *properties, bool *is_there, struct error 
     if (status == cudaSuccess)
         status = cudaGetDevice(&device);
     if (status == cudaSuccess)
-        status = cudaGetDeviceProperties(properties, device);
-    if (status == cudaSuccess)
+        status = cudaGetDeviceProperties(&device_properties, device);
+    is_found = status == cudaSuccess;
+    if (is_found)
         return 0;
     return error_set(err, ERROR_NO_DEVICE,
                      "device \"cuda\" cannot be used (%s); see nvidia-smi, or use device cpu",
@@ -79,26 +88,20 @@ static int find_device(cudaDeviceProp *properties, bool *is_there, struct error 
 
 int device_check(bool *is_there, struct error *err)
 {
-    cudaDeviceProp properties;
     bool found;
-    int code = find_device(&properties, &found, err);
+    int code = find_device(&found, err);
     if (is_there != NULL)
         *is_there = found;
     if (code == 0)
-        code = check_device(&properties, err);
+        code = check_device(err);
     return code != 0 ? code : cublaslt_library_open(err);
-}
-
-static bool has_fp8(const cudaDeviceProp *properties)
-{
-    return properties->major * 10 + properties->minor >= 89;
 }
 
 bool device_has_fp8(void)
 {
-    cudaDeviceProp properties;
     bool found;
-    return find_device(&properties, &found, NULL) == 0 && has_fp8(&properties);
+    return find_device(&found, NULL) == 0 &&
+           device_properties.major * 10 + device_properties.minor >= 89;
 }
 
 struct device_memory device_memory_read(void)
@@ -130,7 +133,6 @@ static int open_queue(struct simt_queue *queue, struct error *err)
 int device_open(struct simt_queue *queue, struct device_facts *facts, const char *instructions,
                 struct error *err)
 {
-    cudaDeviceProp properties;
     const char *name = instructions != NULL ? instructions : "";
     facts->own_products = strcmp(name, "own") == 0;
     facts->library_alone = strcmp(name, "library") == 0;
@@ -139,23 +141,20 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
                          "instructions \"%s\": device cuda has \"library\" and \"own\"; leave it "
                          "out for the fastest",
                          name);
-    bool found;
     int code = device_check(NULL, err);
-    if (code == 0)
-        code = find_device(&properties, &found, err);
     if (code == 0)
         code = open_queue(queue, err);
     if (code != 0)
         return code;
     facts->backend = "cuda";
-    facts->multiprocessors = properties.multiProcessorCount;
-    facts->fp8 = has_fp8(&properties);
-    facts->shared_bytes = properties.sharedMemPerBlockOptin;
-    facts->cache_bytes = (size_t)properties.l2CacheSize;
-    facts->capability = properties.major * 10 + properties.minor;
+    facts->multiprocessors = device_properties.multiProcessorCount;
+    facts->fp8 = device_has_fp8();
+    facts->shared_bytes = device_properties.sharedMemPerBlockOptin;
+    facts->cache_bytes = (size_t)device_properties.l2CacheSize;
+    facts->capability = device_properties.major * 10 + device_properties.minor;
     queue->overlaps = facts->capability >= OVERLAP_CAPABILITY && !facts->library_alone;
-    snprintf(facts->name, sizeof facts->name, "%.40s, compute capability %d.%d", properties.name,
-             properties.major, properties.minor);
+    snprintf(facts->name, sizeof facts->name, "%.40s, compute capability %d.%d",
+             device_properties.name, device_properties.major, device_properties.minor);
     return 0;
 }
 

@@ -7,6 +7,7 @@
 #define KERNELS_CUDA_FEW_LINES_H
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/products.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -10,6 +10,7 @@
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/few_lines.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/row_buckets.h"
 #include "kernels/memory_block.h"
 

@@ -11,6 +11,8 @@
 #include "common/log.h"
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/few_lines.h"
+#include "kernels/cuda/head.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/row_buckets.h"
 
 enum kind { EMBED, ADD_RMSNORM, LINEAR, ROPE_STORE, ATTENTION, SWIGLU, GATHER };

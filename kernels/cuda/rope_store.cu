@@ -3,6 +3,7 @@
  * operation's): one warp for each head of each row, the heads of V included.
  */
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/simt.h"
 
 enum {

@@ -1,11 +1,10 @@
 #include "kernels/cuda/step_tables.h"
 
-enum { TABLE_ALIGNMENT = 256 };
+#include "kernels/cuda/table_layout.h"
 
 static void *place(size_t *size, char *base, size_t bytes)
 {
-    size_t at = *size;
-    *size = (at + bytes + TABLE_ALIGNMENT - 1) / TABLE_ALIGNMENT * TABLE_ALIGNMENT;
+    size_t at = table_place(size, bytes);
     return base != NULL ? base + at : NULL;
 }
 
