@@ -18,7 +18,7 @@ swiglu 256 0
 swiglu_quantised 512 64
 gather 128 0
 prefetch 128 0
-few_lines 256 138256
+few_lines 256 115216
 random_matrix 256 0
 quantise_rows 256 32
 quantise_narrow_rows 32 4

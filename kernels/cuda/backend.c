@@ -174,6 +174,7 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
         free(cuda);
         return status;
     }
+    cuda_prefetch_load();
     cuda->ops = CUDA_OPS;
     recorded_operations_set(&cuda->ops);
     cuda->ops.name = cuda->facts.backend;

@@ -136,6 +136,7 @@ void cuda_random_matrix(struct cuda_backend *cuda, uint16_t *out,
 
 /* While recording: asks for the first `most` bytes of a weight, beside what comes next: prefetch.cu
  */
+void cuda_prefetch_load(void); /* at start */
 void cuda_prefetch(struct cuda_backend *cuda, const struct cuda_weight *weight, size_t most);
 
 /* The operations, as struct backend_ops describes them: layers.cu, rope_store.cu, attention.cu. */

@@ -31,7 +31,7 @@ enum {
     CHUNK_PIECES = CHUNK / PIECE, /* of a row */
     STEP = 32,                    /* bytes of depth of a matrix instruction */
     ROW_STRIDE = CHUNK + PIECE,   /* in shared memory: an odd number of pieces spreads over banks */
-    STAGES = 6,                   /* chunks in shared memory; all but one are on their way */
+    STAGES = 5,                   /* chunks in shared memory; all but one are on their way */
     COPIED_ROWS = THREADS / CHUNK_PIECES, /* that all threads copy a piece of at once */
     TILES_MAX = 4096,                     /* tickets; more rows than any vocabulary has */
     BLOCKS_MAX = 192,                     /* more multiprocessors than there are so far */
@@ -151,6 +151,16 @@ SIMT_DEVICE uint32_t *part_of(const struct few_arguments &arguments, uint32_t bl
     return arguments.parts + (part * (LINES / 8) * SIMT_WARP + simt_lane()) * 4;
 }
 
+template <int LINES>
+SIMT_DEVICE void load_part(uint32_t (&sums)[LINES / 8][4], const struct few_arguments &arguments,
+                           int32_t block, int32_t tile)
+{
+    const uint32_t *part = part_of<LINES>(arguments, (uint32_t)block, tile);
+    SIMT_UNROLL
+    for (int i = 0; i < LINES / 8; i++)
+        simt_load_fresh(sums[i], part + i * SIMT_WARP * 4);
+}
+
 template <enum dtype DTYPE> SIMT_DEVICE uint32_t added(uint32_t a, uint32_t b)
 {
     if (DTYPE == DTYPE_INT8)
@@ -175,24 +185,34 @@ SIMT_DEVICE bool gather_parts(uint32_t (&sums)[LINES / 8][4], const struct few_a
     for (int i = 0; i < LINES / 8; i++)
         *(struct four_words *)(part + i * SIMT_WARP * 4) = {sums[i][0], sums[i][1], sums[i][2],
                                                             sums[i][3]};
-    simt_fence();
     simt_barrier();
-    if (simt_thread() == 0)
+    if (simt_thread() == 0) {
+        simt_fence();
         *ticket = simt_atomic_add(arguments.tickets + tile, 1u);
+        simt_fence();
+    }
     simt_barrier();
     if (*ticket != (uint32_t)(last - first))
         return false;
-    simt_fence();
+    /* The next part is on its way while one is added: there are two at least. */
+    uint32_t part_sums[LINES / 8][4], next[LINES / 8][4];
+    load_part<LINES>(sums, arguments, first, tile);
+    load_part<LINES>(next, arguments, first + 1, tile);
     SIMT_NO_UNROLL
-    for (int32_t block = first; block <= last; block++) {
-        part = part_of<LINES>(arguments, (uint32_t)block, tile);
+    for (int32_t block = first + 1; block <= last; block++) {
         SIMT_UNROLL
         for (int i = 0; i < LINES / 8; i++) {
-            uint32_t words[4];
-            simt_load_fresh(words, part + i * SIMT_WARP * 4);
             SIMT_UNROLL
             for (int j = 0; j < 4; j++)
-                sums[i][j] = block == first ? words[j] : added<DTYPE>(sums[i][j], words[j]);
+                part_sums[i][j] = next[i][j];
+        }
+        if (block < last)
+            load_part<LINES>(next, arguments, block + 1, tile);
+        SIMT_UNROLL
+        for (int i = 0; i < LINES / 8; i++) {
+            SIMT_UNROLL
+            for (int j = 0; j < 4; j++)
+                sums[i][j] = added<DTYPE>(sums[i][j], part_sums[i][j]);
         }
     }
     if (simt_thread() == 0)
@@ -242,6 +262,7 @@ template <enum dtype DTYPE, int LINES>
 SIMT_KERNEL(THREADS, 1)
 void few_lines(const struct few_arguments arguments)
 {
+    simt_release_next();
     uint32_t sums[LINES / 8][4] = {};
     const int64_t begin = range_begin(arguments, simt_block_x());
     const int32_t count = (int32_t)(range_begin(arguments, simt_block_x() + 1) - begin);
@@ -249,7 +270,6 @@ void few_lines(const struct few_arguments arguments)
                                 (int32_t)(begin % arguments.chunks)};
     struct chunk_place ahead = place;
     int32_t first = place.chunk;
-    simt_release_next();
     for (int32_t i = 0; i < STAGES - 1 && i < count; i++) {
         fetch_weight<LINES>(arguments, ahead, (uint32_t)i);
         advance(ahead, arguments.chunks);
@@ -297,11 +317,21 @@ extern "C" size_t cuda_few_lines_bytes(void)
     return ((size_t)BLOCKS_MAX * PART_WORDS + TILES_MAX) * sizeof(uint32_t);
 }
 
+template <enum dtype DTYPE> static void load_few()
+{
+    simt_load(few_lines<DTYPE, FEW_LINES_MAX>);
+    simt_load(few_lines<DTYPE, FEW_LINES_MAX / 2>);
+}
+
+/* Kernels are loaded here, because their first launch is one of a recording. */
 extern "C" int cuda_few_lines_open(struct cuda_backend *cuda, struct error *err)
 {
     void *block;
     int status =
         device_memory_create(&block, cuda_few_lines_bytes(), "sums of products of few lines", err);
+    load_few<DTYPE_BFLOAT16>();
+    load_few<DTYPE_INT8>();
+    load_few<DTYPE_FP8>();
     if (status == 0) {
         cuda->few_parts = (uint32_t *)block;
         cuda->few_tickets = cuda->few_parts + (size_t)BLOCKS_MAX * PART_WORDS;

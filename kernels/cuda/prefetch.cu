@@ -21,6 +21,12 @@ SIMT_KERNEL(THREADS) void prefetch(const struct prefetch_arguments arguments)
         simt_prefetch(arguments.from + at, (uint32_t)bytes);
 }
 
+/* Its first launch is one of a recording. */
+extern "C" void cuda_prefetch_load(void)
+{
+    simt_load(prefetch);
+}
+
 extern "C" void cuda_prefetch(struct cuda_backend *cuda, const struct cuda_weight *weight,
                               size_t most)
 {

@@ -182,6 +182,13 @@ static void record_fastest_body(struct cuda_backend *cuda)
         record_body(cuda);
 }
 
+/* Every rehearsal does, because the rows of the one before it may have seen less. */
+static bool chooses_way(const struct cuda_backend *cuda)
+{
+    return cuda->step.rehearsal && !cuda->facts.library_alone &&
+           cuda->row_bucket <= STEP_WAY_ROWS_MAX;
+}
+
 /* Behind the last operation of a body: makes its recording. */
 static void end_body(struct cuda_backend *cuda)
 {
@@ -191,8 +198,7 @@ static void end_body(struct cuda_backend *cuda)
     noted->active = false;
     if (noted->count > NOTED_MAX)
         return;
-    bool chooses = cuda->step.rehearsal && !cuda->facts.library_alone;
-    if (chooses && cuda->row_bucket <= STEP_WAY_ROWS_MAX)
+    if (chooses_way(cuda))
         record_fastest_body(cuda);
     else
         record_body(cuda);
@@ -205,8 +211,10 @@ static bool step_begin(struct backend *backend, const struct step_rows *rows)
     cuda->way = way_of(cuda);
     if (rows->program == 0)
         return true;
-    enum recordings_use use = recordings_use(
-        cuda->recordings, &cuda->queue, body_key(rows->program, cuda->row_bucket, cuda->parts));
+    const struct slot_key key = body_key(rows->program, cuda->row_bucket, cuda->parts);
+    enum recordings_use use = chooses_way(cuda)
+                                  ? recordings_renew(cuda->recordings, key)
+                                  : recordings_use(cuda->recordings, &cuda->queue, key);
     cuda->noted->active = use == RECORDINGS_MAKE;
     cuda->noted->count = 0;
     return use != RECORDINGS_LAUNCHED;

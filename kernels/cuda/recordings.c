@@ -49,21 +49,26 @@ void recordings_destroy(struct recordings *recordings)
     free(recordings);
 }
 
-enum recordings_use recordings_use(struct recordings *recordings, struct simt_queue *queue,
-                                   struct slot_key key)
+enum recordings_use recordings_renew(struct recordings *recordings, struct slot_key key)
 {
     bool is_new;
     struct recording_slot *slot =
         &recordings->slot[keyed_slots_find(recordings->slots, key, &is_new)];
     if (is_new)
         slot_clear(slot);
-    if (slot->refused)
-        return RECORDINGS_NONE;
     recordings->to_make = slot;
-    if (slot->recording == NULL)
-        return RECORDINGS_MAKE;
+    return slot->refused ? RECORDINGS_NONE : RECORDINGS_MAKE;
+}
+
+enum recordings_use recordings_use(struct recordings *recordings, struct simt_queue *queue,
+                                   struct slot_key key)
+{
+    enum recordings_use use = recordings_renew(recordings, key);
+    struct device_recording *recording = recordings->to_make->recording;
+    if (recording == NULL)
+        return use;
     recordings->counts.launched++;
-    device_recording_launch(queue, slot->recording);
+    device_recording_launch(queue, recording);
     return RECORDINGS_LAUNCHED;
 }
 

@@ -43,6 +43,9 @@ enum recordings_use {
 enum recordings_use recordings_use(struct recordings *recordings, struct simt_queue *queue,
                                    struct slot_key key);
 
+/* The same where the step is to be recorded even if there is a recording of it. */
+enum recordings_use recordings_renew(struct recordings *recordings, struct slot_key key);
+
 /*
  * Around the operations that are the recording of the key that was to be made last: begin exchanges
  * the queue for one where nothing runs, end takes that back. The first refusal is logged.

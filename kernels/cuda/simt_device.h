@@ -269,11 +269,14 @@ static void simt_launch_kernel(struct simt_queue *queue, void (*kernel)(A),
     config.blockDim = dim3(grid.threads);
     config.dynamicSmemBytes = grid.shared;
     config.stream = (cudaStream_t)queue->stream;
-    cudaLaunchAttribute overlap = {};
-    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    overlap.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &overlap;
-    config.numAttrs = queue->overlaps ? 1 : 0;
+    /* A kernel beside another also needs the multiprocessor to be divided alike for both. */
+    cudaLaunchAttribute overlap[2] = {};
+    overlap[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap[0].val.programmaticStreamSerializationAllowed = 1;
+    overlap[1].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+    overlap[1].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
+    config.attrs = overlap;
+    config.numAttrs = queue->overlaps ? 2 : 0;
     cudaError_t status = cudaSuccess;
     if (grid.shared > SHARED_WITHOUT_ASKING)
         status = cudaFuncSetAttribute(
@@ -282,6 +285,14 @@ static void simt_launch_kernel(struct simt_queue *queue, void (*kernel)(A),
         status = cudaLaunchKernelEx(&config, kernel, arguments);
     if (status != cudaSuccess && queue->fault == 0)
         queue->fault = (int)status;
+}
+
+/* A kernel is loaded when something is asked of it. */
+template <class A> static void simt_load(void (*kernel)(A))
+{
+    cudaFuncAttributes attributes;
+    cudaFuncGetAttributes(&attributes, (const void *)kernel);
+    cudaGetLastError(); /* what is wrong with it shows when it is launched */
 }
 
 #define simt_launch(queue, kernel, grid, arguments)                                                \

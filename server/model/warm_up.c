@@ -5,9 +5,10 @@
 #include "common/error.h"
 #include "server/model/model.h"
 
-/* Rows of no sequence: they see nothing and store nothing. */
+/* Rows that nobody has asked for; the page that they store to and see is not in use yet. */
 struct rehearsal {
     int32_t *zeros;             /* [max_rows] */
+    int32_t *kv_end;            /* [max_rows] a page, so that attention has some work */
     uint8_t *shadow;            /* the same */
     struct head_row *head_rows; /* [max_head_rows] */
     struct head_result result;
@@ -16,6 +17,7 @@ struct rehearsal {
 static void rehearsal_free(struct rehearsal *rehearsal)
 {
     free(rehearsal->zeros);
+    free(rehearsal->kv_end);
     free(rehearsal->shadow);
     free(rehearsal->head_rows);
     head_result_free(&rehearsal->result);
@@ -27,12 +29,17 @@ static int rehearsal_create(struct rehearsal *rehearsal, const struct backend_li
     size_t rows = (size_t)limits->max_rows, head_rows = (size_t)limits->max_head_rows;
     *rehearsal = (struct rehearsal){
         .zeros = calloc(rows, sizeof *rehearsal->zeros),
+        .kv_end = calloc(rows, sizeof *rehearsal->kv_end),
         .shadow = calloc(rows, sizeof *rehearsal->shadow),
         .head_rows = calloc(head_rows + 1, sizeof *rehearsal->head_rows),
     };
-    if (rehearsal->zeros == NULL || rehearsal->shadow == NULL || rehearsal->head_rows == NULL)
+    if (rehearsal->zeros == NULL || rehearsal->kv_end == NULL || rehearsal->shadow == NULL ||
+        rehearsal->head_rows == NULL)
         return error_set(err, ERROR_MEMORY, "no memory left to rehearse steps of %d rows",
                          limits->max_rows);
+    for (int32_t i = 0; i < limits->max_rows; i++)
+        rehearsal->kv_end[i] =
+            limits->max_positions < KV_PAGE_POSITIONS ? limits->max_positions : KV_PAGE_POSITIONS;
     for (int32_t i = 0; i < limits->max_head_rows; i++)
         rehearsal->head_rows[i] = head_row_greedy(i);
     return head_result_create(&rehearsal->result, limits->max_head_rows, err);
@@ -48,7 +55,7 @@ static int rehearse(struct model *model, struct rehearsal *rehearsal, int32_t ro
         .token = rehearsal->zeros,
         .sequence = rehearsal->zeros,
         .position = rehearsal->zeros,
-        .kv_end = rehearsal->zeros,
+        .kv_end = rehearsal->kv_end,
         .shadow = rehearsal->shadow,
         .page_table_stride = 1,
         .page_table = rehearsal->zeros,

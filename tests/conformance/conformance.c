@@ -50,6 +50,7 @@ static const struct subject SUBJECTS[] = {
     {"cuda", "", DTYPE_BFLOAT16, DTYPE_BFLOAT16},
     {"cuda", "", DTYPE_BFLOAT16, DTYPE_INT8},
     {"cuda", "", DTYPE_BFLOAT16, DTYPE_FP8},
+    {"cuda", "library", DTYPE_BFLOAT16, DTYPE_BFLOAT16},
     {"cuda", "own", DTYPE_BFLOAT16, DTYPE_BFLOAT16},
     {"cuda", "own", DTYPE_BFLOAT16, DTYPE_INT8},
     {"cuda", "own", DTYPE_BFLOAT16, DTYPE_FP8},

@@ -55,6 +55,9 @@ static inline void simt_await_previous()
 static inline void simt_fence()
 {
 }
+template <class A> static inline void simt_load(void (*)(A))
+{
+}
 void simt_load_fresh(uint32_t (&out)[4], const void *from, struct simt_site site = SIMT_HERE);
 void simt_prefetch(const void *global, uint32_t bytes, struct simt_site site = SIMT_HERE);
 void simt_copy_commit();

@@ -327,6 +327,9 @@ ANY_WEIGHTS_TEST(recordings, what_is_fetched_ahead_changes_nothing)
     run(&plain, &step, 0, out); /* for what it stores */
     cr_expect_eq(counts_of(&layer).made, 1);
     cr_expect(cuda->way.known && cuda->way.prefetch_bytes > 0);
+    /* It is recorded once more, now for other rows. */
+    cr_expect(run(&layer, &step, 1, out));
+    cr_expect_eq(counts_of(&layer).made, 1);
     for (uint64_t i = 0; i < 3; i++)
         cr_expect_not(expect_same(&layer, &plain, 32, 5, i, 1));
     /* What a rehearsal has found is taken where there is none. */
