@@ -82,15 +82,12 @@ int cpu_weight_create(struct backend *backend, struct weight **out,
     weight->rows = rows;
     weight->columns = columns;
     weight->panel_bytes = cpu_panel_bytes(columns, backend->weight_dtype);
-    void *block = NULL, *bias_block = NULL;
-    status = memory_block_create(&block, memory_block_product((size_t)panels, weight->panel_bytes),
-                                 "weight", err);
+    size_t *used = &cpu->host.weight_bytes;
+    status = host_reserve(&weight->panels, used,
+                          memory_block_product((size_t)panels, weight->panel_bytes), "weight", err);
     if (status == 0 && bias != NULL)
-        status = memory_block_create(&bias_block, (size_t)panels * PANEL_COLUMNS * sizeof *bias,
-                                     "bias", err);
-    weight->panels = block;
-    weight->bias = bias_block;
-    cpu->host.weight_bytes += memory_block_size(block) + memory_block_size(bias_block);
+        status = host_reserve(&weight->bias, used, (size_t)panels * PANEL_COLUMNS * sizeof *bias,
+                              "bias", err);
     if (status != 0) {
         cpu_weight_destroy(backend, (struct weight *)weight);
         return status;
