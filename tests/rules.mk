@@ -16,9 +16,10 @@ $(foreach layer,$(LAYERS),$(eval $(call unit_rules,$(layer))))
 # AddressSanitizer makes the innermost loops four times slower, and with them every test that runs a
 # model. So they are checked where they are tested, in the conformance suite, which links copies of
 # its own in front of the library, and nowhere else. They are the cpu backend's products and the
-# reference's, which look at nothing but the matrices that they are given.
+# reference's layers, which look at nothing but the arrays that they are given.
 ifeq ($(FLAVOR),asan)
-LOOPS := $(filter-out %/linear_int8.c,$(wildcard kernels/cpu/linear_*.c)) kernels/ref/layers.c kernels/ref/quantise.c
+LOOPS := $(filter-out %/linear_int8.c,$(wildcard kernels/cpu/linear_*.c)) \
+	kernels/ref/layers.c kernels/ref/quantise.c
 $(call objects,$(LOOPS)): CFLAGS_asan := -O1
 CHECKED_conformance := $(LOOPS:%.c=$(BUILD)/checked/%.o)
 $(CHECKED_conformance): CFLAGS += -O3
