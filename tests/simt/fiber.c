@@ -28,8 +28,7 @@ static struct {
     size_t stack_bytes;
 } caller;
 
-/* AddressSanitizer is told of every switch: before it on the old stack, behind it on the new one.
- */
+/* What AddressSanitizer hears of a switch: before it on the old stack, behind it on the new one. */
 static void tell_leaving(void **sanitizer, const struct fiber *to)
 {
 #if defined(__SANITIZE_ADDRESS__)

@@ -6,17 +6,13 @@
 #ifndef TESTS_SIMT_FIBER_H
 #define TESTS_SIMT_FIBER_H
 
-#include <stdbool.h>
-#include <stddef.h>
-
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 struct fiber;
 
-/* Aborts with a message where there is no memory. The fiber is idle, and kept until the program
- * ends. */
+/* Idle, and kept until the program ends. Aborts with a message where there is no memory. */
 struct fiber *fiber_create(void);
 
 /* For an idle fiber: `work` is what it does next. Returns which fiber goes on then, as below. */

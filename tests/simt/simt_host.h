@@ -33,8 +33,7 @@ struct simt_site {
         __builtin_FILE(), __builtin_LINE()                                                         \
     }
 
-/* Of the running thread. Every operation that may let others run is a call, behind which it is read
- * anew. */
+/* Of the running thread; every operation that may let others run is a call, and it is read anew. */
 extern struct simt_place {
     uint32_t thread, block_x, block_y, grid_x;
     char *shared;
