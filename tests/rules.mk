@@ -15,11 +15,13 @@ $(foreach layer,$(LAYERS),$(eval $(call unit_rules,$(layer))))
 
 # AddressSanitizer makes the innermost loops four times slower, and with them every test that runs a
 # model. So they are checked where they are tested, in the conformance suite, which links copies of
-# its own in front of the library, and nowhere else.
+# its own in front of the library, and nowhere else. They are the cpu backend's products and the
+# reference's layers, which look at nothing but the arrays that they are given.
 ifeq ($(FLAVOR),asan)
-TILES := $(wildcard kernels/cpu/linear_avx*.c)
-$(call objects,$(TILES)): CFLAGS_asan := -O1
-CHECKED_conformance := $(TILES:%.c=$(BUILD)/checked/%.o)
+LOOPS := $(filter-out %/linear_int8.c,$(wildcard kernels/cpu/linear_*.c)) \
+	kernels/ref/layers.c kernels/ref/quantise.c
+$(call objects,$(LOOPS)): CFLAGS_asan := -O1
+CHECKED_conformance := $(LOOPS:%.c=$(BUILD)/checked/%.o)
 $(CHECKED_conformance): CFLAGS += -O3
 $(BUILD)/checked/%.o: %.c Makefile
 	@echo "  cc     $< (checked)"
@@ -45,6 +47,9 @@ $(BUILD)/tests/suite-emulation: $(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/s
 # The conformance suite once more, on the kernels of kernels/cuda and their emulation. What differs
 # from the plain suite is compiled into simt/.
 ONLY_ON_DEVICE := $(patsubst %,kernels/cuda/%.cu,cublaslt_library device linear_cublaslt)
+# The emulation itself is fast in every flavor: kernels wait for it.
+$(EMULATION) $(BUILD)/tests/simt/ref_operations.o: CFLAGS += -O3
+$(EMULATION): CXXFLAGS += -O3
 SIMT_KERNELS := $(patsubst %.cu,$(BUILD)/simt/%.o,\
 	$(filter-out $(ONLY_ON_DEVICE),$(wildcard kernels/cuda/*.cu)))
 SIMT_OBJECTS := $(patsubst %.c,$(BUILD)/simt/%.o,\

@@ -232,32 +232,41 @@ ANY_WEIGHTS_TEST(head, holds_for_every_size)
     backend_destroy(reference);
 }
 
+/* The rows judged together, again, and, `alone`, one by one: each time the bits of `expected`. */
+static void expect_same_rows(struct backend *backend, const struct head_inputs *inputs, bool alone,
+                             const struct head_output *expected)
+{
+    struct weight *weight =
+        make_weight(backend, inputs->weight, inputs->vocabulary, inputs->columns, inputs->bias);
+    size_t size = LINES * (size_t)inputs->columns * dtype_size(backend->dtype);
+    struct head_output all = run_head_of(backend, weight, inputs->hidden, size, &inputs->batch);
+    for (int i = 0; i < ROWS; i++)
+        expect_same_head_row(&all, i, expected, i);
+    free_head_output(&all);
+    for (int i = 0; alone && i < ROWS; i++) {
+        struct head_batch batch = inputs->batch;
+        batch.rows = 1;
+        batch.row = &inputs->row[i];
+        struct head_output one = run_head_of(backend, weight, inputs->hidden, size, &batch);
+        expect_same_head_row(&one, 0, expected, i);
+        free_head_output(&one);
+    }
+    backend->ops->weight_destroy(backend, weight);
+}
+
 ANY_WEIGHTS_TEST(head, row_does_not_depend_on_batch_or_threads)
 {
     struct backend *backend = open_for_head(subject, 1);
     struct random random = {32};
     struct head_inputs *inputs = make_inputs(&random, subject->dtype, VOCABULARY, COLUMNS);
     struct head_output batch = judge(backend, inputs, &inputs->batch);
-    struct head_output again = judge(backend, inputs, &inputs->batch);
-    for (int i = 0; i < ROWS; i++) {
-        struct head_batch one = inputs->batch;
-        one.rows = 1;
-        one.row = &inputs->row[i];
-        struct head_output alone = judge(backend, inputs, &one);
-        expect_same_head_row(&alone, 0, &batch, i);
-        expect_same_head_row(&again, i, &batch, i);
-        free_head_output(&alone);
-    }
+    expect_same_rows(backend, inputs, true, &batch);
     for (int i = 0; i < THREAD_COUNTS; i++) {
         struct backend *threaded = open_for_head(subject, THREADS[i]);
-        struct head_output other = judge(threaded, inputs, &inputs->batch);
-        for (int row = 0; row < ROWS; row++)
-            expect_same_head_row(&other, row, &batch, row);
-        free_head_output(&other);
+        expect_same_rows(threaded, inputs, false, &batch);
         backend_destroy(threaded);
     }
     free_head_output(&batch);
-    free_head_output(&again);
     free_inputs(inputs);
     backend_destroy(backend);
 }
@@ -272,8 +281,10 @@ ANY_WEIGHTS_TEST(head, large_batch_of_a_large_vocabulary_equals_its_rows)
     struct random random = {33};
     struct head_row row[MANY];
     reserve(backend, &limits);
-    float *weight = random_activations(&random, 2 * WIDE, DTYPE_FLOAT32);
+    float *values = random_activations(&random, 2 * WIDE, DTYPE_FLOAT32);
     void *hidden = random_activations(&random, 2 * MANY * 2, subject->dtype);
+    struct weight *weight = make_weight(backend, values, WIDE, 2, NULL);
+    size_t size = (size_t)2 * MANY * 2 * dtype_size(subject->dtype);
     for (int i = 0; i < MANY; i++) {
         row[i] = head_row_greedy(i);
         row[i].partner = i % 3 == 0 ? MANY + i : -1;
@@ -284,16 +295,17 @@ ANY_WEIGHTS_TEST(head, large_batch_of_a_large_vocabulary_equals_its_rows)
     }
     struct head_batch batch = {
         .rows = rows, .row = row, .mask_token = WIDE - 1, .token_limit = WIDE};
-    struct head_output all = run_head(backend, weight, NULL, WIDE, 2, hidden, 2 * MANY, &batch);
+    struct head_output all = run_head_of(backend, weight, hidden, size, &batch);
     for (int i = 0; i < rows; i += 7) {
         batch.rows = 1;
         batch.row = &row[i];
-        struct head_output one = run_head(backend, weight, NULL, WIDE, 2, hidden, 2 * MANY, &batch);
+        struct head_output one = run_head_of(backend, weight, hidden, size, &batch);
         expect_same_head_row(&one, 0, &all, i);
         free_head_output(&one);
     }
     free_head_output(&all);
-    free(weight);
+    backend->ops->weight_destroy(backend, weight);
+    free(values);
     free(hidden);
     backend_destroy(backend);
 }

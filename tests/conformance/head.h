@@ -19,6 +19,11 @@ struct head_output {
 struct head_output run_head(struct backend *backend, const float *weight, const float *bias,
                             int32_t vocabulary, int32_t columns, const void *hidden, int32_t lines,
                             const struct head_batch *batch);
+
+/* As it, with a weight of the backend and `size` bytes of hidden lines, for many batches of both.
+ */
+struct head_output run_head_of(struct backend *backend, const struct weight *weight,
+                               const void *hidden, size_t size, const struct head_batch *batch);
 void free_head_output(struct head_output *output);
 
 /*

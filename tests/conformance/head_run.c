@@ -39,9 +39,8 @@ static void check_output(const struct head_output *out, size_t rows)
     check_guards(out->raw_top_logprob, rows, RAW_TOPS);
 }
 
-struct head_output run_head(struct backend *backend, const float *weight, const float *bias,
-                            int32_t vocabulary, int32_t columns, const void *hidden, int32_t lines,
-                            const struct head_batch *batch)
+struct head_output run_head_of(struct backend *backend, const struct weight *weight,
+                               const void *hidden, size_t size, const struct head_batch *batch)
 {
     size_t rows = (size_t)batch->rows;
     struct head_output out = {guarded_rows(rows, sizeof *out.row), guarded_rows(rows, TOPS),
@@ -49,16 +48,24 @@ struct head_output run_head(struct backend *backend, const float *weight, const 
                               guarded_rows(rows, RAW_TOPS)};
     struct head_result result = {out.row, out.top_token, out.top_logprob, out.raw_top_token,
                                  out.raw_top_logprob};
-    struct weight *packed = make_weight(backend, weight, vocabulary, columns, bias);
-    struct guarded input = guarded_create(
-        backend, hidden, (size_t)lines * (size_t)columns * dtype_size(backend->dtype));
+    struct guarded input = guarded_create(backend, hidden, size);
     struct step_rows step = {0};
     begin_step(backend, &step);
-    backend->ops->head(backend, &result, input.data, packed, batch);
+    backend->ops->head(backend, &result, input.data, weight, batch);
     end_step(backend);
-    backend->ops->weight_destroy(backend, packed);
     guarded_drop(&input, hidden);
     check_output(&out, rows);
+    return out;
+}
+
+struct head_output run_head(struct backend *backend, const float *weight, const float *bias,
+                            int32_t vocabulary, int32_t columns, const void *hidden, int32_t lines,
+                            const struct head_batch *batch)
+{
+    size_t size = (size_t)lines * (size_t)columns * dtype_size(backend->dtype);
+    struct weight *packed = make_weight(backend, weight, vocabulary, columns, bias);
+    struct head_output out = run_head_of(backend, packed, hidden, size, batch);
+    backend->ops->weight_destroy(backend, packed);
     return out;
 }
 

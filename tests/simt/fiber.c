@@ -7,29 +7,53 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/common_interface_defs.h>
-#define SWITCH_BEGIN(save, bottom, size) __sanitizer_start_switch_fiber(save, bottom, size)
-#define SWITCH_END(save, bottom, size)   __sanitizer_finish_switch_fiber(save, bottom, size)
-#else
-#define SWITCH_BEGIN(save, bottom, size) ((void)(save), (void)(bottom), (void)(size))
-#define SWITCH_END(save, bottom, size)   ((void)(save), (void)(bottom), (void)(size))
 #endif
 
-enum { STACK_BYTES = 256 << 10 };
+enum { STACK_BYTES = 256 << 10, STAGGER_BYTES = 17 * 64, STAGGER_STEPS = 60 };
 
 struct fiber {
     void *top; /* where the switched-off stack ends: its saved registers */
     char *stack;
-    void (*work)(void *context);
-    void *context;
+    struct fiber *(*work)(void);
     void *sanitizer;
-    bool returned;
 };
 
-/* The one that runs, and the stack of its caller. */
 static struct fiber *running;
-static void *caller_top, *caller_sanitizer;
-static const void *caller_stack;
-static size_t caller_stack_bytes;
+
+/* Whoever called fiber_run. */
+static struct {
+    void *top;
+    void *sanitizer;
+    const void *stack; /* AddressSanitizer's: NULL until the first fiber has come from there */
+    size_t stack_bytes;
+} caller;
+
+/* What AddressSanitizer hears of a switch: before it on the old stack, behind it on the new one. */
+static void tell_leaving(void **sanitizer, const struct fiber *to)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(sanitizer, to != NULL ? to->stack : caller.stack,
+                                   to != NULL ? STACK_BYTES : caller.stack_bytes);
+#else
+    (void)sanitizer;
+    (void)to;
+#endif
+}
+
+static void tell_arrived(void *sanitizer)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    const void *from;
+    size_t size;
+    __sanitizer_finish_switch_fiber(sanitizer, &from, &size);
+    if (caller.stack == NULL) {
+        caller.stack = from;
+        caller.stack_bytes = size;
+    }
+#else
+    (void)sanitizer;
+#endif
+}
 
 /*
  * Saves what a function of the x86-64 System V ABI must preserve, leaves the stack's end in *from
@@ -58,24 +82,31 @@ __asm__(".text\n"
         "    ret\n"
         ".size fiber_switch, . - fiber_switch\n");
 
-void fiber_wait(void)
+void fiber_pass(struct fiber *to)
 {
     struct fiber *self = running;
-    SWITCH_BEGIN(&self->sanitizer, caller_stack, caller_stack_bytes);
-    fiber_switch(&self->top, caller_top);
-    SWITCH_END(self->sanitizer, &caller_stack, &caller_stack_bytes);
+    running = to;
+    tell_leaving(&self->sanitizer, to);
+    fiber_switch(&self->top, to != NULL ? to->top : caller.top);
+    tell_arrived(self->sanitizer);
 }
 
 /* The bottom frame of every fiber; it never returns. */
 static void fiber_main(void)
 {
-    SWITCH_END(NULL, &caller_stack, &caller_stack_bytes);
-    for (;;) {
-        struct fiber *self = running;
-        self->work(self->context);
-        self->returned = true;
-        fiber_wait();
-    }
+    tell_arrived(NULL);
+    for (;;)
+        fiber_pass(running->work());
+}
+
+/*
+ * The stacks end at different places of a page: the frames of a warp's threads, which run in turn,
+ * would otherwise share the few places that the processor's cache has for one offset in a page.
+ */
+static void *stack_top(char *stack)
+{
+    static int fibers;
+    return stack + STACK_BYTES - 64 - fibers++ % STAGGER_STEPS * STAGGER_BYTES;
 }
 
 struct fiber *fiber_create(void)
@@ -88,30 +119,26 @@ struct fiber *fiber_create(void)
         abort();
     }
     /* As if fiber_main had been called: its return address at a multiple of 16, less 8. */
-    void **top = (void **)(stack + STACK_BYTES - 64);
+    void **top = stack_top(stack);
     *--top = NULL;
     *--top = (void *)(uintptr_t)fiber_main;
     for (int i = 0; i < 6; i++)
         *--top = NULL;
     fiber->stack = stack;
     fiber->top = top;
-    fiber->returned = true;
     return fiber;
 }
 
-void fiber_give(struct fiber *fiber, void (*work)(void *context), void *context)
+void fiber_give(struct fiber *fiber, struct fiber *(*work)(void))
 {
     fiber->work = work;
-    fiber->context = context;
-    fiber->returned = false;
 }
 
-bool fiber_run(struct fiber *fiber)
+void fiber_run(struct fiber *first)
 {
-    running = fiber;
-    SWITCH_BEGIN(&caller_sanitizer, fiber->stack, STACK_BYTES);
-    fiber_switch(&caller_top, fiber->top);
-    SWITCH_END(caller_sanitizer, NULL, NULL);
-    running = NULL;
-    return fiber->returned;
+    running = first;
+    caller.stack = NULL;
+    tell_leaving(&caller.sanitizer, first);
+    fiber_switch(&caller.top, first->top);
+    tell_arrived(caller.sanitizer);
 }

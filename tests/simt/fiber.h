@@ -6,28 +6,24 @@
 #ifndef TESTS_SIMT_FIBER_H
 #define TESTS_SIMT_FIBER_H
 
-#include <stdbool.h>
-#include <stddef.h>
-
 #ifdef __cplusplus
 extern "C" {
 #endif
 
 struct fiber;
 
-/* Aborts with a message where there is no memory. The fiber is idle, and kept until the program
- * ends. */
+/* Idle, and kept until the program ends. Aborts with a message where there is no memory. */
 struct fiber *fiber_create(void);
 
-/*
- * From outside of fibers: runs the fiber, with new work where it is idle, until it waits or its
- * work returns. True when it has returned.
- */
-void fiber_give(struct fiber *fiber, void (*work)(void *context), void *context);
-bool fiber_run(struct fiber *fiber);
+/* For an idle fiber: `work` is what it does next. Returns which fiber goes on then, as below. */
+void fiber_give(struct fiber *fiber, struct fiber *(*work)(void));
 
-/* From inside: back to the caller of fiber_run, until it is called again. */
-void fiber_wait(void);
+/* From outside of fibers: goes on in this one, until one of them passes to NULL. */
+void fiber_run(struct fiber *first);
+
+/* From inside: goes on in another fiber, or, NULL, behind fiber_run, until this one is passed to.
+ */
+void fiber_pass(struct fiber *to);
 
 #ifdef __cplusplus
 }

@@ -10,7 +10,7 @@
 
 enum { THREADS_MAX = 1024, POISON = 0xff, SHARED_ALIGNMENT = 128 };
 
-enum thread_state { READY, AT_BARRIER, AT_WARP_OPERATION, LEFT };
+enum thread_state : uint8_t { READY, AT_BARRIER, AT_WARP_OPERATION, LEFT };
 
 /* 16 bytes under way to shared memory. */
 struct async_copy {
@@ -21,14 +21,13 @@ struct async_copy {
 
 struct thread {
     struct fiber *fiber;
-    enum thread_state state;
     const char *operation; /* that it waits at */
     struct simt_site site;
     std::vector<struct async_copy> copies; /* in the order of issue */
     uint32_t groups;                       /* committed so far */
 };
 
-/* An operation that some lanes of its mask have arrived at. mask 0: none. */
+/* An operation that some lanes of its mask have arrived at. */
 struct warp_operation {
     const char *name;
     struct simt_site site;
@@ -36,20 +35,36 @@ struct warp_operation {
     void *operands[SIMT_WARP];
 };
 
+/* The operations of a warp that lanes wait in: every lane in one at most. */
+struct warp {
+    uint32_t open;
+    struct warp_operation operations[SIMT_WARP];
+};
+
+struct simt_place simt_here;
+
 /* One launch; the emulation runs one at a time, on the thread that launches. */
 static struct {
     const char *name;
     struct simt_grid grid;
     void (*run)(const void *context);
     const void *context;
-    uint32_t block_x, block_y, thread; /* of the running one */
-    char *shared;
-    /* Every lane waits in one at most. */
-    struct warp_operation operations[THREADS_MAX / SIMT_WARP][SIMT_WARP + 1];
 } launch;
 static struct thread threads[THREADS_MAX];
+static enum thread_state states[THREADS_MAX];
+static struct warp warps[THREADS_MAX / SIMT_WARP];
 static enum simt_order the_order;
 static uint64_t order_state;
+
+/*
+ * Whose turn it is: passes over the threads order[begin] to order[end - 1], each of which runs once
+ * in a pass where it is READY, until none is; then over the next `together` ones.
+ */
+static struct {
+    uint32_t order[THREADS_MAX];
+    uint32_t together, begin, end, next;
+    bool ran; /* one at least in this pass */
+} turn;
 
 void simt_set_order(enum simt_order order)
 {
@@ -69,31 +84,6 @@ int simt_order_by_name(enum simt_order *order, const char *name)
     return -1;
 }
 
-uint32_t simt_thread()
-{
-    return launch.thread;
-}
-
-uint32_t simt_block_x()
-{
-    return launch.block_x;
-}
-
-uint32_t simt_block_y()
-{
-    return launch.block_y;
-}
-
-uint32_t simt_grid_x()
-{
-    return launch.grid.x;
-}
-
-char *simt_shared()
-{
-    return launch.shared;
-}
-
 void simt_fail(const char *operation, struct simt_site site, const char *format, ...)
 {
     char what[400];
@@ -102,8 +92,8 @@ void simt_fail(const char *operation, struct simt_site site, const char *format,
     vsnprintf(what, sizeof what, format, arguments);
     va_end(arguments);
     fprintf(stderr, "simt: kernel %s, block (%u, %u), thread %u (lane %u), %s at %s:%d: %s\n",
-            launch.name, launch.block_x, launch.block_y, launch.thread, launch.thread % SIMT_WARP,
-            operation, site.file, site.line, what);
+            launch.name, simt_here.block_x, simt_here.block_y, simt_here.thread,
+            simt_here.thread % SIMT_WARP, operation, site.file, site.line, what);
     abort();
 }
 
@@ -111,19 +101,42 @@ void simt_check_shared(const char *operation, struct simt_site site, const void 
                        size_t size)
 {
     const char *begin = (const char *)memory;
-    if (begin < launch.shared || begin + size > launch.shared + launch.grid.shared)
+    if (begin < simt_here.shared || begin + size > simt_here.shared + launch.grid.shared)
         simt_fail(operation, site, "%p is no shared memory of the block", memory);
     if ((uintptr_t)begin % size != 0)
         simt_fail(operation, site, "%p is not aligned to %zu bytes", memory, size);
 }
 
+/* The next thread that can run; NULL when every thread waits for others or has left. */
+static struct fiber *next_fiber()
+{
+    for (;;) {
+        while (turn.next < turn.end) {
+            uint32_t thread = turn.order[turn.next++];
+            if (states[thread] != READY)
+                continue;
+            turn.ran = true;
+            simt_here.thread = thread;
+            return threads[thread].fiber;
+        }
+        if (!turn.ran) {
+            if (turn.end == launch.grid.threads)
+                return nullptr;
+            turn.begin = turn.end;
+            turn.end += turn.together;
+        }
+        turn.next = turn.begin;
+        turn.ran = false;
+    }
+}
+
 static void wait_at(enum thread_state state, const char *operation, struct simt_site site)
 {
-    struct thread *self = &threads[launch.thread];
-    self->state = state;
+    struct thread *self = &threads[simt_here.thread];
+    states[simt_here.thread] = state;
     self->operation = operation;
     self->site = site;
-    fiber_wait();
+    fiber_pass(next_fiber());
 }
 
 void simt_barrier(struct simt_site site)
@@ -139,29 +152,39 @@ static bool same_operation(const struct warp_operation *a, const char *name, uin
 }
 
 /*
- * The one that others of the mask have arrived at, or a free place. Lanes of the mask may still be
+ * The one that others of the mask have arrived at, or a new one. Lanes of the mask may still be
  * in another operation that they will leave; where they never do, fail_stuck finds out.
  */
-static struct warp_operation *find_operation(const char *name, uint32_t mask, struct simt_site site)
+static struct warp_operation *find_operation(struct warp *warp, const char *name, uint32_t mask,
+                                             struct simt_site site)
 {
-    struct warp_operation *free_place = nullptr;
-    for (struct warp_operation &operation : launch.operations[launch.thread / SIMT_WARP]) {
-        if (operation.mask == 0)
-            free_place = &operation;
-        else if (same_operation(&operation, name, mask, site))
-            return &operation;
+    for (uint32_t i = 0; i < warp->open; i++) {
+        if (same_operation(&warp->operations[i], name, mask, site))
+            return &warp->operations[i];
     }
-    *free_place = {name, site, mask, 0, {}};
-    return free_place;
+    struct warp_operation *added = &warp->operations[warp->open++];
+    added->name = name;
+    added->site = site;
+    added->mask = mask;
+    added->arrived = 0;
+    return added;
+}
+
+static void close_operation(struct warp *warp, struct warp_operation *operation)
+{
+    struct warp_operation *last = &warp->operations[--warp->open];
+    if (operation != last)
+        *operation = *last;
 }
 
 void simt_warp_arrive(const char *name, uint32_t mask, struct simt_site site, void *operands,
                       void (*perform)(void *const operands[SIMT_WARP], uint32_t mask))
 {
-    uint32_t lane = launch.thread % SIMT_WARP, first = launch.thread - lane;
+    uint32_t lane = simt_here.thread % SIMT_WARP, first = simt_here.thread - lane;
+    struct warp *warp = &warps[first / SIMT_WARP];
     if ((mask >> lane & 1) == 0)
         simt_fail(name, site, "the mask %08x does not name this lane", mask);
-    struct warp_operation *operation = find_operation(name, mask, site);
+    struct warp_operation *operation = find_operation(warp, name, mask, site);
     operation->operands[lane] = operands;
     operation->arrived |= 1u << lane;
     if (operation->arrived != mask) {
@@ -171,14 +194,14 @@ void simt_warp_arrive(const char *name, uint32_t mask, struct simt_site site, vo
     perform(operation->operands, mask);
     for (uint32_t i = 0; i < SIMT_WARP; i++) {
         if ((mask >> i & 1) != 0)
-            threads[first + i].state = READY;
+            states[first + i] = READY;
     }
-    operation->mask = 0;
+    close_operation(warp, operation);
 }
 
 void simt_copy_async(void *shared, const void *global, bool valid, struct simt_site site)
 {
-    struct thread *self = &threads[launch.thread];
+    struct thread *self = &threads[simt_here.thread];
     struct async_copy copy = {(char *)shared, {}, self->groups};
     simt_check_shared("copy_async", site, shared, sizeof copy.bytes);
     if ((uintptr_t)global % sizeof copy.bytes != 0)
@@ -209,12 +232,12 @@ void simt_prefetch(const void *global, uint32_t bytes, struct simt_site site)
 
 void simt_copy_commit()
 {
-    threads[launch.thread].groups++;
+    threads[simt_here.thread].groups++;
 }
 
 void simt_copy_wait_newest(uint32_t newest)
 {
-    struct thread *self = &threads[launch.thread];
+    struct thread *self = &threads[simt_here.thread];
     size_t landed = 0;
     while (landed < self->copies.size() && self->copies[landed].group + newest < self->groups) {
         memcpy(self->copies[landed].to, self->copies[landed].bytes, 16);
@@ -223,9 +246,13 @@ void simt_copy_wait_newest(uint32_t newest)
     self->copies.erase(self->copies.begin(), self->copies.begin() + (ptrdiff_t)landed);
 }
 
-static void run_thread(void *)
+static struct fiber *run_thread()
 {
     launch.run(launch.context);
+    states[simt_here.thread] = LEFT;
+    if (!threads[simt_here.thread].copies.empty())
+        simt_fail("return", {launch.name, 0}, "an asynchronous copy was never waited for");
+    return next_fiber();
 }
 
 static uint32_t random_below(uint32_t limit)
@@ -250,12 +277,13 @@ static void fill_order(uint32_t *order, uint32_t count)
 {
     const struct thread *thread = &threads[stuck];
     uint32_t lane = stuck % SIMT_WARP, missing = 0;
-    for (const struct warp_operation &operation : launch.operations[stuck / SIMT_WARP]) {
-        if (operation.mask != 0 && (operation.arrived >> lane & 1) != 0)
-            missing = operation.mask & ~operation.arrived;
+    const struct warp *warp = &warps[stuck / SIMT_WARP];
+    for (uint32_t i = 0; i < warp->open; i++) {
+        if ((warp->operations[i].arrived >> lane & 1) != 0)
+            missing = warp->operations[i].mask & ~warp->operations[i].arrived;
     }
     uint32_t absent = stuck - lane + (uint32_t)__builtin_ctz(missing);
-    if (absent >= launch.grid.threads || threads[absent].state == LEFT)
+    if (absent >= launch.grid.threads || states[absent] == LEFT)
         simt_fail(thread->operation, thread->site,
                   "lanes %08x of the mask never arrive: thread %u has left the kernel", missing,
                   absent);
@@ -269,11 +297,11 @@ static void fill_order(uint32_t *order, uint32_t count)
 [[noreturn]] static void fail_stuck(uint32_t stuck)
 {
     const struct thread *thread = &threads[stuck];
-    launch.thread = stuck;
-    if (thread->state == AT_WARP_OPERATION)
+    simt_here.thread = stuck;
+    if (states[stuck] == AT_WARP_OPERATION)
         fail_stuck_lane(stuck);
     for (uint32_t i = 0; i < launch.grid.threads; i++) {
-        if (threads[i].state == LEFT)
+        if (states[i] == LEFT)
             simt_fail(thread->operation, thread->site, "thread %u has left the kernel", i);
         if (threads[i].site.line != thread->site.line)
             simt_fail(thread->operation, thread->site, "thread %u waits in %s at %s:%d", i,
@@ -287,37 +315,13 @@ static bool open_barrier()
 {
     const struct thread *first = &threads[0];
     for (uint32_t i = 0; i < launch.grid.threads; i++) {
-        if (threads[i].state != AT_BARRIER || threads[i].site.line != first->site.line ||
+        if (states[i] != AT_BARRIER || threads[i].site.line != first->site.line ||
             threads[i].site.file != first->site.file)
             return false;
     }
     for (uint32_t i = 0; i < launch.grid.threads; i++)
-        threads[i].state = READY;
+        states[i] = READY;
     return true;
-}
-
-static void run_one(uint32_t index)
-{
-    struct thread *thread = &threads[index];
-    launch.thread = index;
-    if (!fiber_run(thread->fiber))
-        return;
-    thread->state = LEFT;
-    if (!thread->copies.empty())
-        simt_fail("return", {launch.name, 0}, "an asynchronous copy was never waited for");
-}
-
-/* Runs each of `count` threads that can run once; returns how many could. */
-static uint32_t run_ready(const uint32_t *order, uint32_t count)
-{
-    uint32_t ran = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        if (threads[order[i]].state != READY)
-            continue;
-        run_one(order[i]);
-        ran++;
-    }
-    return ran;
 }
 
 /*
@@ -325,36 +329,36 @@ static uint32_t run_ready(const uint32_t *order, uint32_t count)
  * one starts, so that what it should have waited for is not there; in the seeded order the warps
  * move side by side.
  */
-static void run_to_barrier(const uint32_t *order)
+static void run_to_barrier()
 {
-    uint32_t together = the_order == SIMT_SEEDED ? launch.grid.threads : (uint32_t)SIMT_WARP;
-    for (uint32_t first = 0; first < launch.grid.threads; first += together) {
-        while (run_ready(order + first, together) > 0) {
-        }
-    }
+    turn.together = the_order == SIMT_SEEDED ? launch.grid.threads : (uint32_t)SIMT_WARP;
+    turn.begin = turn.next = 0;
+    turn.end = turn.together;
+    turn.ran = false;
+    fiber_run(next_fiber());
 }
 
 static void run_block()
 {
-    uint32_t order[THREADS_MAX], left = 0;
-    memset(launch.shared, POISON, launch.grid.shared);
-    fill_order(order, launch.grid.threads);
+    uint32_t left = 0;
+    memset(simt_here.shared, POISON, launch.grid.shared);
+    fill_order(turn.order, launch.grid.threads);
     for (uint32_t i = 0; i < launch.grid.threads; i++) {
         if (threads[i].fiber == nullptr)
             threads[i].fiber = fiber_create();
-        threads[i].state = READY;
+        states[i] = READY;
         threads[i].groups = 0;
-        fiber_give(threads[i].fiber, run_thread, nullptr);
+        fiber_give(threads[i].fiber, run_thread);
     }
     while (left < launch.grid.threads) {
-        run_to_barrier(order);
+        run_to_barrier();
         left = 0;
         for (uint32_t i = 0; i < launch.grid.threads; i++)
-            left += threads[i].state == LEFT;
+            left += states[i] == LEFT;
         if (left == launch.grid.threads || open_barrier())
             continue;
         for (uint32_t i = 0; i < launch.grid.threads; i++) {
-            if (threads[i].state != LEFT)
+            if (states[i] != LEFT)
                 fail_stuck(i);
         }
     }
@@ -367,17 +371,18 @@ void simt_run(const char *name, const struct simt_grid *grid, void (*run)(const 
     launch.grid = *grid;
     launch.run = run;
     launch.context = context;
-    launch.block_x = launch.block_y = launch.thread = 0;
+    simt_here.grid_x = grid->x;
+    simt_here.block_x = simt_here.block_y = simt_here.thread = 0;
     if (grid->threads == 0 || grid->threads > THREADS_MAX || grid->threads % SIMT_WARP != 0)
         simt_fail("launch", {name, 0}, "%u threads are no whole warps up to %d", grid->threads,
                   THREADS_MAX);
     /* Of the very size, so that AddressSanitizer sees what lies behind. */
-    if (posix_memalign((void **)&launch.shared, SHARED_ALIGNMENT, grid->shared + 1) != 0)
+    if (posix_memalign((void **)&simt_here.shared, SHARED_ALIGNMENT, grid->shared + 1) != 0)
         simt_fail("launch", {name, 0}, "no memory for %zu bytes", grid->shared);
-    for (launch.block_y = 0; launch.block_y < grid->y; launch.block_y++) {
-        for (launch.block_x = 0; launch.block_x < grid->x; launch.block_x++)
+    for (simt_here.block_y = 0; simt_here.block_y < grid->y; simt_here.block_y++) {
+        for (simt_here.block_x = 0; simt_here.block_x < grid->x; simt_here.block_x++)
             run_block();
     }
-    free(launch.shared);
-    launch.shared = nullptr;
+    free(simt_here.shared);
+    simt_here.shared = nullptr;
 }

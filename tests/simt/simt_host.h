@@ -34,11 +34,37 @@ struct simt_site {
         __builtin_FILE(), __builtin_LINE()                                                         \
     }
 
-uint32_t simt_thread();
-uint32_t simt_block_x();
-uint32_t simt_block_y();
-uint32_t simt_grid_x();
-char *simt_shared();
+/* Of the running thread; every operation that may let others run is a call, and it is read anew. */
+extern struct simt_place {
+    uint32_t thread, block_x, block_y, grid_x;
+    char *shared;
+} simt_here;
+
+static inline uint32_t simt_thread()
+{
+    return simt_here.thread;
+}
+
+static inline uint32_t simt_block_x()
+{
+    return simt_here.block_x;
+}
+
+static inline uint32_t simt_block_y()
+{
+    return simt_here.block_y;
+}
+
+static inline uint32_t simt_grid_x()
+{
+    return simt_here.grid_x;
+}
+
+static inline char *simt_shared()
+{
+    return simt_here.shared;
+}
+
 void simt_barrier(struct simt_site site = SIMT_HERE);
 void simt_warp_barrier(uint32_t mask, struct simt_site site = SIMT_HERE);
 uint32_t simt_shuffle_bits(uint32_t mask, uint32_t value, uint32_t source, struct simt_site site);

@@ -271,6 +271,30 @@ Test(emulation, lanes_exchange_values)
     }
 }
 
+/* Four groups of lanes are in one operation each at the same time, and end them one by one. */
+SIMT_KERNEL(64) void groups_of_lanes_kernel(const struct probe probe)
+{
+    uint32_t lane = simt_lane(), mask = 0x11111111u << lane % 4, value = simt_thread();
+    for (int i = 0; i < 3; i++)
+        value = simt_shuffle(mask, value, (lane + 4) % 32);
+    if (lane % 4 == 2)
+        value += simt_ballot(mask, true);
+    probe.words[simt_thread()] = value;
+}
+
+Test(emulation, groups_of_lanes_exchange_values_side_by_side)
+{
+    for (enum simt_order order : ORDERS) {
+        uint32_t words[64] = {};
+        simt_set_order(order);
+        run(groups_of_lanes_kernel, {nullptr, words, nullptr, nullptr, false}, 64);
+        for (uint32_t i = 0; i < 64; i++) {
+            uint32_t expected = i / 32 * 32 + (i + 12) % 32;
+            cr_assert_eq(words[i], i % 4 == 2 ? expected + 0x44444444u : expected);
+        }
+    }
+}
+
 /* Sums and maxima beyond 32 bits, and numbers as bits. */
 SIMT_KERNEL(64) void number_kernel(const struct probe probe)
 {
