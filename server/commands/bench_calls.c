@@ -44,8 +44,7 @@ static int submit(const struct bench_rounds *rounds, const struct call_case *cal
     params.ignore_eos = true; /* every position is text */
     for (int32_t i = 0; i < call->prompt; i++)
         prompt[i] = bench_random_token(&rounds->config, (uint32_t)(index * call->prompt + i));
-    int code =
-        request_create(out, prompt, call->prompt, &params, 1, rounds->config.mask_token, err);
+    int code = request_create(out, prompt, call->prompt, &params, rounds->config.mask_token, err);
     if (code == 0)
         code = engine_submit(rounds->engine, *out, err);
     free(prompt);

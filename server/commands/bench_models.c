@@ -268,8 +268,7 @@ static int submit(const struct subject *subject, uint32_t index, struct request 
     params.ignore_eos = true; /* every position is text */
     for (int32_t i = 0; i < length; i++)
         prompt[i] = bench_random_token(&subject->model->config, index * CANVAS + (uint32_t)i);
-    int code =
-        request_create(out, prompt, length, &params, 1, subject->model->config.mask_token, err);
+    int code = request_create(out, prompt, length, &params, subject->model->config.mask_token, err);
     return code != 0 ? code : engine_submit(subject->engine, *out, err);
 }
 

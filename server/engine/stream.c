@@ -29,19 +29,13 @@ int draft_create(struct draft *draft, struct arena *arena, int32_t length, int32
     return 0;
 }
 
-int stream_init(struct stream *stream, struct arena *arena, int32_t choices, int32_t length,
-                int32_t top_count, int32_t mask_token, struct error *err)
+int stream_init(struct stream *stream, struct arena *arena, int32_t length, int32_t top_count,
+                int32_t mask_token, struct error *err)
 {
-    *stream = (struct stream){.choices = choices};
-    stream->drafts = arena_alloc(arena, (size_t)choices * sizeof *stream->drafts);
-    if (stream->drafts == NULL)
-        return error_set(err, ERROR_MEMORY, "out of memory for %d drafts: try again later",
-                         choices);
-    for (int32_t i = 0; i < choices; i++) {
-        int rc = draft_create(&stream->drafts[i], arena, length, top_count, mask_token, err);
-        if (rc != 0)
-            return rc;
-    }
+    *stream = (struct stream){0};
+    int rc = draft_create(&stream->draft, arena, length, top_count, mask_token, err);
+    if (rc != 0)
+        return rc;
     if (pthread_mutex_init(&stream->lock, NULL) != 0)
         return error_set(err, ERROR_MEMORY, "no lock for an event stream: try again later");
     return 0;
@@ -89,20 +83,15 @@ static void stream_announce(struct stream *stream)
 }
 
 /* With the lock held. */
-static bool all_final(const struct stream *stream)
+static bool is_final(const struct stream *stream)
 {
-    for (int32_t i = 0; i < stream->choices; i++) {
-        if (stream->drafts[i].finish == FINISH_NONE)
-            return false;
-    }
-    return true;
+    return stream->draft.finish != FINISH_NONE;
 }
 
-void stream_post(struct stream *stream, int32_t choice, const struct draft *draft)
+void stream_post(struct stream *stream, const struct draft *draft)
 {
-    assert(choice >= 0 && choice < stream->choices);
     pthread_mutex_lock(&stream->lock);
-    draft_copy(&stream->drafts[choice], draft);
+    draft_copy(&stream->draft, draft);
     stream_announce(stream);
     pthread_mutex_unlock(&stream->lock);
 }
@@ -111,14 +100,8 @@ void stream_fail(struct stream *stream, enum finish finish, const struct error *
 {
     assert(finish != FINISH_NONE);
     pthread_mutex_lock(&stream->lock);
-    bool ended_one = false;
-    for (int32_t i = 0; i < stream->choices; i++) {
-        if (stream->drafts[i].finish == FINISH_NONE) {
-            stream->drafts[i].finish = finish;
-            ended_one = true;
-        }
-    }
-    if (ended_one) {
+    if (!is_final(stream)) {
+        stream->draft.finish = finish;
         if (error != NULL)
             stream->error = *error;
         stream_announce(stream);
@@ -126,11 +109,10 @@ void stream_fail(struct stream *stream, enum finish finish, const struct error *
     pthread_mutex_unlock(&stream->lock);
 }
 
-uint64_t stream_read(struct stream *stream, int32_t choice, struct draft *copy)
+uint64_t stream_read(struct stream *stream, struct draft *copy)
 {
-    assert(choice >= 0 && choice < stream->choices);
     pthread_mutex_lock(&stream->lock);
-    draft_copy(copy, &stream->drafts[choice]);
+    draft_copy(copy, &stream->draft);
     uint64_t version = stream->version;
     pthread_mutex_unlock(&stream->lock);
     return version;
@@ -139,7 +121,7 @@ uint64_t stream_read(struct stream *stream, int32_t choice, struct draft *copy)
 bool stream_finished(struct stream *stream)
 {
     pthread_mutex_lock(&stream->lock);
-    bool finished = all_final(stream);
+    bool finished = is_final(stream);
     pthread_mutex_unlock(&stream->lock);
     return finished;
 }
@@ -148,7 +130,7 @@ bool stream_wait(struct stream *stream, uint64_t version, void (*suspend)(void *
                  void *context)
 {
     pthread_mutex_lock(&stream->lock);
-    bool wait = stream->version == version && !all_final(stream);
+    bool wait = stream->version == version && !is_final(stream);
     if (wait) {
         stream->waiting = true;
         if (suspend != NULL)
