@@ -7,19 +7,6 @@
 #include "common/clock.h"
 #include "common/error.h"
 
-/* The top entries that the canvas keeps; the draft of the stream has its own. */
-static int create_tops(struct request *request, struct error *err)
-{
-    size_t count = (size_t)request->params.max_tokens * (size_t)request->params.top_logprobs;
-    request->top_token = arena_alloc(&request->arena, count * sizeof *request->top_token);
-    request->top_logprob = arena_alloc(&request->arena, count * sizeof *request->top_logprob);
-    if (request->top_token == NULL || request->top_logprob == NULL)
-        return error_set(err, ERROR_MEMORY,
-                         "out of memory for top_logprobs of %d positions: ask for fewer",
-                         request->params.max_tokens);
-    return 0;
-}
-
 static int copy_prompt(struct request *request, const int32_t *prompt, struct error *err)
 {
     size_t size = (size_t)request->prompt_length * sizeof *prompt;
@@ -48,9 +35,7 @@ static int create(struct request **out, int32_t prompt_length, const struct deco
     request->deadline_us = INT64_MAX;
     atomic_init(&request->ending, REQUEST_GOES_ON);
     atomic_init(&request->references, 1);
-    int rc = create_tops(request, err);
-    if (rc == 0)
-        rc = stream_init(&request->stream, &request->arena, params->max_tokens,
+    int rc = stream_init(&request->stream, &request->arena, params->max_tokens,
                          params->top_logprobs, mask_token, err);
     if (rc != 0) {
         arena_free(&request->arena);

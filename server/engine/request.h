@@ -56,8 +56,6 @@ struct request {
     bool drafted;            /* a first draft was posted */
     const uint32_t *allowed; /* from submit: params.allowed less the tokens that hold a banned word;
                                 NULL: all */
-    int32_t *top_token;      /* [max_tokens, top_logprobs] of the canvas */
-    float *top_logprob;
 };
 
 /* One reference. Copies the prompt (prompt_length >= 1) and the params, but not the lists that they

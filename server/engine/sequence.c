@@ -9,7 +9,7 @@ void sequence_begin(struct sequence *sequence, struct request *request, int32_t 
     const struct decode_params *params = &request->params;
     canvas_begin(&canvas, request->prompt, request->prompt_length, params->max_tokens, mask_token);
     canvas.answer.admitted_us = now_us;
-    canvas_keep_tops(&canvas, request->top_token, request->top_logprob, params->top_logprobs);
+    canvas_keep_tops(&canvas, params->top_logprobs);
     *sequence = (struct sequence){.request = request, .canvas = canvas};
 }
 

@@ -1,7 +1,6 @@
 #include "server/engine/stream.h"
 
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 #include "common/arena.h"
@@ -14,18 +13,16 @@ int draft_create(struct draft *draft, struct arena *arena, int32_t length, int32
     draft->tokens = arena_alloc(arena, count * sizeof *draft->tokens);
     draft->confidence = arena_alloc(arena, count * sizeof *draft->confidence);
     draft->raw_logprob = arena_alloc(arena, count * sizeof *draft->raw_logprob);
-    draft->top_token = arena_alloc(arena, tops * sizeof *draft->top_token);
-    draft->top_logprob = arena_alloc(arena, tops * sizeof *draft->top_logprob);
+    /* One piece, so that more whole pages of it are touched by nobody. */
+    draft->top_token = arena_alloc_uncleared(
+        arena, tops * (sizeof *draft->top_token + sizeof *draft->top_logprob));
     if (draft->tokens == NULL || draft->confidence == NULL || draft->raw_logprob == NULL ||
-        draft->top_token == NULL || draft->top_logprob == NULL)
+        draft->top_token == NULL)
         return error_set(err, ERROR_MEMORY,
                          "out of memory for a draft of %d positions: try again later", length);
+    draft->top_logprob = (float *)(draft->top_token + tops);
     for (size_t i = 0; i < count; i++)
         draft->tokens[i] = mask_token;
-    for (size_t i = 0; i < tops; i++) {
-        draft->top_token[i] = -1;
-        draft->top_logprob[i] = -INFINITY;
-    }
     return 0;
 }
 
@@ -58,7 +55,8 @@ static void draft_copy(struct draft *to, const struct draft *from)
 {
     assert(to->length == from->length && to->top_count == from->top_count);
     struct draft copy = *from;
-    size_t count = (size_t)from->length, tops = count * (size_t)from->top_count;
+    size_t count = (size_t)from->length;
+    size_t tops = from->round > 0 ? count * (size_t)from->top_count : 0;
     copy.tokens = memcpy(to->tokens, from->tokens, count * sizeof *to->tokens);
     copy.confidence = memcpy(to->confidence, from->confidence, count * sizeof *to->confidence);
     copy.raw_logprob = memcpy(to->raw_logprob, from->raw_logprob, count * sizeof *to->raw_logprob);

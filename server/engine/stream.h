@@ -25,7 +25,9 @@ struct draft {
     float *raw_logprob;             /* [length] of the committed token in the raw row */
     int32_t top_count;              /* raw top entries kept for every position; 0: none */
     int32_t *top_token;             /* [length, top_count] of the raw row when the token was chosen;
-                                       -1 where masked, and where the row had no more */
+                                       -1 where masked, and where the row had no more; not set, nor
+                                       touched by anyone, before the first round is done: most of a
+                                       waiting request's memory is this */
     float *top_logprob;             /* the same, -INFINITY there */
     int32_t round;                  /* rounds done, from 1 */
     int32_t of;                     /* upper bound of the rounds, -1 unknown */

@@ -68,6 +68,28 @@ Test(stream, a_new_stream_shows_nothing_but_masks)
     teardown(&reader);
 }
 
+/* Memory that nobody has touched costs nothing: thousands of requests may wait. */
+Test(stream, top_entries_are_not_touched_before_the_first_round)
+{
+    enum { TOPS = 2 };
+    struct reader reader = {0};
+    struct error err = {0};
+    arena_init(&reader.arena);
+    cr_assert_eq(stream_init(&reader.stream, &reader.arena, LENGTH, TOPS, MASK, &err), 0);
+    cr_assert_eq(draft_create(&reader.mine, &reader.arena, LENGTH, TOPS, MASK, &err), 0);
+    cr_assert_eq(draft_create(&reader.copy, &reader.arena, LENGTH, TOPS, MASK, &err), 0);
+    reader.copy.top_token[0] = 77;
+    stream_read(&reader.stream, &reader.copy);
+    cr_expect_eq(reader.copy.top_token[0], 77);
+    reader.mine.top_token[1] = 5;
+    reader.mine.top_logprob[1] = -0.5f;
+    post_round(&reader, 1);
+    stream_read(&reader.stream, &reader.copy);
+    cr_expect_eq(reader.copy.top_token[1], 5);
+    cr_expect_float_eq((double)reader.copy.top_logprob[1], -0.5, 0);
+    teardown(&reader);
+}
+
 Test(stream, a_reader_gets_a_copy_of_the_newest_draft)
 {
     struct reader reader;
