@@ -46,7 +46,11 @@ struct backend_options {
      */
     enum dtype weight_dtype;
     int threads; /* CPU backends: 0 takes the CPUs this process may use */
-    /* cpu: NULL the best there is, or "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16" */
+    /*
+     * cpu: NULL the best there is, or "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16". cuda:
+     * NULL the fastest, or "library", every product by cuBLASLt and each kernel behind the one
+     * before it, or "own", every product by the kernel for few lines.
+     */
     const char *instructions;
     /* cuda: a row's result depends on nothing but its inputs, bit for bit, as it does elsewhere. */
     bool deterministic;

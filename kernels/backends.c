@@ -6,6 +6,7 @@
 #include "kernels/cpu/cpu.h"
 #ifdef CUDA_BACKEND
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/device.h"
 #endif
 #include "kernels/ref/ref.h"
 
@@ -35,7 +36,7 @@ static const struct backend_entry BACKENDS[] = {
 #ifdef CUDA_BACKEND
     {
         .name = CUDA_BACKEND, /* "simt" in the tests on the emulation */
-        .check = cuda_check,
+        .check = device_check,
         .create = cuda_backend_create,
         .prefers_bfloat16 = cuda_prefers_bfloat16,
         .computes = cuda_computes,

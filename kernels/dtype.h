@@ -18,6 +18,7 @@ extern "C" {
 
 /* DTYPE_FP8 is e4m3: 4 bits of exponent, 3 of fraction, no infinities, 448 the largest. */
 enum dtype { DTYPE_FLOAT32, DTYPE_BFLOAT16, DTYPE_FLOAT16, DTYPE_INT8, DTYPE_FP8 };
+enum { DTYPE_COUNT = DTYPE_FP8 + 1 }; /* of its own: no switch has a case for it */
 
 size_t dtype_size(enum dtype dtype);      /* bytes of one element */
 const char *dtype_name(enum dtype dtype); /* "float32", "bfloat16", "float16", "int8", "fp8" */

@@ -26,6 +26,15 @@ if grep -nE 'asm|<<<|cooperative|(thread|block)Idx|__(sync|shfl|ballot|shared|gl
     findings=1
 fi
 
+# A kernel may begin beside the one before it: it waits for that first, but for prefetch, which reads
+# nothing that a kernel writes.
+for file in $(git ls-files 'kernels/cuda/*.cu' | grep -v /prefetch.cu); do
+    if [ "$(grep -c 'SIMT_KERNEL(' "$file")" -ne "$(grep -cE 'simt_(begin|await_previous)\(\);' "$file")" ]; then
+        echo "lint: $file: a kernel does not begin with simt_begin (kernels/cuda/simt.h)"
+        findings=1
+    fi
+done
+
 flags="-std=c11 -D_GNU_SOURCE -DDENOISED_VERSION=__FILE__ -I. $(pkg-config --cflags libmicrohttpd jansson libpcre2-8 libutf8proc)"
 printf '%s\n' "${files[@]}" | grep -E '^(common|kernels|server)/.*\.c$' | grep -vE '_avx' |
     xargs -P "$(nproc)" -n 1 sh -c "clang-tidy --quiet \"\$@\" -- $flags 2>&1" tidy >build/tidy.log ||

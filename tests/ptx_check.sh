@@ -9,13 +9,16 @@ if [ $# -eq 0 ]; then
     exit 0
 fi
 
-# kernel, threads of a block, dynamic shared memory: for 4096 columns where it depends on them.
+# kernel, threads of a block, dynamic shared memory: for 4096 columns and 32 lines where it depends
+# on them.
 table='
 embed 128 0
 add_rmsnorm 256 16448
 swiglu 256 0
 swiglu_quantised 512 64
 gather 128 0
+prefetch 128 0
+few_lines 256 138256
 random_matrix 256 0
 quantise_rows 256 32
 quantise_narrow_rows 32 4

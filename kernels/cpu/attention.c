@@ -35,16 +35,13 @@ static int32_t page_of(const struct step_rows *step, int32_t row, int32_t positi
 int cpu_rope_reserve(struct cpu_backend *cpu, struct error *err)
 {
     const struct attention_shape *shape = &cpu->limits.attention;
-    void *table;
     size_t size = memory_block_product((size_t)cpu->limits.max_positions,
                                        (size_t)shape->rotary_dim * sizeof(float));
-    int status = memory_block_create(&table, size, "RoPE table", err);
-    if (status != 0)
-        return status;
-    cpu->rope_table = table;
-    cpu->other_bytes += size;
-    rope_table_fill(table, cpu->limits.max_positions, shape->rotary_dim, shape->rope_theta);
-    return 0;
+    int status = host_reserve(&cpu->rope_table, &cpu->host.other_bytes, size, "RoPE table", err);
+    if (status == 0)
+        rope_table_fill(cpu->rope_table, cpu->limits.max_positions, shape->rotary_dim,
+                        shape->rope_theta);
+    return status;
 }
 
 /* Writes K and V of one position and kv head into a pair of pages. */
@@ -52,7 +49,7 @@ static void store_position(const struct cpu_backend *cpu, char *key_to, char *va
                            const char *key, const char *value, int64_t column)
 {
     int64_t head_dim = cpu->limits.attention.head_dim;
-    if (cpu->base.dtype == DTYPE_FLOAT32) {
+    if (cpu->host.base.dtype == DTYPE_FLOAT32) {
         for (int64_t i = 0; i < head_dim; i++)
             memcpy(key_to + (size_t)(i * PANEL_COLUMNS + column) * 4, key + 4 * i, 4);
         memcpy(value_to + (size_t)(column * cpu->value_stride) * 4, value, (size_t)head_dim * 4);
@@ -78,7 +75,7 @@ static void rope_range(void *context, int64_t begin, int64_t end)
     const struct cpu_backend *cpu = job->cpu;
     const struct attention_shape *shape = &cpu->limits.attention;
     const struct step_rows *step = &cpu->step;
-    size_t head_bytes = (size_t)shape->head_dim * dtype_size(cpu->base.dtype);
+    size_t head_bytes = (size_t)shape->head_dim * dtype_size(cpu->host.base.dtype);
     int32_t rotated = shape->heads + shape->kv_heads;
 
     for (int32_t row = (int32_t)begin; row < end; row++) {
@@ -230,7 +227,7 @@ static void attend(const struct attention_job *job, struct attention_tile tile, 
 {
     const struct cpu_backend *cpu = job->cpu;
     const struct attention_shape *shape = &cpu->limits.attention;
-    size_t head_bytes = (size_t)shape->head_dim * dtype_size(cpu->base.dtype);
+    size_t head_bytes = (size_t)shape->head_dim * dtype_size(cpu->host.base.dtype);
     size_t line_bytes = (size_t)(shape->heads + 2 * shape->kv_heads) * head_bytes;
     int32_t kv_head = kv_head_of(cpu, head), kv_end = cpu->step.kv_end[tile.first];
     struct attention_state state;
@@ -277,7 +274,7 @@ static void attend_shadow(const struct attention_job *job, struct attention_tile
 
     if (position < cpu->step.kv_end[tile.first]) {
         int32_t page = page_of(&cpu->step, tile.first, position);
-        size_t head_bytes = (size_t)shape->head_dim * dtype_size(cpu->base.dtype);
+        size_t head_bytes = (size_t)shape->head_dim * dtype_size(cpu->host.base.dtype);
         size_t line_bytes = (size_t)(shape->heads + 2 * shape->kv_heads) * head_bytes;
         const char *key = job->qkv + (size_t)tile.first * line_bytes +
                           (size_t)(shape->heads + kv_head) * head_bytes;

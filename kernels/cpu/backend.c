@@ -9,11 +9,6 @@
 /* Logits of as many head rows as fit are judged together, so that the weight is read once. */
 enum { HEAD_SCRATCH_BYTES = 16 << 20, HEAD_LINES_MIN = 3 /* of one row */ };
 
-static const char *cpu_description(const struct backend *backend)
-{
-    return ((const struct cpu_backend *)backend)->description;
-}
-
 static void cpu_destroy(struct backend *backend)
 {
     struct cpu_backend *cpu = cpu_self(backend);
@@ -109,68 +104,45 @@ size_t cpu_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype wei
     return memory_block_sum(matrix, bias ? panels * PANEL_COLUMNS * sizeof(float) : 0);
 }
 
-static int reserve_block(void **out, size_t *used, size_t size, const char *what, struct error *err)
-{
-    int status = memory_block_create(out, size, what, err);
-    if (status == 0)
-        *used += size;
-    return status;
-}
-
 static int reserve_pages(struct cpu_backend *cpu, const struct reserved_sizes *sizes,
                          struct error *err)
 {
     const struct attention_shape *shape = &cpu->limits.attention;
-    void *keys = NULL, *values = NULL;
+    size_t *used = &cpu->host.kv_bytes;
     cpu->value_stride = value_stride(shape);
-    cpu->key_page_bytes = key_page_bytes(shape, cpu->base.dtype);
-    cpu->value_page_bytes = value_page_bytes(shape, cpu->base.dtype);
-    int status = reserve_block(&keys, &cpu->kv_bytes, sizes->keys, "KV cache", err);
-    cpu->keys = keys;
-    if (status == 0)
-        status = reserve_block(&values, &cpu->kv_bytes, sizes->values, "KV cache", err);
-    cpu->values = values;
-    return status;
+    cpu->key_page_bytes = key_page_bytes(shape, cpu->host.base.dtype);
+    cpu->value_page_bytes = value_page_bytes(shape, cpu->host.base.dtype);
+    int status = host_reserve(&cpu->keys, used, sizes->keys, "KV cache", err);
+    return status != 0 ? status : host_reserve(&cpu->values, used, sizes->values, "KV cache", err);
 }
 
 static int reserve_tables(struct cpu_backend *cpu, const struct reserved_sizes *sizes,
                           struct error *err)
 {
-    void *tiles = NULL, *in = NULL, *out = NULL, *logits = NULL, *slots = NULL;
-    size_t *used = &cpu->other_bytes;
+    size_t *used = &cpu->host.other_bytes;
     cpu->head_scratch_lines = (int64_t)head_scratch_lines(&cpu->limits);
-    int status = reserve_block(&tiles, used, sizes->tiles, "row table", err);
+    int status = host_reserve(&cpu->tiles, used, sizes->tiles, "row table", err);
     if (status == 0)
-        status = reserve_block(&in, used, sizes->lines, "row table", err);
+        status = host_reserve(&cpu->in_lines, used, sizes->lines, "row table", err);
     if (status == 0)
-        status = reserve_block(&out, used, sizes->lines, "row table", err);
+        status = host_reserve(&cpu->out_lines, used, sizes->lines, "row table", err);
     if (status == 0)
-        status = reserve_block(&logits, used, sizes->head_scratch, "logits", err);
-    if (status == 0)
-        status = reserve_block(&slots, used, sizes->slots, "row table", err);
-    cpu->tiles = tiles;
-    cpu->in_lines = in;
-    cpu->out_lines = out;
-    cpu->head_scratch = logits;
-    cpu->slots = slots;
-    return status;
+        status = host_reserve(&cpu->head_scratch, used, sizes->head_scratch, "logits", err);
+    return status != 0 ? status : host_reserve(&cpu->slots, used, sizes->slots, "row table", err);
 }
 
 static int reserve_quantised(struct cpu_backend *cpu, const struct reserved_sizes *sizes,
                              struct error *err)
 {
-    void *lines = NULL, *scales = NULL;
-    if (cpu->base.weight_dtype != DTYPE_INT8)
+    static const char what[] = "quantised inputs";
+    size_t *used = &cpu->host.other_bytes;
+    if (cpu->host.base.weight_dtype != DTYPE_INT8)
         return 0;
-    int status =
-        reserve_block(&lines, &cpu->other_bytes, sizes->quantised, "quantised inputs", err);
-    if (status == 0)
-        status = reserve_block(&scales, &cpu->other_bytes, sizes->quantised_scales,
-                               "quantised inputs", err);
-    cpu->quantised = lines;
-    cpu->quantised_scales = scales;
     cpu->quantised_stride = (int64_t)quantised_stride(&cpu->limits);
-    return status;
+    int status = host_reserve(&cpu->quantised, used, sizes->quantised, what, err);
+    if (status != 0)
+        return status;
+    return host_reserve(&cpu->quantised_scales, used, sizes->quantised_scales, what, err);
 }
 
 static int cpu_reserve(struct backend *backend, const struct backend_limits *limits,
@@ -193,55 +165,12 @@ static int cpu_reserve(struct backend *backend, const struct backend_limits *lim
     return status;
 }
 
-static int cpu_memory_create(struct backend *backend, void **out, size_t size, struct error *err)
-{
-    int status = memory_block_create(out, size, "activations", err);
-    if (status == 0)
-        cpu_self(backend)->other_bytes += size;
-    return status;
-}
-
-static void cpu_memory_destroy(struct backend *backend, void *memory)
-{
-    cpu_self(backend)->other_bytes -= memory_block_size(memory);
-    memory_block_destroy(memory);
-}
-
-static void cpu_memory_write(struct backend *backend, void *memory, const void *source, size_t size)
-{
-    (void)backend;
-    memcpy(memory, source, size);
-}
-
-static void cpu_memory_read(struct backend *backend, void *destination, const void *memory,
-                            size_t size)
-{
-    (void)backend;
-    memcpy(destination, memory, size);
-}
-
 static bool cpu_step_begin(struct backend *backend, const struct step_rows *rows)
 {
     struct cpu_backend *cpu = cpu_self(backend);
     cpu->step = *rows;
     cpu_attention_plan(cpu);
     return true;
-}
-
-static int cpu_step_end(struct backend *backend, struct error *err)
-{
-    (void)backend;
-    (void)err;
-    return 0;
-}
-
-static void cpu_memory_used(const struct backend *backend, size_t *weights, size_t *kv,
-                            size_t *other)
-{
-    const struct cpu_backend *cpu = (const struct cpu_backend *)backend;
-    *weights = cpu->weight_bytes;
-    *kv = cpu->kv_bytes;
-    *other = cpu->other_bytes;
 }
 
 struct range_job {
@@ -270,13 +199,13 @@ void cpu_run_ranges(struct cpu_backend *cpu,
 
 static const struct backend_ops CPU_OPS = {
     .name = "cpu",
-    .description = cpu_description,
+    .description = host_description,
     .destroy = cpu_destroy,
     .reserve = cpu_reserve,
-    .memory_create = cpu_memory_create,
-    .memory_destroy = cpu_memory_destroy,
-    .memory_write = cpu_memory_write,
-    .memory_read = cpu_memory_read,
+    .memory_create = host_memory_create,
+    .memory_destroy = host_memory_destroy,
+    .memory_write = host_memory_write,
+    .memory_read = host_memory_read,
     .weight_create = cpu_weight_create,
     .weight_destroy = cpu_weight_destroy,
     .step_begin = cpu_step_begin,
@@ -288,8 +217,8 @@ static const struct backend_ops CPU_OPS = {
     .swiglu = cpu_swiglu,
     .gather = cpu_gather,
     .head = cpu_head,
-    .step_end = cpu_step_end,
-    .memory_used = cpu_memory_used,
+    .step_end = host_step_end,
+    .memory_used = host_memory_used,
 };
 
 bool cpu_computes(enum dtype dtype, enum dtype weight_dtype)
@@ -317,15 +246,12 @@ int cpu_backend_create(struct backend **out, const struct backend_options *optio
         free(cpu);
         return status;
     }
-    cpu->base.ops = &CPU_OPS;
-    cpu->base.dtype = options->dtype;
-    cpu->base.weight_dtype = options->weight_dtype;
     cpu->instructions = instructions;
     int threads = thread_pool_threads(cpu->pool);
-    snprintf(cpu->description, sizeof cpu->description, "cpu, %s%s, %s, %d %s",
-             options->weight_dtype == DTYPE_INT8 ? "int8 weights, " : "",
-             dtype_name(options->dtype), instructions.name, threads,
+    char rest[48];
+    snprintf(rest, sizeof rest, "%s, %d %s", instructions.name, threads,
              threads == 1 ? "thread" : "threads");
-    *out = &cpu->base;
+    host_backend_init(&cpu->host, &CPU_OPS, options, rest);
+    *out = &cpu->host.base;
     return 0;
 }

@@ -20,6 +20,7 @@
 #define KERNELS_CPU_CPU_H
 
 #include "kernels/backend.h"
+#include "kernels/host_backend.h"
 #include "kernels/cpu/instructions.h"
 
 struct thread_pool;
@@ -49,8 +50,7 @@ struct head_slot {
 };
 
 struct cpu_backend {
-    struct backend base;
-    char description[96];
+    struct host_backend host;
     struct thread_pool *pool;
     struct cpu_instructions instructions;
     struct backend_limits limits;
@@ -74,8 +74,6 @@ struct cpu_backend {
     float *head_scratch; /* [head_scratch_lines, vocabulary] */
     int64_t head_scratch_lines;
     struct head_slot *slots; /* [max_head_rows] */
-
-    size_t weight_bytes, kv_bytes, other_bytes;
 };
 
 /* What struct weight is here. */

@@ -35,7 +35,7 @@ static int32_t fill_slice(const struct head_job *job, const char *gathered,
                           const struct cpu_weight *weight, int32_t first)
 {
     struct cpu_backend *cpu = job->cpu;
-    size_t hidden_bytes = (size_t)weight->columns * dtype_size(cpu->base.dtype);
+    size_t hidden_bytes = (size_t)weight->columns * dtype_size(cpu->host.base.dtype);
     int64_t used = 0, products = 0;
     int32_t slots = 0;
 

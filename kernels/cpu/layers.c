@@ -25,9 +25,9 @@ static void embed_range(void *context, int64_t begin, int64_t end)
             job->table->panels + (size_t)(token / PANEL_COLUMNS) * job->table->panel_bytes;
         int64_t column = token % PANEL_COLUMNS;
         float *out = job->residual + row * columns;
-        if (job->cpu->base.weight_dtype == DTYPE_INT8) {
+        if (job->cpu->host.base.weight_dtype == DTYPE_INT8) {
             cpu_int8_read_column(out, panel, column, columns);
-        } else if (job->cpu->base.dtype == DTYPE_BFLOAT16) {
+        } else if (job->cpu->host.base.dtype == DTYPE_BFLOAT16) {
             for (int64_t k = 0; k < columns; k++)
                 out[k] = bfloat16_to_float(
                     ((const uint16_t *)panel)[(k / 2 * PANEL_COLUMNS + column) * 2 + k % 2]);
@@ -59,7 +59,7 @@ struct rmsnorm_job {
 static void rmsnorm_range(void *context, int64_t begin, int64_t end)
 {
     const struct rmsnorm_job *job = context;
-    size_t line = (size_t)job->columns * dtype_size(job->cpu->base.dtype);
+    size_t line = (size_t)job->columns * dtype_size(job->cpu->host.base.dtype);
     for (int64_t row = begin; row < end; row++)
         job->cpu->instructions.elementwise->add_rmsnorm(
             job->out + (size_t)row * line, job->residual + row * job->columns,
@@ -86,7 +86,7 @@ struct swiglu_job {
 static void swiglu_range(void *context, int64_t begin, int64_t end)
 {
     const struct swiglu_job *job = context;
-    size_t line = (size_t)job->width * dtype_size(job->cpu->base.dtype);
+    size_t line = (size_t)job->width * dtype_size(job->cpu->host.base.dtype);
     for (int64_t row = begin; row < end; row++) {
         const char *gate = job->gate_up + 2 * (size_t)row * line;
         job->cpu->instructions.elementwise->swiglu(job->out + (size_t)row * line, gate, gate + line,

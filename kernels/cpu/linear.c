@@ -53,7 +53,7 @@ static void pack_panel(void *context, int64_t part)
             int64_t row = first + column;
             const struct tensor_source *source = tensor_source_find(job->sources, &row);
             tensor_source_read(values, source, row, depth, count);
-            if (job->cpu->base.dtype == DTYPE_BFLOAT16) {
+            if (job->cpu->host.base.dtype == DTYPE_BFLOAT16) {
                 for (int64_t k = 0; k < count; k++)
                     ((uint16_t *)panel)[(((depth + k) / 2) * PANEL_COLUMNS + column) * 2 + k % 2] =
                         bfloat16_from_float(values[k]);
@@ -90,7 +90,7 @@ int cpu_weight_create(struct backend *backend, struct weight **out,
                                      "bias", err);
     weight->panels = block;
     weight->bias = bias_block;
-    cpu->weight_bytes += memory_block_size(block) + memory_block_size(bias_block);
+    cpu->host.weight_bytes += memory_block_size(block) + memory_block_size(bias_block);
     if (status != 0) {
         cpu_weight_destroy(backend, (struct weight *)weight);
         return status;
@@ -109,7 +109,7 @@ void cpu_weight_destroy(struct backend *backend, struct weight *opaque)
     struct cpu_weight *weight = (struct cpu_weight *)opaque;
     if (weight == NULL)
         return;
-    cpu_self(backend)->weight_bytes -=
+    cpu_self(backend)->host.weight_bytes -=
         memory_block_size(weight->panels) + memory_block_size(weight->bias);
     memory_block_destroy(weight->panels);
     memory_block_destroy(weight->bias);
@@ -157,13 +157,13 @@ static void multiply_tile(const struct linear_job *job, int64_t panel, int64_t l
     int64_t count = weight->rows - column < PANEL_COLUMNS ? weight->rows - column : PANEL_COLUMNS;
     const float *bias = weight->bias != NULL ? weight->bias + column : NULL;
     const void *weights = weight->panels + (size_t)panel * weight->panel_bytes;
-    const struct cpu_elementwise *elementwise = job->out_dtype == cpu->base.dtype
+    const struct cpu_elementwise *elementwise = job->out_dtype == cpu->host.base.dtype
                                                     ? cpu->instructions.elementwise
                                                     : cpu->instructions.elementwise_float32;
     size_t begin = (size_t)column * dtype_size(job->out_dtype);
 
     prefetch_outputs(cpu, line, rows, begin, (size_t)count * dtype_size(job->out_dtype));
-    if (cpu->base.weight_dtype == DTYPE_INT8) {
+    if (cpu->host.base.weight_dtype == DTYPE_INT8) {
         const struct int8_panel *quantised = weights;
         cpu_int8_multiply(sums.exact, cpu, line, rows, weight->columns, quantised);
         for (int64_t row = 0; row < rows; row++)
@@ -207,8 +207,9 @@ void cpu_linear_lines(struct cpu_backend *cpu, const struct cpu_weight *weight, 
     struct linear_job job = {cpu, weight, lines, out_dtype, panels, 1};
     if (lines <= 0)
         return;
-    assert(cpu->base.weight_dtype != DTYPE_INT8 || weight->columns <= cpu->limits.weight_columns);
-    if (cpu->base.weight_dtype == DTYPE_INT8)
+    assert(cpu->host.base.weight_dtype != DTYPE_INT8 ||
+           weight->columns <= cpu->limits.weight_columns);
+    if (cpu->host.base.weight_dtype == DTYPE_INT8)
         cpu_int8_quantise_lines(cpu, lines, weight->columns);
     if (threads > 1 && panels * panel_work > SMALL_PRODUCT) {
         int64_t wanted = 4 * threads; /* parts, so that uneven ones balance */

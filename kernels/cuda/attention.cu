@@ -12,6 +12,7 @@
  * the matrix instructions treat each line the same wherever it stands in a tile.
  */
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/simt.h"
 
 enum {
@@ -428,6 +429,7 @@ template <int DIM>
 SIMT_KERNEL(ATTENTION_THREADS, DIM > 96 ? 2 : 0)
 void attention(const struct attention_arguments arguments)
 {
+    simt_begin();
     for (uint32_t i = simt_block_x(); i < (uint32_t)arguments.counts->items; i += simt_grid_x()) {
         const struct attention_item item = arguments.items[i];
         attend_item<DIM>(arguments, item);
@@ -494,6 +496,6 @@ extern "C" void cuda_attention(struct backend *backend, void *out, const void *q
     arguments.head_dim = shape->head_dim;
     arguments.scale = SIMT_LOG2_E / sqrtf((float)shape->head_dim);
     launch_padded(cuda, arguments);
-    if (work_list_room_for(&cuda->limits, 1).parts > 0)
+    if (cuda->parts)
         cuda_merge_parts(cuda, arguments.out);
 }

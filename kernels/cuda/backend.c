@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/head.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/recorded_operations.h"
 #include "kernels/cuda/row_buckets.h"
 #include "kernels/cuda/upload.h"
@@ -111,11 +113,6 @@ static const struct backend_ops CUDA_OPS = {
     .weight_destroy = cuda_weight_destroy,
     .memory_used = cuda_memory_used,
 };
-
-int cuda_check(bool *is_there, struct error *err)
-{
-    return device_check(is_there, err);
-}
 
 struct backend_memory cuda_memory(void)
 {

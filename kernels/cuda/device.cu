@@ -1,5 +1,6 @@
 /* kernels/cuda/device.h by the CUDA runtime. */
 #include <cuda_runtime.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,11 +12,15 @@ extern "C" {
 #include "common/error.h"
 }
 
-enum { LEAST_MAJOR = 8 }; /* compute capability: mma.sync of bfloat16, cp.async */
+/* Compute capabilities: of mma.sync of bfloat16 and cp.async, of griddepcontrol */
+enum { LEAST_MAJOR = 8, OVERLAP_CAPABILITY = 90 };
 
 struct device_recording {
     cudaGraphExec_t graph;
 };
+
+/* Of the device, from find_device's first success on: one thread starts the program. */
+static cudaDeviceProp device_properties;
 
 static int fail(struct error *err, int code, const char *what, cudaError_t status)
 {
@@ -42,19 +47,24 @@ static int check_driver(bool *is_there, struct error *err)
     return 0;
 }
 
-static int check_device(const cudaDeviceProp *properties, struct error *err)
+static int check_device(struct error *err)
 {
-    if (properties->major >= LEAST_MAJOR)
+    if (device_properties.major >= LEAST_MAJOR)
         return 0;
     return error_set(err, ERROR_NO_DEVICE,
                      "device \"cuda\": %s has compute capability %d.%d, but %d.0 or newer is "
                      "needed; use device cpu",
-                     properties->name, properties->major, properties->minor, LEAST_MAJOR);
+                     device_properties.name, device_properties.major, device_properties.minor,
+                     LEAST_MAJOR);
 }
 
-/* The properties of the device that CUDA_VISIBLE_DEVICES puts first. */
-static int find_device(cudaDeviceProp *properties, bool *is_there, struct error *err)
+/* Reads the properties of the device that CUDA_VISIBLE_DEVICES puts first, once. */
+static int find_device(bool *is_there, struct error *err)
 {
+    static bool is_found;
+    *is_there = true;
+    if (is_found)
+        return 0;
     int count = 0, device = 0, code = check_driver(is_there, err);
     if (code != 0)
         return code;
@@ -67,8 +77,9 @@ static int find_device(cudaDeviceProp *properties, bool *is_there, struct error 
     if (status == cudaSuccess)
         status = cudaGetDevice(&device);
     if (status == cudaSuccess)
-        status = cudaGetDeviceProperties(properties, device);
-    if (status == cudaSuccess)
+        status = cudaGetDeviceProperties(&device_properties, device);
+    is_found = status == cudaSuccess;
+    if (is_found)
         return 0;
     return error_set(err, ERROR_NO_DEVICE,
                      "device \"cuda\" cannot be used (%s); see nvidia-smi, or use device cpu",
@@ -77,26 +88,20 @@ static int find_device(cudaDeviceProp *properties, bool *is_there, struct error 
 
 int device_check(bool *is_there, struct error *err)
 {
-    cudaDeviceProp properties;
     bool found;
-    int code = find_device(&properties, &found, err);
+    int code = find_device(&found, err);
     if (is_there != NULL)
         *is_there = found;
     if (code == 0)
-        code = check_device(&properties, err);
+        code = check_device(err);
     return code != 0 ? code : cublaslt_library_open(err);
-}
-
-static bool has_fp8(const cudaDeviceProp *properties)
-{
-    return properties->major * 10 + properties->minor >= 89;
 }
 
 bool device_has_fp8(void)
 {
-    cudaDeviceProp properties;
     bool found;
-    return find_device(&properties, &found, NULL) == 0 && has_fp8(&properties);
+    return find_device(&found, NULL) == 0 &&
+           device_properties.major * 10 + device_properties.minor >= 89;
 }
 
 struct device_memory device_memory_read(void)
@@ -107,41 +112,49 @@ struct device_memory device_memory_read(void)
     return memory;
 }
 
+/* A queue's stream and marks. */
+static int open_queue(struct simt_queue *queue, struct error *err)
+{
+    cudaStream_t stream = NULL;
+    cudaEvent_t event = NULL;
+    *queue = {};
+    cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    queue->stream = stream;
+    for (int i = 0; i < DEVICE_MARKS && status == cudaSuccess; i++) {
+        status = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
+        queue->marks[i] = status == cudaSuccess ? event : NULL;
+    }
+    if (status == cudaSuccess)
+        return 0;
+    device_close(queue);
+    return fail(err, ERROR_NO_DEVICE, "device \"cuda\" cannot be opened", status);
+}
+
 int device_open(struct simt_queue *queue, struct device_facts *facts, const char *instructions,
                 struct error *err)
 {
-    cudaStream_t stream;
-    cudaDeviceProp properties;
-    *queue = {};
-    if (instructions != NULL && *instructions != 0)
+    const char *name = instructions != NULL ? instructions : "";
+    facts->own_products = strcmp(name, "own") == 0;
+    facts->library_alone = strcmp(name, "library") == 0;
+    if (*name != 0 && !facts->own_products && !facts->library_alone)
         return error_set(err, ERROR_INVALID,
-                         "instructions \"%s\": device cuda has no choice of them; leave it out",
-                         instructions);
-    bool found;
+                         "instructions \"%s\": device cuda has \"library\" and \"own\"; leave it "
+                         "out for the fastest",
+                         name);
     int code = device_check(NULL, err);
     if (code == 0)
-        code = find_device(&properties, &found, err);
+        code = open_queue(queue, err);
     if (code != 0)
         return code;
-    cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
-    if (status != cudaSuccess)
-        return fail(err, ERROR_NO_DEVICE, "device \"cuda\" cannot be opened", status);
-    queue->stream = stream;
     facts->backend = "cuda";
-    facts->multiprocessors = properties.multiProcessorCount;
-    facts->fp8 = has_fp8(&properties);
-    facts->shared_bytes = properties.sharedMemPerBlockOptin;
-    snprintf(facts->name, sizeof facts->name, "%.40s, compute capability %d.%d", properties.name,
-             properties.major, properties.minor);
-    for (void *&mark : queue->marks) {
-        cudaEvent_t event;
-        status = cudaEventCreateWithFlags(&event, cudaEventDisableTiming);
-        if (status != cudaSuccess) {
-            device_close(queue);
-            return fail(err, ERROR_NO_DEVICE, "device \"cuda\" cannot be opened", status);
-        }
-        mark = event;
-    }
+    facts->multiprocessors = device_properties.multiProcessorCount;
+    facts->fp8 = device_has_fp8();
+    facts->shared_bytes = device_properties.sharedMemPerBlockOptin;
+    facts->cache_bytes = (size_t)device_properties.l2CacheSize;
+    facts->capability = device_properties.major * 10 + device_properties.minor;
+    queue->overlaps = facts->capability >= OVERLAP_CAPABILITY && !facts->library_alone;
+    snprintf(facts->name, sizeof facts->name, "%.40s, compute capability %d.%d",
+             device_properties.name, device_properties.major, device_properties.minor);
     return 0;
 }
 
@@ -151,6 +164,8 @@ void device_close(struct simt_queue *queue)
         if (mark != NULL)
             cudaEventDestroy((cudaEvent_t)mark);
     }
+    if (queue->beside != NULL)
+        cudaStreamDestroy((cudaStream_t)queue->beside);
     if (queue->stream != NULL)
         cudaStreamDestroy((cudaStream_t)queue->stream);
     *queue = {};
@@ -259,12 +274,16 @@ void device_mark_wait(struct simt_queue *queue, int mark)
 
 int device_recorder_open(struct simt_queue *recorder, struct error *err)
 {
-    cudaStream_t stream;
-    *recorder = {};
-    cudaError_t status = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
-    if (status != cudaSuccess)
+    cudaStream_t beside;
+    int code = open_queue(recorder, err);
+    if (code != 0)
+        return code;
+    cudaError_t status = cudaStreamCreateWithFlags(&beside, cudaStreamNonBlocking);
+    if (status != cudaSuccess) {
+        device_close(recorder);
         return fail(err, ERROR_NO_DEVICE, "the CUDA device has no room for a stream", status);
-    recorder->stream = stream;
+    }
+    recorder->beside = beside;
     return 0;
 }
 
@@ -279,11 +298,35 @@ void device_recording_begin(struct simt_queue *recorder)
                                                 cudaStreamCaptureModeThreadLocal));
 }
 
+enum { FORK, JOIN }; /* marks of a recorder */
+
+void device_recording_beside(struct simt_queue *recorder, struct simt_queue *beside)
+{
+    cudaEvent_t fork = (cudaEvent_t)recorder->marks[FORK];
+    *beside = {};
+    beside->stream = recorder->beside;
+    note_fault(recorder, cudaEventRecord(fork, (cudaStream_t)recorder->stream));
+    note_fault(recorder, cudaStreamWaitEvent((cudaStream_t)recorder->beside, fork, 0));
+    recorder->forked = true;
+}
+
+/* What runs beside is part of a recording only if its end waits for that. */
+static void join(struct simt_queue *recorder)
+{
+    cudaEvent_t done = (cudaEvent_t)recorder->marks[JOIN];
+    if (!recorder->forked)
+        return;
+    note_fault(recorder, cudaEventRecord(done, (cudaStream_t)recorder->beside));
+    note_fault(recorder, cudaStreamWaitEvent((cudaStream_t)recorder->stream, done, 0));
+    recorder->forked = false;
+}
+
 struct device_recording *device_recording_end(struct simt_queue *recorder, struct error *err)
 {
     cudaStream_t stream = (cudaStream_t)recorder->stream;
     cudaGraph_t graph = NULL;
     cudaGraphExec_t executable = NULL;
+    join(recorder);
     /* Ended whatever came before: the stream stays in its capture otherwise. */
     note_fault(recorder, cudaStreamEndCapture(stream, &graph));
     if (recorder->fault == 0)
@@ -310,6 +353,36 @@ struct device_recording *device_recording_end(struct simt_queue *recorder, struc
 void device_recording_launch(struct simt_queue *queue, struct device_recording *recording)
 {
     note_fault(queue, cudaGraphLaunch(recording->graph, (cudaStream_t)queue->stream));
+}
+
+double device_recording_time(struct simt_queue *queue, struct device_recording *recording)
+{
+    enum { RUNS = 3 };
+    cudaStream_t stream = (cudaStream_t)queue->stream;
+    cudaEvent_t begin = NULL, end = NULL;
+    float milliseconds, best = INFINITY;
+    cudaError_t status = cudaEventCreate(&begin);
+    if (status == cudaSuccess)
+        status = cudaEventCreate(&end);
+    device_recording_launch(queue, recording); /* the first one may be slower */
+    for (int i = 0; i < RUNS && status == cudaSuccess; i++) {
+        status = cudaEventRecord(begin, stream);
+        device_recording_launch(queue, recording);
+        if (status == cudaSuccess)
+            status = cudaEventRecord(end, stream);
+        if (status == cudaSuccess)
+            status = cudaEventSynchronize(end);
+        if (status == cudaSuccess)
+            status = cudaEventElapsedTime(&milliseconds, begin, end);
+        if (status == cudaSuccess)
+            best = fminf(best, milliseconds);
+    }
+    note_fault(queue, status);
+    if (begin != NULL)
+        cudaEventDestroy(begin);
+    if (end != NULL)
+        cudaEventDestroy(end);
+    return 1e-3 * best;
 }
 
 void device_recording_destroy(struct device_recording *recording)

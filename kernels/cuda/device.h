@@ -22,6 +22,10 @@ struct device_facts {
     int multiprocessors;
     bool fp8;            /* has matrix instructions for it */
     size_t shared_bytes; /* that a block may have */
+    size_t cache_bytes;  /* of L2 */
+    int capability;      /* 10 * major + minor */
+    bool own_products;   /* those of few_lines.cu are taken for every number of lines */
+    bool library_alone;  /* they are never taken, and nothing is fetched ahead */
 };
 
 /*
@@ -42,8 +46,8 @@ struct device_memory {
 struct device_memory device_memory_read(void);
 
 /*
- * Opens the device and the queue of its operations. `instructions` is struct backend_options': NULL
- * or empty on a device. ERROR_NO_DEVICE where there is none, ERROR_INVALID for other instructions.
+ * Opens the device and the queue of its operations. `instructions` is struct backend_options'.
+ * ERROR_NO_DEVICE where there is none, ERROR_INVALID for other instructions.
  */
 int device_open(struct simt_queue *queue, struct device_facts *facts, const char *instructions,
                 struct error *err);
@@ -89,6 +93,14 @@ void device_recorder_close(struct simt_queue *recorder); /* one that was never o
 void device_recording_begin(struct simt_queue *recorder);
 struct device_recording *device_recording_end(struct simt_queue *recorder, struct error *err);
 void device_recording_launch(struct simt_queue *queue, struct device_recording *recording);
+/*
+ * Between begin and end: *beside takes kernels that run beside whatever the recorder is given next.
+ * They begin when all that it was given so far is done, and are done before the recording is. The
+ * caller looks at the fault of *beside.
+ */
+void device_recording_beside(struct simt_queue *recorder, struct simt_queue *beside);
+/* Launches it a few times and waits: seconds of the fastest, INFINITY behind a fault. */
+double device_recording_time(struct simt_queue *queue, struct device_recording *recording);
 void device_recording_destroy(struct device_recording *recording); /* NULL is fine */
 
 /* Waits for all that was enqueued. ERROR_DEVICE_LOST with the first fault, now and ever after. */

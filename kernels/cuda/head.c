@@ -6,8 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 #include "common/error.h"
+#include "kernels/cuda/cuda.h"
+#include "kernels/cuda/head_kernels.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/row_buckets.h"
+#include "kernels/cuda/table_layout.h"
 #include "kernels/memory_block.h"
+
+/* Bits of cuda_head_shape.kinds; from the shift on: how many slices the stored rows take. */
+enum { CUDA_HEAD_LISTS = 1, CUDA_HEAD_SLICES_SHIFT = 8 };
 
 struct cuda_head_state {
     void *staging, *tables; /* struct head_tables, on the host and on the device */
@@ -78,8 +85,8 @@ struct head_sizes {
 static struct head_sizes sizes_for(const struct backend_limits *limits)
 {
     size_t rows = (size_t)limits->max_head_rows, blocks = (size_t)blocks_of(limits->vocabulary);
-    size_t lists_at = (rows * sizeof(struct head_statistics) + 255) / 256 * 256;
-    size_t columns = blocks * HEAD_BLOCK_COLUMNS;
+    size_t columns = blocks * HEAD_BLOCK_COLUMNS, results = rows * sizeof(struct head_statistics);
+    size_t lists_at = table_place(&results, rows * sizeof(struct head_lists));
     return (struct head_sizes){
         .tables = head_tables_bytes(limits),
         .logits = logits_bytes(limits),
@@ -87,7 +94,7 @@ static struct head_sizes sizes_for(const struct backend_limits *limits)
         .partials = memory_block_product(rows, blocks * sizeof(struct head_partial)),
         .given_logits = rows * sizeof(float),
         .judgements = rows * sizeof(struct head_judgement),
-        .results = lists_at + rows * sizeof(struct head_lists),
+        .results = results,
         .lists_at = lists_at,
     };
 }
@@ -169,22 +176,6 @@ void cuda_head_close(struct cuda_backend *cuda)
 
 /* ---- a batch --------------------------------------------------------------------------------- */
 
-/* The kinds of rows of a batch. */
-static uint32_t kinds_of(const struct cuda_backend *cuda, const struct head_batch *batch)
-{
-    uint32_t kinds = 0;
-    int32_t stored = 0;
-    for (int32_t i = 0; i < batch->rows; i++) {
-        const struct head_row *row = &batch->row[i];
-        stored += head_row_is_stored(row);
-        if (row->top > 0 || row->raw_top > 0)
-            kinds |= CUDA_HEAD_LISTS;
-    }
-    const struct cuda_head_state *head = cuda->head;
-    int32_t slices = (stored + head->slice_rows - 1) / head->slice_rows;
-    return kinds | (uint32_t)slices << CUDA_HEAD_SLICES_SHIFT;
-}
-
 static int32_t line_count(const struct head_batch *batch)
 {
     int32_t lines = 0;
@@ -213,20 +204,21 @@ struct cuda_head_shape cuda_head_prepare(struct cuda_backend *cuda, struct head_
                                          const struct head_batch *batch)
 {
     struct cuda_head_state *head = cuda->head;
+    struct head_tables *tables = head->staging;
     int32_t vocabulary = (int32_t)((const struct cuda_weight *)weight)->rows;
-    const struct cuda_head_shape shape = {
-        .rows = batch->rows > 0 ? row_bucket(batch->rows, cuda->limits.max_head_rows) : 0,
-        .lines = line_count(batch),
-        .kinds = kinds_of(cuda, batch),
-    };
+    struct cuda_head_shape shape = {.lines = line_count(batch)};
+    bool lists;
     check_batch(cuda, batch);
     assert(vocabulary <= cuda->limits.vocabulary && shape.lines <= most_lines(&cuda->limits));
     head->result = result;
     head->rows = batch->rows;
-    if (batch->rows > 0) {
-        size_t size = head_tables_fill(head->staging, batch, vocabulary, head->last_of_token);
-        device_enqueue_upload(&cuda->queue, head->tables, head->staging, size);
-    }
+    if (batch->rows <= 0)
+        return shape;
+    size_t size = head_tables_fill(tables, &lists, batch, vocabulary, head->last_of_token);
+    device_enqueue_upload(&cuda->queue, head->tables, tables, size);
+    int32_t slices = (tables->stored + head->slice_rows - 1) / head->slice_rows;
+    shape.rows = row_bucket(batch->rows, cuda->limits.max_head_rows);
+    shape.kinds = (lists ? CUDA_HEAD_LISTS : 0) | (uint32_t)slices << CUDA_HEAD_SLICES_SHIFT;
     return shape;
 }
 

@@ -240,6 +240,7 @@ SIMT_DEVICE void write_lists(const struct head_arguments &arguments, int32_t pla
 
 SIMT_KERNEL(SELECTION_THREADS, 1) void head_choice_of_row(const struct head_arguments arguments)
 {
+    simt_begin();
     const struct head_tables *tables = arguments.tables;
     int32_t place = arguments.slice * arguments.slice_rows + (int32_t)simt_block_x();
     if (place >= tables->stored)

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "kernels/cuda/head.h"
+#include "kernels/cuda/head_kernels.h"
 #include "kernels/cuda/philox.h"
 #include "kernels/cuda/vectors.h"
 

@@ -102,6 +102,7 @@ SIMT_DEVICE void write_row(const struct head_arguments &arguments, int32_t index
 
 SIMT_KERNEL(ROWS_THREADS) void head_row_results(const struct head_arguments arguments)
 {
+    simt_begin();
     int32_t index = (int32_t)(simt_block_x() * ROWS_WARPS + simt_warp());
     if (index >= arguments.tables->rows)
         return;

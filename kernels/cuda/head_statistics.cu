@@ -361,6 +361,7 @@ SIMT_DEVICE void judge_columns(const struct head_arguments &arguments, const str
 SIMT_KERNEL(STATISTICS_THREADS)
 void head_statistics_of_block(const struct head_arguments arguments)
 {
+    simt_begin();
     int32_t index = (int32_t)simt_block_x();
     if (index >= arguments.tables->rows)
         return;

@@ -1,38 +1,35 @@
 /* What a step uploads for the head: rows, and what adjusts them, packed into one block. */
 #include <string.h>
 
-#include "kernels/cuda/head.h"
+#include "kernels/cuda/head_kernels.h"
+#include "kernels/cuda/table_layout.h"
 #include "kernels/memory_block.h"
 
-enum { TABLE_ALIGNMENT = 256 };
-
-static size_t align(size_t size)
+/* Of so many lines. */
+static size_t allowed_bytes(int32_t lines, int32_t vocabulary)
 {
-    return (size + TABLE_ALIGNMENT - 1) / TABLE_ALIGNMENT * TABLE_ALIGNMENT;
+    return memory_block_product((size_t)lines, ((size_t)vocabulary + 31) / 32 * sizeof(uint32_t));
 }
 
-static size_t allowed_words(int32_t vocabulary)
+/* Sets where all of them lie, and returns where the last one, that of what is allowed, begins. */
+static size_t place_all(struct head_tables *tables, int32_t rows, int32_t counts, int32_t biases)
 {
-    return ((size_t)vocabulary + 31) / 32;
+    size_t size = sizeof *tables;
+    tables->rows_at = (uint32_t)table_place(&size, (size_t)rows * sizeof(struct head_table_row));
+    tables->stored_at = (uint32_t)table_place(&size, (size_t)rows * sizeof(int32_t));
+    tables->counts_at = (uint32_t)table_place(&size, (size_t)counts * sizeof(struct head_count));
+    tables->biases_at = (uint32_t)table_place(&size, (size_t)biases * sizeof(struct head_bias));
+    size_t allowed_at = table_place(&size, 0);
+    tables->allowed_at = (uint32_t)allowed_at;
+    return allowed_at;
 }
 
 size_t head_tables_bytes(const struct backend_limits *limits)
 {
-    size_t rows = (size_t)limits->max_head_rows;
-    size_t allowed = memory_block_product((size_t)limits->max_allowed,
-                                          allowed_words(limits->vocabulary) * sizeof(uint32_t));
-    size_t small = sizeof(struct head_tables) +
-                   rows * (sizeof(struct head_table_row) + sizeof(int32_t)) +
-                   (size_t)limits->max_counts * sizeof(struct head_count) +
-                   (size_t)limits->max_biases * sizeof(struct head_bias);
-    /* Each of the six parts is rounded up. */
-    return memory_block_sum(allowed, small + (size_t)6 * TABLE_ALIGNMENT);
-}
-
-bool head_row_is_stored(const struct head_row *row)
-{
-    bool filters = row->top_k > 0 || row->top_p < 1 || row->min_p > 0;
-    return row->top > 0 || row->raw_top > 0 || (row->temperature > 0 && filters);
+    struct head_tables tables;
+    size_t allowed_at =
+        place_all(&tables, limits->max_head_rows, limits->max_counts, limits->max_biases);
+    return memory_block_sum(allowed_at, allowed_bytes(limits->max_allowed, limits->vocabulary));
 }
 
 static void *table_at(struct head_tables *tables, uint32_t offset)
@@ -101,44 +98,42 @@ static void fill_biases(struct head_bias *biases, const struct token_bias *from,
         last_of_token[from[i].token] = -1;
 }
 
-static void fill_rows(struct head_tables *tables, const struct head_batch *batch)
+static bool filters_tokens(const struct head_row *row)
+{
+    return row->temperature > 0 && (row->top_k > 0 || row->top_p < 1 || row->min_p > 0);
+}
+
+/* The rows, and those of them whose logits are stored. Returns whether any row asks for lists. */
+static bool fill_rows(struct head_tables *tables, const struct head_batch *batch)
 {
     struct head_table_row *rows = table_at(tables, tables->rows_at);
     int32_t *stored = table_at(tables, tables->stored_at);
+    bool any_lists = false;
     for (int32_t i = 0; i < batch->rows; i++) {
-        rows[i] = (struct head_table_row){batch->row[i], -1};
-        if (!head_row_is_stored(&batch->row[i]))
+        const struct head_row *row = &batch->row[i];
+        bool lists = row->top > 0 || row->raw_top > 0;
+        rows[i] = (struct head_table_row){*row, -1};
+        any_lists |= lists;
+        if (!lists && !filters_tokens(row))
             continue;
         rows[i].place = tables->stored;
         stored[tables->stored++] = i;
     }
+    return any_lists;
 }
 
-/* Takes the next part of the block. */
-static uint32_t place(size_t *size, size_t bytes)
-{
-    size_t at = *size;
-    *size = align(at + bytes);
-    return (uint32_t)at;
-}
-
-size_t head_tables_fill(struct head_tables *tables, const struct head_batch *batch,
+size_t head_tables_fill(struct head_tables *tables, bool *lists, const struct head_batch *batch,
                         int32_t vocabulary, int32_t *last_of_token)
 {
-    size_t size = align(sizeof *tables), rows = (size_t)batch->rows;
     const struct batch_extent extent = extent_of(batch);
-    size_t allowed = (size_t)extent.allowed * allowed_words(vocabulary) * sizeof(uint32_t);
+    size_t allowed = allowed_bytes(extent.allowed, vocabulary);
     *tables = (struct head_tables){
         .rows = batch->rows,
         .mask_token = batch->mask_token,
         .token_limit = batch->token_limit,
-        .rows_at = place(&size, rows * sizeof(struct head_table_row)),
-        .stored_at = place(&size, rows * sizeof(int32_t)),
-        .counts_at = place(&size, (size_t)extent.counts * sizeof(struct head_count)),
-        .biases_at = place(&size, (size_t)extent.biases * sizeof(struct head_bias)),
-        .allowed_at = place(&size, allowed),
     };
-    fill_rows(tables, batch);
+    size_t size = place_all(tables, batch->rows, extent.counts, extent.biases) + allowed;
+    *lists = fill_rows(tables, batch);
     fill_counts(table_at(tables, tables->counts_at), batch->counts, extent.counts, last_of_token);
     fill_biases(table_at(tables, tables->biases_at), batch->biases, extent.biases, last_of_token);
     if (allowed > 0)

@@ -19,9 +19,9 @@ struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, int32_t f
 }
 
 /* Programs are positive, so that a body's key is never that of a head. */
-struct slot_key body_key(int32_t program, int32_t row_bucket)
+struct slot_key body_key(int32_t program, int32_t row_bucket, bool parts)
 {
-    return (struct slot_key){{program, row_bucket, 0, 0}};
+    return (struct slot_key){{program, row_bucket, parts, 0}};
 }
 
 struct slot_key head_key(int32_t program, int32_t head_row_bucket, int32_t line_bucket,

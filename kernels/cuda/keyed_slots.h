@@ -30,9 +30,10 @@ struct slot_key plan_key(int32_t lines, int64_t rows, int64_t columns, int32_t f
 /*
  * A recording of a step up to the head, and one of its head: what decides which kernels are
  * launched with which grids. Everything else lies in device memory at fixed addresses. `kinds` are
- * bits of the head's: which kinds of head rows there are.
+ * bits of the head's: which kinds of head rows there are. With `parts` a body merges those of
+ * attention.
  */
-struct slot_key body_key(int32_t program, int32_t row_bucket);
+struct slot_key body_key(int32_t program, int32_t row_bucket, bool parts);
 struct slot_key head_key(int32_t program, int32_t head_row_bucket, int32_t line_bucket,
                          uint32_t kinds);
 

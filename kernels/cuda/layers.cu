@@ -33,6 +33,7 @@ template <int WIDTH, enum dtype DTYPE>
 SIMT_KERNEL(COPY_THREADS)
 void embed(const struct embed_arguments arguments)
 {
+    simt_begin();
     int64_t row = simt_block_x(), columns = arguments.columns;
     if (row >= arguments.counts->rows)
         return;
@@ -102,6 +103,7 @@ template <int WIDTH, enum dtype DTYPE>
 SIMT_KERNEL(NORM_THREADS)
 void add_rmsnorm(const struct norm_arguments arguments)
 {
+    simt_begin();
     int64_t row = simt_block_x(), columns = arguments.columns;
     if (row >= arguments.counts->rows)
         return;
@@ -226,6 +228,7 @@ SIMT_DEVICE void gate_columns(float (&out)[WIDTH], const struct swiglu_arguments
 
 template <int WIDTH> SIMT_KERNEL(NORM_THREADS) void swiglu(const struct swiglu_arguments arguments)
 {
+    simt_begin();
     int64_t row = simt_block_x(), width = arguments.width;
     int64_t i = ((int64_t)simt_block_y() * NORM_THREADS + simt_thread()) * WIDTH;
     if (row >= arguments.counts->rows || i >= width)
@@ -240,6 +243,7 @@ template <int WIDTH, enum dtype DTYPE>
 SIMT_KERNEL(GATE_THREADS)
 void swiglu_quantised(const struct swiglu_arguments arguments)
 {
+    simt_begin();
     int64_t row = simt_block_x(), width = arguments.width;
     if (row >= arguments.counts->rows)
         return;
@@ -296,6 +300,7 @@ struct gather_arguments {
 
 template <int WIDTH> SIMT_KERNEL(COPY_THREADS) void gather(const struct gather_arguments arguments)
 {
+    simt_begin();
     int64_t columns = arguments.columns, gathered = arguments.counts->gathered;
     for (int64_t line = simt_block_x(); line < gathered; line += simt_grid_x()) {
         const uint16_t *from = arguments.in + arguments.gather[line] * columns;

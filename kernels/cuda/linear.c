@@ -9,6 +9,8 @@
 #include <assert.h>
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/few_lines.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/row_buckets.h"
 #include "kernels/memory_block.h"
 
@@ -89,6 +91,18 @@ static void set_operand(struct cuda_backend *cuda, struct cuda_product *product,
     product->in = operand->lines.bytes;
 }
 
+/* By the kernel for few lines, or by the library. False as cuda_multiply. */
+static bool multiply(struct cuda_backend *cuda, const struct cuda_product *product)
+{
+    const struct device_facts *facts = &cuda->facts;
+    bool wanted = facts->own_products ? !product->ranged
+                                      : cuda->way.own_products && product->lines <= FEW_LINES_MAX;
+    if (!wanted || !cuda_few_lines_fits(cuda, product))
+        return cuda_multiply(cuda, product);
+    cuda_few_lines(cuda, product);
+    return true;
+}
+
 /* Lines of which the sums fit into the memory for them. */
 static int32_t slice_lines(const struct cuda_weight *weight, int32_t lines)
 {
@@ -159,11 +173,11 @@ void cuda_linear(struct backend *backend, void *out, const void *in, const struc
         return;
     set_operand(cuda, &product, in, lines);
     product.out = out;
-    if (!form_results(&product, cuda) || !cuda_multiply(cuda, &product)) {
+    if (!form_results(&product, cuda) || !multiply(cuda, &product)) {
         int32_t slice = slice_lines(weight, product.lines);
         for (int32_t first = 0; first < product.lines; first += slice) {
             const struct cuda_product part = form_sums(&product, cuda, first, slice);
-            cuda_multiply(cuda, &part);
+            multiply(cuda, &part);
             finish_slice(cuda, out, &part, first);
         }
     }
@@ -195,10 +209,10 @@ void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const vo
         return;
     set_operand(cuda, &product, in, lines);
     product.out = out;
-    bool scaled = product.in_scales != NULL && cuda_multiply(cuda, &product);
+    bool scaled = product.in_scales != NULL && multiply(cuda, &product);
     if (!scaled) {
         product.in_scales = NULL;
-        cuda_multiply(cuda, &product);
+        multiply(cuda, &product);
     }
     if (!scaled && dtype_has_scales(weight->dtype)) {
         const struct cuda_epilogue epilogue = {
@@ -220,7 +234,7 @@ void cuda_logits(struct cuda_backend *cuda, float *out, int64_t stride, const vo
 
 size_t cuda_linear_bytes(void)
 {
-    return cuda_product_bytes() + cuda_sums_bytes();
+    return cuda_product_bytes() + cuda_sums_bytes() + cuda_few_lines_bytes();
 }
 
 int cuda_linear_open(struct cuda_backend *cuda, struct error *err)
@@ -228,12 +242,15 @@ int cuda_linear_open(struct cuda_backend *cuda, struct error *err)
     int status = cuda_product_open(cuda, err);
     if (status == 0)
         status = device_memory_create(&cuda->sums, cuda_sums_bytes(), "sums of products", err);
+    if (status == 0)
+        status = cuda_few_lines_open(cuda, err);
     return status;
 }
 
 void cuda_linear_close(struct cuda_backend *cuda)
 {
     cuda_product_close(cuda);
+    cuda_few_lines_close(cuda);
     device_memory_destroy(cuda->sums);
     device_memory_destroy(cuda->operand.lines.bytes);
 }

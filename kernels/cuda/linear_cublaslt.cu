@@ -24,6 +24,7 @@
 #include <stdlib.h>
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/row_buckets.h"
 
 extern "C" {

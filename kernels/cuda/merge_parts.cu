@@ -40,6 +40,7 @@ SIMT_DEVICE void weigh_parts(float (&weights)[CHUNKS_MAX], const struct merge_ar
 /* One warp for each row and head that has parts. */
 SIMT_KERNEL(MERGE_THREADS) void merge_parts(const struct merge_arguments arguments)
 {
+    simt_begin();
     int32_t row = (int32_t)simt_block_x();
     int32_t head = (int32_t)(simt_block_y() * MERGE_HEADS + simt_warp());
     if (row >= arguments.counts->rows || head >= arguments.heads || arguments.part_first[row] < 0)

@@ -36,6 +36,7 @@ template <int WIDTH, enum dtype DTYPE, class ELEMENT>
 SIMT_KERNEL(QUANTISE_THREADS)
 void quantise_rows(const struct quantise_arguments<ELEMENT> arguments)
 {
+    simt_begin();
     quantise_row<WIDTH, DTYPE, QUANTISE_THREADS>(arguments);
 }
 
@@ -44,6 +45,7 @@ template <int WIDTH, enum dtype DTYPE, class ELEMENT>
 SIMT_KERNEL(SIMT_WARP)
 void quantise_narrow_rows(const struct quantise_arguments<ELEMENT> arguments)
 {
+    simt_begin();
     quantise_row<WIDTH, DTYPE, SIMT_WARP>(arguments);
 }
 
@@ -136,6 +138,7 @@ template <int WIDTH, class SUM, class RESULT>
 SIMT_KERNEL(QUANTISE_THREADS)
 void finish_sums(const struct finish_arguments<SUM, RESULT> arguments)
 {
+    simt_begin();
     int64_t line = simt_block_x();
     int64_t i = ((int64_t)simt_block_y() * QUANTISE_THREADS + simt_thread()) * WIDTH;
     if (i >= arguments.rows)

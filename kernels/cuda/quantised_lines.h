@@ -6,6 +6,7 @@
 #define KERNELS_CUDA_QUANTISED_LINES_H
 
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/vectors.h"
 #include "kernels/quantise.h"
 

@@ -16,6 +16,7 @@ struct random_arguments {
 
 SIMT_KERNEL(THREADS) void random_matrix(const struct random_arguments arguments)
 {
+    simt_begin();
     const int64_t first = arguments.first;
     const int64_t groups =
         (first + arguments.count + RANDOM_MATRIX_GROUP - 1) / RANDOM_MATRIX_GROUP;

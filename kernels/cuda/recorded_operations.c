@@ -5,9 +5,14 @@
  */
 #include "kernels/cuda/recorded_operations.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include "common/error.h"
+#include "common/log.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/few_lines.h"
+#include "kernels/cuda/head.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/row_buckets.h"
 
 enum kind { EMBED, ADD_RMSNORM, LINEAR, ROPE_STORE, ATTENTION, SWIGLU, GATHER };
@@ -104,10 +109,80 @@ static void end_recording(struct cuda_backend *cuda)
     recordings_end(cuda->recordings, &cuda->queue);
 }
 
+/* The weight of the next product where operation i is the first behind one; else NULL. */
+static const struct cuda_weight *weight_ahead(const struct noted_operations *noted, int32_t i)
+{
+    const struct noted *all = noted->operation;
+    if (all[i].kind == LINEAR || (i > 0 && all[i - 1].kind != LINEAR))
+        return NULL;
+    while (i < noted->count && all[i].kind != LINEAR)
+        i++;
+    return i < noted->count ? (const struct cuda_weight *)all[i].weight : NULL;
+}
+
 /*
- * Behind the last operation of a body: makes its recording. It serves every number of rows of the
- * bucket, so its products have all of the bucket's lines.
+ * A recording serves every number of rows of the bucket, so its products have all of the bucket's
+ * lines. While others run, the beginning of the next product's weight is fetched.
  */
+static void record_body(struct cuda_backend *cuda)
+{
+    const struct noted_operations *noted = cuda->noted;
+    begin_recording(cuda);
+    for (int32_t i = 0; i < noted->count; i++) {
+        const struct cuda_weight *ahead = weight_ahead(noted, i);
+        if (ahead != NULL)
+            cuda_prefetch(cuda, ahead, cuda->way.prefetch_bytes);
+        issue(cuda, &noted->operation[i], cuda->row_bucket);
+    }
+    end_recording(cuda);
+}
+
+/* Of the row bucket, or of a smaller one that is known; else everything is left out. */
+static struct step_way way_of(const struct cuda_backend *cuda)
+{
+    int32_t bucket = cuda->row_bucket;
+    int32_t i = bucket <= STEP_WAY_ROWS_MAX ? (bucket + 15) / 16 : 0;
+    while (i > 0 && !cuda->ways[i].known)
+        i--;
+    return cuda->ways[i];
+}
+
+static double way_time(struct cuda_backend *cuda, const struct step_way *way)
+{
+    cuda->way = *way;
+    record_body(cuda);
+    double seconds = recordings_time(cuda->recordings, &cuda->queue);
+    log_line(LOG_DEBUG, "a recorded step was timed",
+             "\"rows\":%d,\"own_products\":%d,\"prefetch_kb\":%zu,\"ms\":%.4f",
+             (int)cuda->row_bucket, way->own_products, way->prefetch_bytes >> 10, 1e3 * seconds);
+    return seconds;
+}
+
+/*
+ * Which way is the fastest depends on the device: on its cache, on how fast it changes from kernel
+ * to kernel. So a rehearsal records and times them all, and keeps that one.
+ */
+static void record_fastest_body(struct cuda_backend *cuda)
+{
+    const size_t cache = cuda->facts.cache_bytes;
+    const size_t sizes[] = {0, cache / 8, cache / 4, cache / 2};
+    const bool own = !cuda->deterministic && cuda->row_bucket <= FEW_LINES_MAX;
+    struct step_way best = {.known = true};
+    double least = INFINITY, last = INFINITY;
+    for (int i = 0; i < (own ? 8 : 4); i++) {
+        const struct step_way way = {true, i >= 4, sizes[i % 4]};
+        last = way_time(cuda, &way);
+        if (last < least) {
+            least = last;
+            best = way;
+        }
+    }
+    cuda->ways[(cuda->row_bucket + 15) / 16] = cuda->way = best;
+    if (last > least)
+        record_body(cuda);
+}
+
+/* Behind the last operation of a body: makes its recording. */
 static void end_body(struct cuda_backend *cuda)
 {
     struct noted_operations *noted = cuda->noted;
@@ -116,20 +191,22 @@ static void end_body(struct cuda_backend *cuda)
     noted->active = false;
     if (noted->count > NOTED_MAX)
         return;
-    begin_recording(cuda);
-    for (int32_t i = 0; i < noted->count; i++)
-        issue(cuda, &noted->operation[i], cuda->row_bucket);
-    end_recording(cuda);
+    bool chooses = cuda->step.rehearsal && !cuda->facts.library_alone;
+    if (chooses && cuda->row_bucket <= STEP_WAY_ROWS_MAX)
+        record_fastest_body(cuda);
+    else
+        record_body(cuda);
 }
 
 static bool step_begin(struct backend *backend, const struct step_rows *rows)
 {
     struct cuda_backend *cuda = cuda_self(backend);
     cuda_upload_tables(cuda, rows);
+    cuda->way = way_of(cuda);
     if (rows->program == 0)
         return true;
-    enum recordings_use use =
-        recordings_use(cuda->recordings, &cuda->queue, body_key(rows->program, cuda->row_bucket));
+    enum recordings_use use = recordings_use(
+        cuda->recordings, &cuda->queue, body_key(rows->program, cuda->row_bucket, cuda->parts));
     cuda->noted->active = use == RECORDINGS_MAKE;
     cuda->noted->count = 0;
     return use != RECORDINGS_LAUNCHED;

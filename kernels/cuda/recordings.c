@@ -1,5 +1,6 @@
 #include "kernels/cuda/recordings.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include "common/error.h"
 #include "common/log.h"
@@ -75,6 +76,7 @@ static void exchange(struct simt_queue *a, struct simt_queue *b)
 
 void recordings_begin(struct recordings *recordings, struct simt_queue *queue)
 {
+    recordings->recorder.overlaps = queue->overlaps;
     device_recording_begin(&recordings->recorder);
     exchange(&recordings->recorder, queue);
 }
@@ -83,13 +85,21 @@ void recordings_end(struct recordings *recordings, struct simt_queue *queue)
 {
     struct error err = {0};
     struct recording_slot *slot = recordings->to_make;
+    bool is_first = slot->recording == NULL;
     exchange(&recordings->recorder, queue);
+    device_recording_destroy(slot->recording);
     slot->recording = device_recording_end(&recordings->recorder, &err);
     slot->refused = slot->recording == NULL;
-    recordings->counts.made += !slot->refused;
+    recordings->counts.made += is_first && !slot->refused;
     recordings->counts.refused += slot->refused;
     if (slot->refused && recordings->counts.refused == 1)
         log_line(LOG_WARNING, err.message, "\"effect\":\"its operations are launched one by one\"");
+}
+
+double recordings_time(struct recordings *recordings, struct simt_queue *queue)
+{
+    struct device_recording *recording = recordings->to_make->recording;
+    return recording != NULL ? device_recording_time(queue, recording) : INFINITY;
 }
 
 struct recordings_counts recordings_count(const struct recordings *recordings)

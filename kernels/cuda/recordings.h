@@ -50,6 +50,12 @@ enum recordings_use recordings_use(struct recordings *recordings, struct simt_qu
 void recordings_begin(struct recordings *recordings, struct simt_queue *queue);
 void recordings_end(struct recordings *recordings, struct simt_queue *queue);
 
+/*
+ * The same key may be recorded again, in another way: end drops what there was. Seconds of a launch
+ * of what end has made; INFINITY where it made nothing. Waits: not in a step that anyone waits for.
+ */
+double recordings_time(struct recordings *recordings, struct simt_queue *queue);
+
 /* How many were made and refused, and how often one was launched. */
 struct recordings_counts {
     int32_t made, refused;

@@ -2,6 +2,8 @@
 #include <stdlib.h>
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/head.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/row_buckets.h"
 #include "kernels/memory_block.h"
 #include "kernels/rope.h"
@@ -141,6 +143,7 @@ void cuda_upload_tables(struct cuda_backend *cuda, const struct step_rows *rows)
     cuda->gathered_bucket = row_bucket(rows->gathered, backend_lines_max(limits));
     struct step_extent extent =
         step_tables_fill(&cuda->staging, rows, limits, cuda->line_of_sequence);
+    cuda->parts = extent.parts > 0;
     device_enqueue_upload(&cuda->queue, cuda->device_block, cuda->staging_block, extent.tables);
     device_enqueue_upload(&cuda->queue, cuda->tables.items, cuda->staging.items, extent.items);
 }

@@ -3,6 +3,7 @@
  * operation's): one warp for each head of each row, the heads of V included.
  */
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/simt.h"
 
 enum {
@@ -105,6 +106,7 @@ SIMT_DEVICE void rotate_head(const struct rope_arguments &arguments, int32_t row
 
 SIMT_KERNEL(ROPE_THREADS) void rope_store(const struct rope_arguments arguments)
 {
+    simt_begin();
     int32_t row = (int32_t)simt_block_x();
     int32_t head = (int32_t)(simt_block_y() * ROPE_WARPS + simt_warp());
     int32_t all_heads = arguments.heads + 2 * arguments.kv_heads;

@@ -15,23 +15,30 @@
  *
  * The wrappers, T being float, int32_t or uint32_t:
  *
- *     uint32_t simt_thread()          of the block; lane simt_lane() of warp simt_warp()
- *     uint32_t simt_block_x(), _y()   of the grid simt_grid_x()
- *     char *simt_shared()             the block's shared memory, aligned to 128, undefined at first
- *     void simt_barrier()             every thread of the block arrives at the same one
- *     void simt_warp_barrier(mask)    this and what follows: every lane of the mask arrives
- *     T simt_shuffle(mask, T, source), simt_shuffle_xor(mask, T, lanes)
- *     uint32_t simt_ballot(mask, bool), bool simt_any(mask, bool)
- *                                     of these, warp_barrier alone orders memory
- *     uint32_t simt_first_bit(bits)   number of the lowest one; bits is not 0
- *     T simt_atomic_add(T *, T), simt_atomic_max   return the old value; T uint32_t or uint64_t
- *     void simt_copy_async(shared, global, bool valid)  16 bytes, aligned; zeros where not valid
- *     void simt_copy_commit(), simt_copy_wait<N>()      data is there when all but the newest N
+ *     void simt_begin()               first in every kernel: what the kernels before it in the
+ * queue have written is there, and the next one may take its place beside it, up to its own
+ * simt_begin. That is these two: void simt_release_next(), simt_await_previous()   between them,
+ * only what no kernel writes may be read uint32_t simt_thread()          of the block; lane
+ * simt_lane() of warp simt_warp() uint32_t simt_block_x(), _y()   of the grid simt_grid_x() char
+ * *simt_shared()             the block's shared memory, aligned to 128, undefined at first void
+ * simt_barrier()             every thread of the block arrives at the same one void
+ * simt_warp_barrier(mask)    this and what follows: every lane of the mask arrives T
+ * simt_shuffle(mask, T, source), simt_shuffle_xor(mask, T, lanes) uint32_t simt_ballot(mask, bool),
+ * bool simt_any(mask, bool) of these, warp_barrier alone orders memory uint32_t
+ * simt_first_bit(bits)   number of the lowest one; bits is not 0 T simt_atomic_add(T *, T),
+ * simt_atomic_max   return the old value; T uint32_t or uint64_t void simt_fence() what this thread
+ * has written before is there for a block that sees what it writes behind; for that block, behind
+ * its own void simt_load_fresh(uint32_t (&out)[4], from)   of what other blocks have written;
+ * aligned void simt_copy_async(shared, global, bool valid)  16 bytes, aligned; zeros where not
+ * valid void simt_copy_commit(), simt_copy_wait<N>()      data is there when all but the newest N
  *                                     groups were waited for, and for others behind a barrier
+ *     void simt_prefetch(global, uint32_t bytes)  a hint: it is read soon; multiples of 16
  *     void simt_load_matrices(uint32_t (&out)[4], row), simt_load_matrices_transposed
  *                                     ldmatrix .x4 of 16-bit elements from shared memory
  *     void simt_multiply(float (&sum)[4], const uint32_t (&a)[4], b0, b1)
  *                                     mma m16n8k16, bfloat16, sums in float32
+ *     void simt_multiply_words<DTYPE>(uint32_t (&sum)[4], a, b0, b1)   the same of bfloat16, fp8 or
+ *                                     int8 (m16n8k32), the bits of sums in float32 or int32
  *     float simt_exp2(float)          relative error below 2^-22, results below 2^-126 may be 0
  *     float simt_log2(float)          error below 2^-22, absolute for results in [-1, 1], else
  *                                     relative; of 2^-126 and more
@@ -94,6 +101,12 @@ SIMT_DEVICE float simt_bfloat16(uint16_t bits)
 SIMT_DEVICE uint16_t simt_to_bfloat16(float value)
 {
     return (uint16_t)simt_pack(value, 0.0f);
+}
+
+SIMT_DEVICE void simt_begin()
+{
+    simt_release_next();
+    simt_await_previous();
 }
 
 /* Sum over the warp, the same in every lane, in an order that depends on nothing. */

@@ -13,6 +13,34 @@
 
 extern __shared__ __align__(128) char simt_shared_memory[];
 
+/* Without effect where the launch does not allow it. */
+SIMT_DEVICE void simt_release_next()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+SIMT_DEVICE void simt_await_previous()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+SIMT_DEVICE void simt_fence()
+{
+    __threadfence();
+}
+
+SIMT_DEVICE void simt_load_fresh(uint32_t (&out)[4], const void *from)
+{
+    asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(out[0]), "=r"(out[1]), "=r"(out[2]), "=r"(out[3])
+                 : "l"(from)
+                 : "memory");
+}
+
 SIMT_DEVICE uint32_t simt_thread()
 {
     return threadIdx.x;
@@ -166,6 +194,17 @@ template <int N> SIMT_DEVICE void simt_copy_wait()
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+SIMT_DEVICE void simt_prefetch(const void *global, uint32_t bytes)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(global), "r"(bytes));
+#else
+    enum { SECTOR = 32 };
+    for (uint32_t at = 0; at < bytes; at += SECTOR)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"((const char *)global + at));
+#endif
+}
+
 SIMT_DEVICE void simt_load_matrices(uint32_t (&out)[4], const void *row)
 {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
@@ -190,6 +229,36 @@ SIMT_DEVICE void simt_multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/* fp8: of compute capability 9.0 alone (a binary of 8.0 serves 8.9 as well). */
+template <enum dtype DTYPE>
+SIMT_DEVICE void simt_multiply_words(uint32_t (&sum)[4], const uint32_t (&a)[4], uint32_t b0,
+                                     uint32_t b1)
+{
+    if (DTYPE == DTYPE_INT8) {
+        asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                     : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+        return;
+    }
+    float sums[4] = {simt_float_of_bits(sum[0]), simt_float_of_bits(sum[1]),
+                     simt_float_of_bits(sum[2]), simt_float_of_bits(sum[3])};
+    if (DTYPE == DTYPE_BFLOAT16)
+        simt_multiply(sums, a, b0, b1);
+#if __CUDA_ARCH__ >= 900
+    else
+        asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
+                     "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                     : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+    else
+        __trap();
+#endif
+    for (int i = 0; i < 4; i++)
+        sum[i] = simt_bits_of_float(sums[i]);
+}
+
 template <class A>
 static void simt_launch_kernel(struct simt_queue *queue, void (*kernel)(A),
                                const struct simt_grid &grid, const A &arguments)
@@ -200,6 +269,11 @@ static void simt_launch_kernel(struct simt_queue *queue, void (*kernel)(A),
     config.blockDim = dim3(grid.threads);
     config.dynamicSmemBytes = grid.shared;
     config.stream = (cudaStream_t)queue->stream;
+    cudaLaunchAttribute overlap = {};
+    overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    overlap.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &overlap;
+    config.numAttrs = queue->overlaps ? 1 : 0;
     cudaError_t status = cudaSuccess;
     if (grid.shared > SHARED_WITHOUT_ASKING)
         status = cudaFuncSetAttribute(

@@ -1,11 +1,10 @@
 #include "kernels/cuda/step_tables.h"
 
-enum { TABLE_ALIGNMENT = 256 };
+#include "kernels/cuda/table_layout.h"
 
 static void *place(size_t *size, char *base, size_t bytes)
 {
-    size_t at = *size;
-    *size = (at + bytes + TABLE_ALIGNMENT - 1) / TABLE_ALIGNMENT * TABLE_ALIGNMENT;
+    size_t at = table_place(size, bytes);
     return base != NULL ? base + at : NULL;
 }
 
@@ -75,5 +74,6 @@ struct step_extent step_tables_fill(struct step_tables *tables, const struct ste
     return (struct step_extent){
         .tables = (size_t)((const char *)end - (const char *)tables->counts),
         .items = (size_t)list.item_count * sizeof(struct attention_item),
+        .parts = list.parts,
     };
 }

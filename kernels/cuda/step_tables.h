@@ -30,9 +30,11 @@ struct step_tables {
     struct attention_item *items; /* [counts->items] */
 };
 
-/* Bytes from the start that a step has to copy, and of the items, which lie far behind. */
+/* Bytes from the start that a step has to copy, and of the items, which lie far behind; parts of
+ * attention that there are to merge. */
 struct step_extent {
     size_t tables, items;
+    int32_t parts;
 };
 
 /* Points into a block at `base` (NULL: only to learn its size), which is returned in bytes. */

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/products.h"
 #include "kernels/cuda/upload.h"
 #include "kernels/memory_block.h"
 #include "kernels/tensor_source.h"

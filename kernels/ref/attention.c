@@ -80,7 +80,7 @@ static double read_cached(const struct ref_backend *ref, const float *cache, con
                           int64_t own, size_t offset, int32_t row, int32_t position, int32_t i)
 {
     if (ref->step.shadow[row] && position == ref->step.position[row])
-        return ref_load(qkv, own + i, ref->base.dtype);
+        return ref_load(qkv, own + i, ref->host.base.dtype);
     return cache[offset + (size_t)i];
 }
 
@@ -89,7 +89,7 @@ static void attend(struct ref_backend *ref, void *out, const void *qkv, int32_t 
                    int32_t head)
 {
     const struct attention_shape *shape = &ref->limits.attention;
-    enum dtype dtype = ref->base.dtype;
+    enum dtype dtype = ref->host.base.dtype;
     int32_t head_dim = shape->head_dim, kv_end = ref->step.kv_end[row];
     int32_t kv_head = head / (shape->heads / shape->kv_heads);
     int64_t line = (int64_t)row * (shape->heads + 2 * shape->kv_heads) * head_dim;

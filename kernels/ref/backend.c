@@ -9,21 +9,6 @@ static struct ref_backend *self(struct backend *backend)
     return (struct ref_backend *)backend;
 }
 
-static const char *ref_description(const struct backend *backend)
-{
-    static const char *const descriptions[3][2] = {
-        {"ref, float32, plain C, 1 thread", "ref, bfloat16, plain C, 1 thread"},
-        {"ref, int8 weights, float32, plain C, 1 thread",
-         "ref, int8 weights, bfloat16, plain C, 1 thread"},
-        {"ref, fp8 weights, float32, plain C, 1 thread",
-         "ref, fp8 weights, bfloat16, plain C, 1 thread"},
-    };
-    int weights = backend->weight_dtype == DTYPE_INT8  ? 1
-                  : backend->weight_dtype == DTYPE_FP8 ? 2
-                                                       : 0;
-    return descriptions[weights][backend->dtype == DTYPE_BFLOAT16];
-}
-
 static void ref_destroy(struct backend *backend)
 {
     struct ref_backend *ref = self(backend);
@@ -65,17 +50,6 @@ size_t ref_weight_bytes(int64_t rows, int64_t columns, bool bias, enum dtype wei
     return memory_block_sum(matrix, (size_t)rows * (size_t)(small + bias) * sizeof(float));
 }
 
-static int reserve_block(void *out, size_t *used, size_t size, const char *what, struct error *err)
-{
-    void *block;
-    int status = memory_block_create(&block, size, what, err);
-    if (status != 0)
-        return status;
-    *(void **)out = block;
-    *used += size;
-    return 0;
-}
-
 static int ref_reserve(struct backend *backend, const struct backend_limits *limits,
                        struct error *err)
 {
@@ -87,47 +61,21 @@ static int ref_reserve(struct backend *backend, const struct backend_limits *lim
 
     size_t cache = cache_bytes(limits);
     size_t positions = (size_t)limits->max_positions, vocabulary = (size_t)limits->vocabulary;
-    if ((status = reserve_block(&ref->key_cache, &ref->kv_bytes, cache, "KV cache", err)) != 0 ||
-        (status = reserve_block(&ref->value_cache, &ref->kv_bytes, cache, "KV cache", err)) != 0)
-        return status;
-    size_t *other = &ref->other_bytes;
-    if ((status = reserve_block(&ref->scores, other, positions * 8, "attention scores", err)) !=
+    if ((status = host_reserve(&ref->key_cache, &ref->host.kv_bytes, cache, "KV cache", err)) !=
             0 ||
-        (status = reserve_block(&ref->raw, other, vocabulary * 8, "logits", err)) != 0 ||
-        (status = reserve_block(&ref->adjusted, other, vocabulary * 8, "logits", err)) != 0 ||
-        (status = reserve_block(&ref->order, other, vocabulary * 4, "token order", err)) != 0)
+        (status = host_reserve(&ref->value_cache, &ref->host.kv_bytes, cache, "KV cache", err)) !=
+            0)
+        return status;
+    size_t *other = &ref->host.other_bytes;
+    if ((status = host_reserve(&ref->scores, other, positions * 8, "attention scores", err)) != 0 ||
+        (status = host_reserve(&ref->raw, other, vocabulary * 8, "logits", err)) != 0 ||
+        (status = host_reserve(&ref->adjusted, other, vocabulary * 8, "logits", err)) != 0 ||
+        (status = host_reserve(&ref->order, other, vocabulary * 4, "token order", err)) != 0)
         return status;
     if (dtype_has_scales(backend->weight_dtype))
-        return reserve_block(&ref->line, other, (size_t)limits->weight_columns, "quantised input",
-                             err);
+        return host_reserve(&ref->line, other, (size_t)limits->weight_columns, "quantised input",
+                            err);
     return 0;
-}
-
-static int ref_memory_create(struct backend *backend, void **out, size_t size, struct error *err)
-{
-    int status = memory_block_create(out, size, "activations", err);
-    if (status == 0)
-        self(backend)->other_bytes += size;
-    return status;
-}
-
-static void ref_memory_destroy(struct backend *backend, void *memory)
-{
-    self(backend)->other_bytes -= memory_block_size(memory);
-    memory_block_destroy(memory);
-}
-
-static void ref_memory_write(struct backend *backend, void *memory, const void *source, size_t size)
-{
-    (void)backend;
-    memcpy(memory, source, size);
-}
-
-static void ref_memory_read(struct backend *backend, void *destination, const void *memory,
-                            size_t size)
-{
-    (void)backend;
-    memcpy(destination, memory, size);
 }
 
 static void ref_weight_destroy(struct backend *backend, struct weight *opaque)
@@ -135,7 +83,7 @@ static void ref_weight_destroy(struct backend *backend, struct weight *opaque)
     struct ref_weight *weight = (struct ref_weight *)opaque;
     if (weight == NULL)
         return;
-    self(backend)->weight_bytes -=
+    self(backend)->host.weight_bytes -=
         memory_block_size(weight->values) + memory_block_size(weight->small) +
         memory_block_size(weight->scales) + memory_block_size(weight->bias);
     memory_block_destroy(weight->values);
@@ -182,15 +130,15 @@ static int create_small(struct ref_backend *ref, struct ref_weight *weight,
 {
     size_t rows = (size_t)weight->rows, columns = (size_t)weight->columns;
     void *values = NULL;
-    int status = reserve_block(&weight->small, &ref->weight_bytes,
-                               memory_block_product(rows, columns), "weight", err);
+    int status = host_reserve(&weight->small, &ref->host.weight_bytes,
+                              memory_block_product(rows, columns), "weight", err);
     if (status == 0)
-        status = reserve_block(&weight->scales, &ref->weight_bytes, rows * sizeof *weight->scales,
-                               "weight", err);
+        status = host_reserve(&weight->scales, &ref->host.weight_bytes,
+                              rows * sizeof *weight->scales, "weight", err);
     if (status == 0)
         status = memory_block_create(&values, columns * sizeof(float), "weight", err);
     if (status == 0)
-        fill_small(weight, sources, count, values, ref->base.weight_dtype);
+        fill_small(weight, sources, count, values, ref->host.base.weight_dtype);
     memory_block_destroy(values);
     return status;
 }
@@ -199,10 +147,10 @@ static int create_values(struct ref_backend *ref, struct ref_weight *weight,
                          const struct tensor_source *sources, int count, struct error *err)
 {
     size_t elements = memory_block_product((size_t)weight->rows, (size_t)weight->columns);
-    int status = reserve_block(&weight->values, &ref->weight_bytes,
-                               memory_block_product(elements, 4), "weight", err);
+    int status = host_reserve(&weight->values, &ref->host.weight_bytes,
+                              memory_block_product(elements, 4), "weight", err);
     if (status == 0)
-        fill_values(weight, sources, count, ref->base.dtype);
+        fill_values(weight, sources, count, ref->host.base.dtype);
     return status;
 }
 
@@ -225,7 +173,8 @@ static int ref_weight_create(struct backend *backend, struct weight **out,
                  ? create_small(ref, weight, sources, count, err)
                  : create_values(ref, weight, sources, count, err);
     if (status == 0 && bias != NULL)
-        status = reserve_block(&weight->bias, &ref->weight_bytes, (size_t)rows * 4, "bias", err);
+        status =
+            host_reserve(&weight->bias, &ref->host.weight_bytes, (size_t)rows * 4, "bias", err);
     if (status != 0) {
         ref_weight_destroy(backend, (struct weight *)weight);
         return status;
@@ -242,31 +191,15 @@ static bool ref_step_begin(struct backend *backend, const struct step_rows *rows
     return true;
 }
 
-static int ref_step_end(struct backend *backend, struct error *err)
-{
-    (void)backend;
-    (void)err;
-    return 0;
-}
-
-static void ref_memory_used(const struct backend *backend, size_t *weights, size_t *kv,
-                            size_t *other)
-{
-    const struct ref_backend *ref = (const struct ref_backend *)backend;
-    *weights = ref->weight_bytes;
-    *kv = ref->kv_bytes;
-    *other = ref->other_bytes;
-}
-
 static const struct backend_ops REF_OPS = {
     .name = "ref",
-    .description = ref_description,
+    .description = host_description,
     .destroy = ref_destroy,
     .reserve = ref_reserve,
-    .memory_create = ref_memory_create,
-    .memory_destroy = ref_memory_destroy,
-    .memory_write = ref_memory_write,
-    .memory_read = ref_memory_read,
+    .memory_create = host_memory_create,
+    .memory_destroy = host_memory_destroy,
+    .memory_write = host_memory_write,
+    .memory_read = host_memory_read,
     .weight_create = ref_weight_create,
     .weight_destroy = ref_weight_destroy,
     .step_begin = ref_step_begin,
@@ -278,8 +211,8 @@ static const struct backend_ops REF_OPS = {
     .swiglu = ref_swiglu,
     .gather = ref_gather,
     .head = ref_head,
-    .step_end = ref_step_end,
-    .memory_used = ref_memory_used,
+    .step_end = host_step_end,
+    .memory_used = host_memory_used,
 };
 
 bool ref_computes(enum dtype dtype, enum dtype weight_dtype)
@@ -293,9 +226,7 @@ int ref_backend_create(struct backend **out, const struct backend_options *optio
     struct ref_backend *ref = calloc(1, sizeof *ref);
     if (ref == NULL)
         return error_set(err, ERROR_MEMORY, "cannot allocate the ref backend; free some memory");
-    ref->base.ops = &REF_OPS;
-    ref->base.dtype = options->dtype;
-    ref->base.weight_dtype = options->weight_dtype;
-    *out = &ref->base;
+    host_backend_init(&ref->host, &REF_OPS, options, "plain C, 1 thread");
+    *out = &ref->host.base;
     return 0;
 }

@@ -25,12 +25,12 @@ static void make_logits(double *logits, struct ref_backend *ref, const void *gat
 {
     float scale = 0;
     if (weight->small != NULL)
-        scale = ref_quantise(ref->line, ref->base.weight_dtype, gathered, line * weight->columns,
-                             weight->columns, ref->base.dtype);
+        scale = ref_quantise(ref->line, ref->host.base.weight_dtype, gathered,
+                             line * weight->columns, weight->columns, ref->host.base.dtype);
     for (int64_t token = 0; token < weight->rows; token++)
         logits[token] = weight->small != NULL
                             ? ref_product_small(ref, weight, token, scale)
-                            : logit_of(gathered, line, weight, token, ref->base.dtype);
+                            : logit_of(gathered, line, weight, token, ref->host.base.dtype);
 }
 
 /* (1) Guidance. The partner's logits stand where the adjusted row will be. */

@@ -40,11 +40,11 @@ static void linear_small(struct ref_backend *ref, void *out, const void *in,
                          const struct ref_weight *weight, int32_t lines)
 {
     for (int64_t line = 0; line < lines; line++) {
-        float scale = ref_quantise(ref->line, ref->base.weight_dtype, in, line * weight->columns,
-                                   weight->columns, ref->base.dtype);
+        float scale = ref_quantise(ref->line, ref->host.base.weight_dtype, in,
+                                   line * weight->columns, weight->columns, ref->host.base.dtype);
         for (int64_t row = 0; row < weight->rows; row++)
             ref_store(out, line * weight->rows + row, ref_product_small(ref, weight, row, scale),
-                      ref->base.dtype);
+                      ref->host.base.dtype);
     }
 }
 

@@ -37,7 +37,7 @@ float ref_product_small(const struct ref_backend *ref, const struct ref_weight *
                         float line_scale)
 {
     const uint8_t *values = weight->small + row * weight->columns;
-    float sum = ref->base.weight_dtype == DTYPE_FP8
+    float sum = ref->host.base.weight_dtype == DTYPE_FP8
                     ? sum_of_fp8(ref->line, values, weight->columns)
                     : sum_of_int8(ref->line, values, weight->columns);
     float product = sum * (line_scale * weight->scales[row]);

@@ -7,9 +7,10 @@
 #define KERNELS_REF_REF_H
 
 #include "kernels/backend.h"
+#include "kernels/host_backend.h"
 
 struct ref_backend {
-    struct backend base;
+    struct host_backend host;
     struct backend_limits limits;
     struct step_rows step;
     /* [layers, kv_pages, KV_PAGE_POSITIONS, kv_heads, head_dim], values of the backend's dtype */
@@ -18,7 +19,6 @@ struct ref_backend {
     double *raw, *adjusted; /* [vocabulary] */
     int32_t *order;         /* [vocabulary] */
     uint8_t *line;          /* [weight_columns] an input line; where weights are int8 or fp8 */
-    size_t weight_bytes, kv_bytes, other_bytes;
 };
 
 /* What struct weight is here. */

@@ -16,19 +16,13 @@
 #include "server/commands/child_server.h"
 #include "server/commands/commands.h"
 #include "server/commands/runtime.h"
+#include "server/commands/temporary_model.h"
 #include "server/model/random_checkpoint.h"
 
 void bench_print(const char *name, double value, const char *unit, const char *target)
 {
     printf("%-52s %10.2f %-8s %s\n", name, value, unit, target);
     fflush(stdout);
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-
-    return (x > y) - (x < y);
 }
 
 static void bench_binary(void)
@@ -147,10 +141,9 @@ static int bench_batch(const struct runtime *runtime, int count, struct batch_fi
         request_release(requests[i]);
     if (code != 0)
         return code;
-    qsort(milliseconds, (size_t)ticks, sizeof *milliseconds, compare_doubles);
     *figures = (struct batch_figures){
         .tokens_per_second = (double)(last.committed_tokens - before.committed_tokens) / seconds,
-        .round_ms = ticks > 0 ? milliseconds[ticks / 2] : 0,
+        .round_ms = ticks > 0 ? bench_median(milliseconds, ticks) : 0,
         .rows = most_rows,
         .overhead = 1 - (double)(last.forward_us - before.forward_us) /
                             (double)(last.tick_us - before.tick_us),
@@ -182,33 +175,15 @@ static int bench_batches(const struct runtime *runtime, struct error *err)
     return 0;
 }
 
-/* A model that was made for the benchmark. */
-static void remove_model(const char *directory)
-{
-    static const char *const files[] = {"tokenizer.json", "config.json", "model.safetensors"};
-
-    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
-        char path[PATH_MAX + 32];
-        snprintf(path, sizeof path, "%s/%s", directory, files[i]);
-        unlink(path);
-    }
-    rmdir(directory);
-}
-
-/*
- * Start to the first answer and resident memory of a server process with this model. One that is
- * temporary is removed as soon as the server has it, so that nothing stays behind an interruption.
- */
-static int bench_process(const char *directory, bool temporary, const char *what,
-                         const char *const *flags, struct error *err)
+/* Start to the first answer and resident memory of a server process with this model. */
+static int bench_process(const char *directory, const char *what, const char *const *flags,
+                         struct error *err)
 {
     struct child_server child;
     struct buffer response = {0};
     char name[120];
     int code = child_server_start(&child, directory, flags, err);
 
-    if (temporary)
-        remove_model(directory);
     if (code != 0)
         return code;
     code =
@@ -239,23 +214,6 @@ static int bench_process(const char *directory, bool temporary, const char *what
     return 0;
 }
 
-static int copy_file(const char *from, const char *to, struct error *err)
-{
-    char chunk[65536];
-    size_t got;
-    FILE *in = fopen(from, "rb");
-    FILE *out = in != NULL ? fopen(to, "wb") : NULL;
-    int failed = out == NULL;
-
-    while (!failed && (got = fread(chunk, 1, sizeof chunk, in)) > 0)
-        failed = fwrite(chunk, 1, got, out) != got;
-    if (in != NULL)
-        failed |= fclose(in) != 0;
-    if (out != NULL)
-        failed |= fclose(out) != 0;
-    return failed ? error_set(err, ERROR_IO, "bench: %s could not be copied to %s", from, to) : 0;
-}
-
 /*
  * A random checkpoint of about 200 MB with the tokenizer of the model at hand. Small limits, so
  * that a mapping which is kept would show.
@@ -266,8 +224,8 @@ static int bench_large(const struct runtime *runtime, const struct bench_flags *
     const char *limits[CHILD_SERVER_FLAGS + 1] = {"--max-sequences=1", "--kv-cache-tokens=192",
                                                   "--max-rows-per-tick=384"};
     struct model_config shape = runtime->model->config;
-    char directory[] = "/tmp/denoised-bench-XXXXXX";
-    char from[PATH_MAX + 32], to[sizeof directory + 32];
+    struct temporary_model model;
+    char from[PATH_MAX + 32], to[PATH_MAX + 32];
 
     shape.layers = 12;
     shape.width = 768;
@@ -276,16 +234,17 @@ static int bench_large(const struct runtime *runtime, const struct bench_flags *
     shape.ffn_width = 2304;
     for (int i = 0; flags->compute[i] != NULL; i++)
         limits[3 + i] = flags->compute[i];
-    if (mkdtemp(directory) == NULL)
-        return error_set(err, ERROR_IO, "bench: no temporary directory can be made in /tmp");
-    int code = random_checkpoint_write(directory, &shape, 1, err);
+    int code = temporary_model_create(&model, err);
+    if (code != 0)
+        return code;
+    code = random_checkpoint_write(model.directory, &shape, 1, err);
     snprintf(from, sizeof from, "%s/tokenizer.json", runtime->model_directory);
-    snprintf(to, sizeof to, "%s/tokenizer.json", directory);
+    snprintf(to, sizeof to, "%s/tokenizer.json", model.directory);
+    if (code == 0 && symlink(from, to) != 0)
+        code = error_set(err, ERROR_IO, "bench: %s cannot be linked to as %s", from, to);
     if (code == 0)
-        code = copy_file(from, to, err);
-    if (code == 0)
-        return bench_process(directory, true, "200 MB random checkpoint", limits, err);
-    remove_model(directory);
+        code = bench_process(model.directory, "200 MB random checkpoint", limits, err);
+    temporary_model_remove(&model);
     return code;
 }
 
@@ -365,7 +324,10 @@ int command_bench(struct settings *settings)
         return runtime_complain(&err);
     runtime_print_memory(&runtime, stdout);
     bench_binary();
-    code = bench_tokenizer(&runtime, &err);
+    if (!settings->quick)
+        code = bench_large(&runtime, &flags, &err);
+    if (code == 0)
+        code = bench_tokenizer(&runtime, &err);
     if (code == 0)
         code = bench_batches(&runtime, &err);
     if (code == 0)
@@ -373,9 +335,7 @@ int command_bench(struct settings *settings)
     if (code == 0)
         code = bench_idle_streams(runtime.model_directory, &flags, &err);
     if (code == 0)
-        code = bench_process(runtime.model_directory, false, runtime.model_name, flags.all, &err);
-    if (code == 0 && !settings->quick)
-        code = bench_large(&runtime, &flags, &err);
+        code = bench_process(runtime.model_directory, runtime.model_name, flags.all, &err);
     runtime_stop(&runtime);
     return code == 0 ? 0 : runtime_complain(&err);
 }

@@ -18,10 +18,10 @@ static void run_products(void *context)
     struct workload *workload = context;
     const struct backend_ops *ops = workload->backend->ops;
 
-    ops->step_begin(workload->backend, &workload->step);
+    ops->step_begin(workload->backend, &workload->rows.step);
     for (int i = 0; i < PRODUCTS; i++)
         ops->linear(workload->backend, workload->out, workload->in, workload->weight,
-                    workload->step.rows);
+                    workload->rows.step.rows);
     ops->step_end(workload->backend, NULL);
 }
 
@@ -42,13 +42,13 @@ static int measure_product(double *rate, const struct bench_kernels *bench, stru
                          side, side);
     if (code == 0) {
         workload_set_rows(&workload, &(struct rows_shape){1, side, side}, 0);
-        workload.step.rehearsal = true; /* time to choose how it is computed */
+        workload.rows.step.rehearsal = true; /* time to choose how it is computed */
         run_products(&workload);
-        workload.step.rehearsal = false;
+        workload.rows.step.rehearsal = false;
         double seconds = bench_median_seconds(bench, run_products, &workload);
         *rate = 2.0 * PRODUCTS * side * (double)side * side / seconds;
         /* A fault of the steps before would show again. */
-        workload.backend->ops->step_begin(workload.backend, &workload.step);
+        workload.backend->ops->step_begin(workload.backend, &workload.rows.step);
         code = workload.backend->ops->step_end(workload.backend, err);
     }
     workload_destroy(&workload);
@@ -81,7 +81,7 @@ int bench_device_peaks(struct bench_kernels *bench, struct error *err)
     int side = bench->quick ? QUICK_SIDE : SIDE;
 
     bench_say(bench, "\n%-10s %-10s linear, %d x %d x %d\n", "peak", "TFLOP/s", side, side, side);
-    for (int i = 0; i < BENCH_DTYPES; i++) {
+    for (int i = 0; i < DTYPE_COUNT; i++) {
         struct bench_kernels of_dtype = *bench;
         struct error refused = {0};
         of_dtype.options.weight_dtype = (enum dtype)i;

@@ -10,7 +10,6 @@
 #include "common/clock.h"
 #include "common/cpu_count.h"
 #include "common/error.h"
-#include "common/rng.h"
 #include "kernels/cpu/instructions.h"
 #include "server/commands/runtime.h"
 #include "server/model/config.h"
@@ -49,12 +48,6 @@ bool bench_fits(const struct bench_kernels *bench, double bytes)
 {
     const struct backend_memory memory = backend_memory_read(bench->device);
     return bytes < (memory.total > 0 ? 1 : 0.75) * (double)memory.available;
-}
-
-int32_t bench_random_token(const struct model_config *config, uint32_t place)
-{
-    int32_t token = (int32_t)(rng_word(1, place, 1, RNG_ORIGIN, 0) % (uint32_t)config->vocabulary);
-    return token != config->mask_token ? token : (token + 1) % config->vocabulary;
 }
 
 static int compare_doubles(const void *a, const void *b)
@@ -163,10 +156,8 @@ int bench_choose_device(struct bench_kernels *bench, const struct settings *sett
                          "another device");
     bench->device = backend_best_name(settings->device);
     bench->on_device = strcmp(bench->device, "cpu") != 0;
-    if (bench->on_device && settings->instructions != NULL)
-        return error_set(err, ERROR_INVALID,
-                         "instructions \"%s\": they are the CPU's; leave them out with device %s",
-                         settings->instructions, bench->device);
+    if (bench->on_device) /* which says what it has */
+        bench->options.instructions = settings->instructions;
     bench->options.threads = settings->threads > 0 ? (int)settings->threads : cpu_count();
     bench->options.deterministic = settings->deterministic;
     bench->quick = settings->quick;

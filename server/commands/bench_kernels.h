@@ -14,10 +14,7 @@
 #include "kernels/backend.h"
 
 struct error;
-struct model_config;
 struct settings;
-
-enum { BENCH_DTYPES = DTYPE_FP8 + 1 };
 
 struct bench_kernels {
     const char *device;             /* of backend_create; never "auto" */
@@ -32,7 +29,7 @@ struct bench_kernels {
     /* What bench_peaks found, of all threads together: operations a second of the best product
      * instructions of each dtype (0: none), and bytes a second out of memory. On a device those of
      * a large linear, and bytes that a copy reads and writes. */
-    double product_rates[BENCH_DTYPES], read_rate;
+    double product_rates[DTYPE_COUNT], read_rate;
 };
 
 /*
@@ -99,8 +96,5 @@ void bench_leave_out(const struct bench_kernels *bench, const char *format, ...)
  * would not fail there, but end the process.
  */
 bool bench_fits(const struct bench_kernels *bench, double bytes);
-
-/* Tokens for prompts: any but the mask. */
-int32_t bench_random_token(const struct model_config *config, uint32_t place);
 
 #endif

@@ -2,15 +2,13 @@
 #include "server/commands/bench_kernels.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
 #include "common/error.h"
-#include "common/rng.h"
+#include "server/commands/random_work.h"
 #include "server/commands/timed_backend.h"
 #include "server/engine/engine.h"
-#include "server/engine/kv_pages.h"
 
 enum {
     BLOCK = 32, /* rows of a sequence in a tick */
@@ -30,23 +28,7 @@ struct subject {
 
 /* ---- loading --------------------------------------------------------------------------------- */
 
-static int open_backend(struct backend **out, const struct subject *subject, struct error *err)
-{
-    struct backend *backend;
-    int code = backend_create(&backend, subject->bench->device, &subject->bench->options, err);
-
-    return code != 0 ? code : timed_backend_create(out, backend, err);
-}
-
-static int load(struct subject *subject, const char *directory, struct error *err)
-{
-    struct backend *backend;
-    int code = open_backend(&backend, subject, err);
-
-    return code != 0 ? code : model_load(&subject->model, directory, backend, err);
-}
-
-static int load_random(struct subject *subject, struct error *err)
+static int create_random(struct subject *subject, struct backend *backend, struct error *err)
 {
     struct model_config shape = {.layers = 8,
                                  .width = 1024,
@@ -62,7 +44,6 @@ static int load_random(struct subject *subject, struct error *err)
                                  .mask_token = 2,
                                  .stop_tokens = {1},
                                  .stop_token_count = 1};
-    struct backend *backend;
 
     if (subject->bench->quick) {
         shape.layers = shape.heads = shape.kv_heads = 2;
@@ -73,8 +54,22 @@ static int load_random(struct subject *subject, struct error *err)
     shape.head_dim = shape.rotary_dim = shape.width / shape.heads;
     snprintf(subject->name, sizeof subject->name, "random, d %d, %d layers", shape.width,
              shape.layers);
-    int code = open_backend(&backend, subject, err);
-    return code != 0 ? code : model_create_random(&subject->model, &shape, 1, backend, err);
+    return model_create_random(&subject->model, &shape, 1, backend, err);
+}
+
+static int load(struct subject *subject, bool random, struct error *err)
+{
+    const struct bench_kernels *bench = subject->bench;
+    const char *directory = bench->model_directory, *slash = strrchr(directory, '/');
+    struct backend *backend;
+    int code = backend_create(&backend, bench->device, &bench->options, err);
+
+    if (code == 0)
+        code = timed_backend_create(&backend, backend, err);
+    if (code != 0 || random)
+        return code != 0 ? code : create_random(subject, backend, err);
+    snprintf(subject->name, sizeof subject->name, "%.63s", slash != NULL ? slash + 1 : directory);
+    return model_load(&subject->model, directory, backend, err);
 }
 
 static int32_t canvas_length(const struct subject *subject)
@@ -102,60 +97,23 @@ static int create_engine(struct subject *subject, struct error *err)
 
 struct forward {
     struct subject *subject;
-    struct step_rows step;
-    struct head_batch batch;
-    struct head_result result;
+    struct random_rows rows;
     int64_t ns;    /* of all passes, */
     int64_t count; /* of which there were so many */
     int code;
     struct error *err;
-
-    int32_t token[FORWARD_ROWS_MAX], sequence[FORWARD_ROWS_MAX], position[FORWARD_ROWS_MAX];
-    int32_t kv_end[FORWARD_ROWS_MAX], line[FORWARD_ROWS_MAX];
-    uint8_t shadow[FORWARD_ROWS_MAX];
-    struct head_row head_row[FORWARD_ROWS_MAX];
 };
 
 static void run_forward(void *context)
 {
     struct forward *forward = context;
+    struct random_rows *rows = &forward->rows;
     int64_t begin = clock_now_ns();
 
-    forward->code = model_forward(forward->subject->model, &forward->step, &forward->batch,
-                                  &forward->result, forward->err);
+    forward->code = model_forward(forward->subject->model, &rows->step, &rows->batch, &rows->result,
+                                  forward->err);
     forward->ns += clock_now_ns() - begin;
     forward->count++;
-}
-
-/* Whole canvases of `positions`, every row with its logits. */
-static void set_rows(struct forward *forward, int32_t rows, int32_t positions)
-{
-    const struct model_config *config = &forward->subject->model->config;
-
-    for (int32_t i = 0; i < rows; i++) {
-        forward->token[i] = bench_random_token(config, (uint32_t)i);
-        forward->sequence[i] = i / positions;
-        forward->position[i] = i % positions;
-        forward->kv_end[i] = positions;
-        forward->line[i] = i;
-        forward->head_row[i] = head_row_greedy(i);
-    }
-    forward->step = (struct step_rows){
-        .rows = rows,
-        .token = forward->token,
-        .sequence = forward->sequence,
-        .position = forward->position,
-        .kv_end = forward->kv_end,
-        .shadow = forward->shadow,
-        .page_table_stride = kv_pages_needed(positions),
-        .page_table = forward->line, /* pages in their order too */
-        .gathered = rows,
-        .gather = forward->line,
-    };
-    forward->batch = (struct head_batch){.rows = rows,
-                                         .row = forward->head_row,
-                                         .mask_token = config->mask_token,
-                                         .token_limit = config->vocabulary};
 }
 
 /* Every kernel's part of the passes' time in percent, and that of the products by size. */
@@ -202,17 +160,20 @@ static int bench_forward(struct forward *forward, int32_t rows)
 {
     struct subject *subject = forward->subject;
     const struct bench_kernels *bench = subject->bench;
+    const struct model_config *config = &subject->model->config;
     struct backend *backend = subject->model->backend;
     int32_t positions = rows;
 
-    while (positions > 1 && positions > subject->model->config.max_positions)
+    while (positions > 1 && positions > config->max_positions)
         positions /= 2;
     if (rows / positions > subject->sequences) {
         bench_leave_out(bench, "a forward pass of %d rows: the context of %s is too short", rows,
                         subject->name);
         return 0;
     }
-    set_rows(forward, rows, positions);
+    /* Whole canvases, every row with its logits. */
+    const struct pass_shape shape = {rows / positions, 0, positions, positions, positions};
+    random_rows_set(&forward->rows, &shape, config->vocabulary, config->mask_token);
     run_forward(forward); /* warm-up */
     timed_backend_reset(backend);
     forward->ns = forward->count = 0;
@@ -230,7 +191,7 @@ static int bench_forward(struct forward *forward, int32_t rows)
                             "ms", 1e3 * seconds, "product_flops", flops, "gflops",
                             1e-9 * flops / seconds, "percent_of_peak", peak);
     if (row != NULL) {
-        json_object_set_new(row, "shape", shape_of(&subject->model->config));
+        json_object_set_new(row, "shape", shape_of(config));
         report_shares(forward, row);
     }
     bench_add(bench, "forward", row);
@@ -240,37 +201,17 @@ static int bench_forward(struct forward *forward, int32_t rows)
 static int bench_forwards(struct subject *subject, struct error *err)
 {
     static const int32_t rows[] = {1, 32, 128, FORWARD_ROWS_MAX};
-    struct forward *forward = calloc(1, sizeof *forward);
+    struct forward forward = {.subject = subject, .err = err};
+    int code = random_rows_create(&forward.rows, FORWARD_ROWS_MAX, FORWARD_ROWS_MAX,
+                                  FORWARD_ROWS_MAX, err);
 
-    if (forward == NULL)
-        return error_set(err, ERROR_MEMORY, "no memory left for the rows of a forward pass");
-    forward->subject = subject;
-    forward->err = err;
-    int code = head_result_create(&forward->result, FORWARD_ROWS_MAX, err);
     for (int i = 0; i < (subject->bench->quick ? 2 : 4) && code == 0; i++)
-        code = bench_forward(forward, rows[i]);
-    head_result_free(&forward->result);
-    free(forward);
+        code = bench_forward(&forward, rows[i]);
+    random_rows_destroy(&forward.rows);
     return code;
 }
 
 /* ---- ticks ----------------------------------------------------------------------------------- */
-
-static int submit(const struct subject *subject, uint32_t index, struct request **out,
-                  struct error *err)
-{
-    struct decode_params params = decode_params_neutral(BLOCK, BLOCK);
-    int32_t prompt[CANVAS], length = canvas_length(subject) - BLOCK;
-
-    params.selection = SELECTION_STEPS;
-    params.steps = ROUNDS;
-    params.cache = CACHE_DUAL;
-    params.ignore_eos = true; /* every position is text */
-    for (int32_t i = 0; i < length; i++)
-        prompt[i] = bench_random_token(&subject->model->config, index * CANVAS + (uint32_t)i);
-    int code = request_create(out, prompt, length, &params, subject->model->config.mask_token, err);
-    return code != 0 ? code : engine_submit(subject->engine, *out, err);
-}
 
 /* Sums over the ticks in which every sequence had one block. */
 struct tick_figures {
@@ -332,45 +273,29 @@ static int report_ticks(const struct subject *subject, struct tick_figures *figu
 
 static int bench_ticks(struct subject *subject, struct error *err)
 {
-    struct request **requests = calloc((size_t)subject->sequences, sizeof *requests);
+    const struct random_call call = {canvas_length(subject) - BLOCK, BLOCK, ROUNDS, CACHE_DUAL};
     struct tick_figures figures = {0};
-    int code = 0;
+    struct request **requests;
 
-    if (requests == NULL)
-        return error_set(err, ERROR_MEMORY, "no memory left for the requests");
-    if (canvas_length(subject) <= BLOCK) {
+    if (call.prompt <= 0) {
         bench_leave_out(subject->bench, "ticks of %s: its context has no room for a block of %d",
                         subject->name, BLOCK);
-        free(requests);
         return 0;
     }
-    for (int32_t i = 0; i < subject->sequences && code == 0; i++)
-        code = submit(subject, (uint32_t)i, &requests[i], err);
+    int code = random_calls_submit(&requests, subject->sequences, subject->engine,
+                                   &subject->model->config, &call, err);
     if (code == 0)
         run_ticks(&figures, subject);
-    for (int32_t i = 0; i < subject->sequences; i++)
-        request_release(requests[i]);
-    free(requests);
+    random_calls_release(requests, subject->sequences);
     return code != 0 ? code : report_ticks(subject, &figures, err);
 }
 
 /* ---- all ------------------------------------------------------------------------------------- */
 
-static int load_subject(struct subject *subject, bool random, struct error *err)
-{
-    const char *directory = subject->bench->model_directory;
-    const char *slash = strrchr(directory, '/');
-
-    if (random)
-        return load_random(subject, err);
-    snprintf(subject->name, sizeof subject->name, "%.63s", slash != NULL ? slash + 1 : directory);
-    return load(subject, directory, err);
-}
-
 static int bench_model(const struct bench_kernels *bench, bool random, struct error *err)
 {
     struct subject subject = {.bench = bench, .sequences = bench->quick ? 4 : 32};
-    int code = load_subject(&subject, random, err);
+    int code = load(&subject, random, err);
 
     if (code == 0)
         code = create_engine(&subject, err);

@@ -77,7 +77,7 @@ static void report(const struct workload *workload, const struct operation_case 
     double compute = what->flops / peak, memory = what->bytes / bench->read_rate;
     double floor_s = compute > memory ? compute : memory;
     const char *bound = compute > memory ? "products" : "memory";
-    int rows = workload->step.rows;
+    int rows = workload->rows.step.rows;
 
     bench_say(bench, "%-12s %-26s %5d %12.2f %10.*f %8.2f %8.1f  %s\n", what->operation,
               what->shape, rows, 1e6 * seconds, bench->on_device ? 3 : 1,
@@ -108,7 +108,7 @@ static void run_repeated(void *context)
 
     if (repeated->code != 0)
         return;
-    if (ops->step_begin(workload->backend, &workload->step)) {
+    if (ops->step_begin(workload->backend, &workload->rows.step)) {
         for (int i = 0; i < repeated->calls; i++)
             repeated->run(workload);
     }
@@ -140,14 +140,14 @@ static int measure(struct workload *workload, struct operation_case *what,
     const struct bench_kernels *bench = workload->bench;
     struct repeated repeated = {.workload = workload, .run = run, .calls = 1, .err = err};
 
-    workload->step.program = 0;
-    workload->step.rehearsal = true; /* time to choose how it is computed */
+    workload->rows.step.program = 0;
+    workload->rows.step.rehearsal = true; /* time to choose how it is computed */
     run_repeated(&repeated);
-    workload->step.rehearsal = false;
+    workload->rows.step.rehearsal = false;
     if (!bench->quick && !what->heads)
         choose_calls(&repeated);
     if (!what->heads) {
-        workload->step.program = ++workload->programs;
+        workload->rows.step.program = ++workload->programs;
         run_repeated(&repeated); /* which the backend may record */
     }
     what->seconds = bench_median_seconds(bench, run_repeated, &repeated) / repeated.calls;
@@ -162,7 +162,7 @@ static void run_linear(void *context)
 {
     const struct workload *workload = context;
     workload->backend->ops->linear(workload->backend, workload->out, workload->in, workload->weight,
-                                   workload->step.rows);
+                                   workload->rows.step.rows);
 }
 
 static int bench_linear(struct workload *workload, const struct plan *plan, int64_t n, int64_t k,
@@ -315,8 +315,8 @@ static void run_embed(void *context)
 static void run_head(void *context)
 {
     struct workload *workload = context;
-    workload->backend->ops->head(workload->backend, &workload->result, workload->in,
-                                 workload->weight, &workload->batch);
+    workload->backend->ops->head(workload->backend, &workload->rows.result, workload->in,
+                                 workload->weight, &workload->rows.batch);
 }
 
 /* The same matrix embeds the tokens and gives their logits, as in a model that ties the two. */

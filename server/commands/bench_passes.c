@@ -1,9 +1,6 @@
 /* Forward passes of bench rounds: their rows, their floors, their time. */
 #include "server/commands/bench_rounds.h"
 
-#include <stdlib.h>
-
-#include "common/error.h"
 #include "server/engine/kv_pages.h"
 
 /* ---- floors ---------------------------------------------------------------------------------- */
@@ -37,7 +34,6 @@ static struct pass_work pass_work_of(const struct bench_rounds *rounds,
     for (int32_t i = 0; i < shape->rows; i++)
         attended += shape->kv_end > 0 ? shape->kv_end : shape->first + i + 1;
     attended *= shape->sequences;
-    int32_t cached = shape->kv_end > 0 ? shape->kv_end : shape->first + shape->rows;
     double head_numbers = (double)config->embedding_rows * (double)width;
     return (struct pass_work){
         .rows = rows,
@@ -46,7 +42,7 @@ static struct pass_work pass_work_of(const struct bench_rounds *rounds,
         .attention_flops = 4.0 * config->layers * attended * (double)heads,
         .bytes = config->layers * layer_bytes +
                  (head_rows > 0 ? weight_bytes(rounds, config->embedding_rows, width) : 0) +
-                 2.0 * shape->sequences * cached * config->layers * (double)kv *
+                 2.0 * shape->sequences * pass_positions(shape) * config->layers * (double)kv *
                      (double)dtype_size(rounds->bench.options.dtype),
     };
 }
@@ -64,122 +60,45 @@ static double pass_floor(const char **bound, const struct bench_rounds *rounds,
     return products > memory ? products : memory;
 }
 
-/* ---- rows ------------------------------------------------------------------------------------ */
+/* ---- time ------------------------------------------------------------------------------------ */
 
 struct pass {
     struct model *model;
-    struct step_rows step;
-    struct head_batch batch;
-    struct head_result result;
-    /* Where step and batch point: [rows], [head rows] and [sequences, stride]. */
-    int32_t *token, *sequence, *position, *kv_end, *gather, *page_table;
-    uint8_t *shadow;
-    struct head_row *head_row;
+    struct random_rows rows;
     int code;
     struct error *err;
 };
 
-static void pass_destroy(struct pass *pass)
-{
-    void *tables[] = {pass->token,  pass->sequence,   pass->position, pass->kv_end,
-                      pass->gather, pass->page_table, pass->shadow,   pass->head_row};
-
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
-        free(tables[i]);
-    head_result_free(&pass->result);
-}
-
-static int allocate(struct pass *pass, size_t rows, size_t head_rows, size_t pages)
-{
-    pass->token = calloc(rows, sizeof *pass->token);
-    pass->sequence = calloc(rows, sizeof *pass->sequence);
-    pass->position = calloc(rows, sizeof *pass->position);
-    pass->kv_end = calloc(rows, sizeof *pass->kv_end);
-    pass->gather = calloc(head_rows + 1, sizeof *pass->gather);
-    pass->page_table = calloc(pages, sizeof *pass->page_table);
-    pass->shadow = calloc(rows, sizeof *pass->shadow);
-    pass->head_row = calloc(head_rows + 1, sizeof *pass->head_row);
-    bool complete = pass->token != NULL && pass->sequence != NULL && pass->position != NULL &&
-                    pass->kv_end != NULL && pass->gather != NULL && pass->page_table != NULL &&
-                    pass->shadow != NULL && pass->head_row != NULL;
-    return complete ? 0
-                    : error_set(pass->err, ERROR_MEMORY, "no memory left for the rows of a pass");
-}
-
-/* `pages` of every sequence lie one behind the other. The best token of each head row. */
-static void fill_rows(struct pass *pass, const struct bench_rounds *rounds,
-                      const struct pass_shape *shape, int32_t pages)
-{
-    int32_t head_rows = 0;
-
-    for (int32_t i = 0; i < shape->sequences * shape->rows; i++) {
-        int32_t place = i % shape->rows, position = shape->first + place;
-        pass->token[i] = bench_random_token(&rounds->config, (uint32_t)i);
-        pass->sequence[i] = i / shape->rows;
-        pass->position[i] = position;
-        pass->kv_end[i] = shape->kv_end > 0 ? shape->kv_end : position + 1;
-        if (place < shape->rows - shape->head_rows)
-            continue;
-        pass->gather[head_rows] = i;
-        pass->head_row[head_rows] = head_row_greedy(head_rows);
-        head_rows++;
-    }
-    for (int32_t i = 0; i < shape->sequences * pages; i++)
-        pass->page_table[i] = i;
-}
-
 static int pass_create(struct pass *pass, const struct bench_rounds *rounds,
                        const struct pass_shape *shape, struct error *err)
 {
-    int32_t end = shape->kv_end > 0 ? shape->kv_end : shape->first + shape->rows;
-    int32_t pages = kv_pages_needed(end);
-    int32_t rows = shape->sequences * shape->rows;
-    int32_t head_rows = shape->sequences * shape->head_rows;
+    int32_t pages = kv_pages_needed(pass_positions(shape));
 
     *pass = (struct pass){.model = rounds->model, .err = err};
     int code =
-        allocate(pass, (size_t)rows, (size_t)head_rows, (size_t)shape->sequences * (size_t)pages);
+        random_rows_create(&pass->rows, shape->sequences * shape->rows,
+                           shape->sequences * shape->head_rows, shape->sequences * pages, err);
     if (code == 0)
-        code = head_result_create(&pass->result, head_rows, err);
-    if (code != 0) {
-        pass_destroy(pass);
-        return code;
-    }
-    fill_rows(pass, rounds, shape, pages);
-    pass->step = (struct step_rows){.rows = rows,
-                                    .token = pass->token,
-                                    .sequence = pass->sequence,
-                                    .position = pass->position,
-                                    .kv_end = pass->kv_end,
-                                    .shadow = pass->shadow,
-                                    .page_table_stride = pages,
-                                    .page_table = pass->page_table,
-                                    .gathered = head_rows,
-                                    .gather = pass->gather};
-    pass->batch = (struct head_batch){.rows = head_rows,
-                                      .row = pass->head_row,
-                                      .mask_token = rounds->config.mask_token,
-                                      .token_limit = rounds->config.vocabulary};
-    return 0;
+        random_rows_set(&pass->rows, shape, rounds->config.vocabulary, rounds->config.mask_token);
+    return code;
 }
-
-/* ---- time ------------------------------------------------------------------------------------ */
 
 static void run_pass(void *context)
 {
     struct pass *pass = context;
+    struct random_rows *rows = &pass->rows;
 
     if (pass->code == 0)
         pass->code =
-            model_forward(pass->model, &pass->step, &pass->batch, &pass->result, pass->err);
+            model_forward(pass->model, &rows->step, &rows->batch, &rows->result, pass->err);
 }
 
 static double pass_seconds(const struct bench_rounds *rounds, struct pass *pass)
 {
     if (rounds->bench.on_device) { /* which the backend may record */
-        pass->step.rehearsal = true;
+        pass->rows.step.rehearsal = true;
         run_pass(pass);
-        pass->step.rehearsal = false;
+        pass->rows.step.rehearsal = false;
         run_pass(pass);
     }
     return bench_median_seconds(&rounds->bench, run_pass, pass);
@@ -197,11 +116,11 @@ int pass_measure(struct pass_figures *figures, const struct bench_rounds *rounds
     figures->floor_s = pass_floor(&figures->bound, rounds, &figures->work);
     figures->seconds = figures->seconds_without_head = pass_seconds(rounds, &pass);
     if (with_and_without) {
-        pass.batch.rows = 0; /* the hidden states are gathered all the same */
+        pass.rows.batch.rows = 0; /* the hidden states are gathered all the same */
         figures->seconds_without_head = pass_seconds(rounds, &pass);
     }
     code = pass.code;
-    pass_destroy(&pass);
+    random_rows_destroy(&pass.rows);
     return code;
 }
 
@@ -221,11 +140,11 @@ int pass_fill_cache(const struct bench_rounds *rounds, struct error *err)
         if (code != 0)
             break;
         for (int32_t i = 0; i < shape.sequences * pages; i++)
-            pass.page_table[i] += first * pages;
-        pass.step.rehearsal = true; /* whole canvases are measured at its size */
+            pass.rows.page_table[i] += first * pages;
+        pass.rows.step.rehearsal = true; /* whole canvases are measured at its size */
         run_pass(&pass);
         code = pass.code;
-        pass_destroy(&pass);
+        random_rows_destroy(&pass.rows);
     }
     return code;
 }

@@ -72,21 +72,19 @@ static double product_rate(const struct bench_kernels *bench, struct thread_pool
 
 static void measure_products(struct bench_kernels *bench, struct thread_pool *pool)
 {
-    static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16, DTYPE_INT8};
-
     bench_say(bench, "\n%-10s %-10s best product instruction of %s, registers alone\n", "peak",
               "GOP/s", bench->options.instructions);
-    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+    for (int i = 0; i < DTYPE_COUNT; i++) {
+        const char *name = dtype_name((enum dtype)i);
         struct cpu_peak peak;
-        if (!cpu_peak_find(&peak, bench->options.instructions, dtypes[i]))
+        if (!cpu_peak_find(&peak, bench->options.instructions, (enum dtype)i))
             continue;
         double rate = product_rate(bench, pool, &peak);
-        bench->product_rates[dtypes[i]] = rate;
-        bench_say(bench, "%-10s %-10.1f %s\n", dtype_name(dtypes[i]), 1e-9 * rate,
-                  peak.instruction);
+        bench->product_rates[i] = rate;
+        bench_say(bench, "%-10s %-10.1f %s\n", name, 1e-9 * rate, peak.instruction);
         bench_add(bench, "peaks",
-                  json_pack("{s:s, s:s, s:f}", "dtype", dtype_name(dtypes[i]), "instruction",
-                            peak.instruction, "gops", 1e-9 * rate));
+                  json_pack("{s:s, s:s, s:f}", "dtype", name, "instruction", peak.instruction,
+                            "gops", 1e-9 * rate));
     }
 }
 

@@ -48,10 +48,8 @@ static struct engine_options engine_options_of(const struct bench_rounds *rounds
 static bool fits(const struct bench_rounds *rounds, const struct engine_options *options)
 {
     const struct bench_kernels *bench = &rounds->bench;
-    const struct model_memory needed = model_memory_estimate(
-        &rounds->config, bench->device, bench->options.dtype, bench->options.weight_dtype,
-        options->max_rows_per_tick, options->max_rows_per_tick,
-        kv_pages_needed(options->kv_cache_tokens));
+    const struct model_memory needed = engine_memory_estimate(
+        options, &rounds->config, bench->device, bench->options.dtype, bench->options.weight_dtype);
     return bench_fits(bench, model_memory_total(&needed));
 }
 
@@ -269,7 +267,7 @@ static int bench_formats(struct bench_rounds *rounds, const struct settings *set
     enum dtype first = bench->options.weight_dtype;
     int code = bench_model(rounds, err);
 
-    for (int i = 0; strcmp(settings->dtype, "auto") == 0 && i < BENCH_DTYPES && code == 0; i++) {
+    for (int i = 0; strcmp(settings->dtype, "auto") == 0 && i < DTYPE_COUNT && code == 0; i++) {
         if (dtype_size((enum dtype)i) != 1 || (enum dtype)i == first ||
             bench->product_rates[i] == 0)
             continue;

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "server/commands/bench_kernels.h"
+#include "server/commands/random_work.h"
 #include "server/model/model.h"
 
 struct engine;
@@ -48,13 +49,6 @@ struct pass_work {
     double product_flops;   /* of the weights' products */
     double attention_flops; /* in the dtype of activations */
     double bytes;           /* of weights and of cached K and V, each read once */
-};
-
-/* Rows of a pass: of each of `sequences` canvases those from `first` on. */
-struct pass_shape {
-    int32_t sequences, first, rows;
-    int32_t kv_end;    /* what every row attends to; 0: what lies before it, and itself */
-    int32_t head_rows; /* of each sequence, its last ones */
 };
 
 struct pass_figures {

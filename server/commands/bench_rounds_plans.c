@@ -41,7 +41,6 @@ static void choose_shape(struct bench_rounds *rounds, const char *name)
         .bos_token = -1,
         .stop_tokens = {1},
         .stop_token_count = 1,
-        .checkpoint_dtype = DTYPE_BFLOAT16,
     };
 }
 

@@ -4,10 +4,7 @@
 #include <string.h>
 
 #include "common/error.h"
-#include "common/rng.h"
 #include "kernels/tensor_source.h"
-#include "server/engine/kv_pages.h"
-#include "server/model/model.h"
 
 enum {
     RANDOM_NUMBERS = 1 << 16, /* that differ; longer matrices repeat them */
@@ -70,33 +67,6 @@ static int create_matrices(struct workload *workload, struct error *err)
     return code;
 }
 
-static int create_tables(struct workload *workload, struct error *err)
-{
-    size_t rows = (size_t)workload->max_rows;
-
-    workload->token = calloc(rows, sizeof *workload->token);
-    workload->sequence = calloc(rows, sizeof *workload->sequence);
-    workload->position = calloc(rows, sizeof *workload->position);
-    workload->kv_end = calloc(rows, sizeof *workload->kv_end);
-    workload->gather = calloc(rows, sizeof *workload->gather);
-    workload->page_table = calloc((size_t)workload->kv_pages, sizeof *workload->page_table);
-    workload->shadow = calloc(rows, sizeof *workload->shadow);
-    workload->head_row = calloc(rows, sizeof *workload->head_row);
-    if (workload->token == NULL || workload->sequence == NULL || workload->position == NULL ||
-        workload->kv_end == NULL || workload->gather == NULL || workload->page_table == NULL ||
-        workload->shadow == NULL || workload->head_row == NULL)
-        return error_set(err, ERROR_MEMORY, "no memory left for the rows of a step");
-    for (int32_t i = 0; i < workload->max_rows; i++) {
-        workload->token[i] = (int32_t)(rng_word(1, (uint32_t)i, 1, RNG_ORIGIN, 0) %
-                                       (uint32_t)workload->shape.vocabulary);
-        workload->gather[i] = i;
-        workload->head_row[i] = head_row_greedy(i);
-    }
-    for (int32_t i = 0; i < workload->kv_pages; i++)
-        workload->page_table[i] = i;
-    return head_result_create(&workload->result, workload->max_rows, err);
-}
-
 static struct backend_limits limits_of(const struct workload *workload)
 {
     const struct layer_shape *shape = &workload->shape;
@@ -135,7 +105,7 @@ int workload_create(struct workload *workload, const struct bench_kernels *bench
     if (code == 0)
         code = create_matrices(workload, err);
     if (code == 0)
-        code = create_tables(workload, err);
+        code = random_rows_create(&workload->rows, max_rows, max_rows, kv_pages, err);
     if (code != 0)
         workload_destroy(workload);
     return code;
@@ -144,9 +114,6 @@ int workload_create(struct workload *workload, const struct bench_kernels *bench
 void workload_destroy(struct workload *workload)
 {
     void *memory[] = {workload->residual, workload->scale, workload->in, workload->out};
-    void *tables[] = {workload->token,      workload->sequence, workload->position,
-                      workload->kv_end,     workload->gather,   workload->shadow,
-                      workload->page_table, workload->head_row};
 
     for (size_t i = 0; i < sizeof memory / sizeof *memory; i++) {
         if (memory[i] != NULL)
@@ -155,9 +122,7 @@ void workload_destroy(struct workload *workload)
     if (workload->backend != NULL)
         workload->backend->ops->weight_destroy(workload->backend, workload->weight);
     backend_destroy(workload->backend);
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
-        free(tables[i]);
-    head_result_free(&workload->result);
+    random_rows_destroy(&workload->rows);
     *workload = (struct workload){0};
 }
 
@@ -181,29 +146,10 @@ int workload_set_weight(struct workload *workload, bool *fits, int64_t rows, int
 
 void workload_set_rows(struct workload *workload, const struct rows_shape *rows, int32_t first)
 {
-    int32_t count = rows->sequences * rows->rows;
+    const struct pass_shape shape = {rows->sequences, first, rows->rows, rows->positions,
+                                     rows->rows};
 
-    for (int32_t i = 0; i < count; i++) {
-        workload->sequence[i] = i / rows->rows;
-        workload->position[i] = first + i % rows->rows;
-        workload->kv_end[i] = rows->positions;
-    }
-    workload->step = (struct step_rows){
-        .rows = count,
-        .token = workload->token,
-        .sequence = workload->sequence,
-        .position = workload->position,
-        .kv_end = workload->kv_end,
-        .shadow = workload->shadow,
-        .page_table_stride = kv_pages_needed(rows->positions),
-        .page_table = workload->page_table,
-        .gathered = count,
-        .gather = workload->gather,
-    };
-    workload->batch = (struct head_batch){.rows = count,
-                                          .row = workload->head_row,
-                                          .mask_token = 0,
-                                          .token_limit = workload->shape.vocabulary};
+    random_rows_set(&workload->rows, &shape, workload->shape.vocabulary, 0);
 }
 
 int workload_fill_cache(struct workload *workload, const struct rows_shape *rows, struct error *err)
@@ -216,7 +162,7 @@ int workload_fill_cache(struct workload *workload, const struct rows_shape *rows
         struct rows_shape piece = *rows;
         piece.rows = rows->positions - first < most ? rows->positions - first : most;
         workload_set_rows(workload, &piece, first);
-        backend->ops->step_begin(backend, &workload->step);
+        backend->ops->step_begin(backend, &workload->rows.step);
         backend->ops->rope_store(backend, workload->in, NULL, NULL, 0);
         code = backend->ops->step_end(backend, err);
     }

@@ -7,6 +7,7 @@
 
 #include "kernels/backend.h"
 #include "server/commands/bench_kernels.h"
+#include "server/commands/random_work.h"
 
 /* The sizes of a decoder layer with as many heads for K and V as for Q, and of the head. */
 struct layer_shape {
@@ -29,15 +30,8 @@ struct workload {
     float *scale;          /* [width] */
     struct weight *weight; /* NULL, or what workload_set_weight made */
 
-    struct step_rows step;
-    int32_t programs; /* numbers of step.program that were used */
-    /* Where step points: [max_rows], and the page table [kv_pages] */
-    int32_t *token, *sequence, *position, *kv_end, *gather, *page_table;
-    uint8_t *shadow;
-
-    struct head_batch batch;   /* of the step's rows: the best token of each */
-    struct head_row *head_row; /* [max_rows] */
-    struct head_result result;
+    struct random_rows rows; /* each of them judged */
+    int32_t programs;        /* numbers of step.program that were used */
 };
 
 /*

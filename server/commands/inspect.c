@@ -5,7 +5,7 @@
 
 #include "common/error.h"
 #include "server/commands/runtime.h"
-#include "server/engine/kv_pages.h"
+#include "server/engine/engine.h"
 #include "server/model/chat_template.h"
 #include "server/model/config.h"
 #include "server/model/files.h"
@@ -58,20 +58,21 @@ static void print_tensors(const struct checkpoint *checkpoint)
 /* What serving takes: the weights in each dtype, one full canvas of K and V, activations. */
 static void print_memory(const struct model_config *config)
 {
-    static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16, DTYPE_INT8, DTYPE_FP8};
     const char *device = backend_best_name("auto"); /* looked up once */
-    int32_t pages = kv_pages_needed(config->max_positions);
+    const struct engine_options canvas = {.max_sequences = 1,
+                                          .max_rows_per_tick = config->max_positions,
+                                          .kv_cache_tokens = config->max_positions};
 
     printf("\nmemory needed    weights  KV of one full canvas  activations for its rows\n");
-    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
-        enum dtype dtype = dtypes[i], weights;
+    for (int i = 0; i < DTYPE_COUNT; i++) {
+        enum dtype of_weights = (enum dtype)i, dtype = of_weights, weights;
         if (dtype_has_scales(dtype))
-            backend_automatic_dtype(&dtype, &weights, device, dtypes[i]);
-        if (!backend_computes(device, dtype, dtypes[i]))
+            backend_automatic_dtype(&dtype, &weights, device, of_weights);
+        if (!backend_computes(device, dtype, of_weights))
             continue;
-        struct model_memory needed = model_memory_estimate(
-            config, device, dtype, dtypes[i], config->max_positions, config->max_positions, pages);
-        printf("  %-9s %10.1f MB %19.1f MB %22.1f MB\n", dtype_name(dtypes[i]),
+        struct model_memory needed =
+            engine_memory_estimate(&canvas, config, device, dtype, of_weights);
+        printf("  %-9s %10.1f MB %19.1f MB %22.1f MB\n", dtype_name(of_weights),
                (double)(needed.weights + needed.norms) * 1e-6, (double)needed.kv_pool * 1e-6,
                (double)needed.activations * 1e-6);
     }

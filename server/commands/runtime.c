@@ -10,7 +10,7 @@
 #include "common/log.h"
 #include "server/engine/kv_pages.h"
 
-enum { WARM_UP_LEAST_US = 1000000 };
+enum { WARM_UP_LEAST_US = 1000000, KV_TOKENS_MAX = INT32_MAX / 2 };
 
 static bool has_config(const char *directory)
 {
@@ -95,7 +95,7 @@ static int device_find(const char *device, const char *name, struct error *err)
 struct memory_plan {
     const char *device; /* never "auto" */
     struct backend_memory memory;
-    int32_t kv_tokens, max_rows;
+    struct engine_options engine; /* the limits among them */
     struct model_memory needed;
     int64_t warm_up_us; /* as long as loading took: a large model has more to gain */
 };
@@ -104,34 +104,29 @@ static struct model_memory memory_needed(const struct memory_plan *plan,
                                          const struct model_config *config,
                                          const struct backend_options *options)
 {
-    return model_memory_estimate(config, plan->device, options->dtype, options->weight_dtype,
-                                 plan->max_rows, plan->max_rows, kv_pages_needed(plan->kv_tokens));
+    return engine_memory_estimate(&plan->engine, config, plan->device, options->dtype,
+                                  options->weight_dtype);
 }
 
 /*
  * By default every sequence may have a full canvas: as far as that leaves most of the host's memory
  * free, or as a device's own has room behind weights and activations.
  */
-static int32_t kv_tokens_choose(const struct memory_plan *plan, const struct settings *settings,
-                                const struct model_config *config,
+static int64_t kv_tokens_choose(const struct memory_plan *plan, const struct model_config *config,
                                 const struct backend_options *options)
 {
-    struct memory_plan one_page = *plan;
-    one_page.kv_tokens = KV_PAGE_POSITIONS;
-    struct model_memory taken = memory_needed(&one_page, config, options);
-    int64_t context = config->max_positions, wanted = settings->kv_cache_tokens;
-    int64_t most = INT32_MAX / 2, left = plan->memory.available - (int64_t)taken.weights;
+    struct memory_plan full = *plan;
+    int64_t context = config->max_positions, wanted = context * plan->engine.max_sequences;
 
-    if (wanted < 0) {
-        int64_t others = (int64_t)taken.norms + (int64_t)taken.activations;
-        int64_t share = plan->memory.total > 0 ? left - others : left / 4;
-        int64_t pages = share / (int64_t)(taken.kv_pool > 0 ? taken.kv_pool : 1);
-        int64_t fit = pages < most / KV_PAGE_POSITIONS ? pages * KV_PAGE_POSITIONS : most;
-        wanted = context * settings->max_sequences;
-        wanted = wanted < fit ? wanted : fit;
-        wanted = wanted > context ? wanted : context;
-    }
-    return (int32_t)(wanted < most ? wanted : most);
+    full.engine.kv_cache_tokens = wanted < KV_TOKENS_MAX ? wanted : KV_TOKENS_MAX;
+    struct model_memory taken = memory_needed(&full, config, options);
+    int64_t page = (int64_t)taken.kv_pool / kv_pages_needed(full.engine.kv_cache_tokens);
+    int64_t left = plan->memory.available - (int64_t)taken.weights;
+    int64_t others = (int64_t)taken.norms + (int64_t)taken.activations;
+    int64_t share = plan->memory.total > 0 ? left - others : left / 4;
+    int64_t fit = share / (page > 0 ? page : 1) * KV_PAGE_POSITIONS;
+    wanted = wanted < fit ? wanted : fit;
+    return wanted > context ? wanted : context;
 }
 
 /* "activations 18.6 MB: lower max_rows_per_tick; KV pool ...", the largest first. */
@@ -178,13 +173,21 @@ static int memory_plan(struct memory_plan *plan, const struct settings *settings
         return code;
     plan->device = settings->device;
     plan->memory = backend_memory_read(plan->device);
-    plan->max_rows = (int32_t)settings->max_rows_per_tick;
+    plan->engine = (struct engine_options){
+        .max_sequences = (int32_t)settings->max_sequences,
+        .max_rows_per_tick = (int32_t)settings->max_rows_per_tick,
+        .queue_limit = (int32_t)settings->queue_limit,
+        .kv_cache_tokens = settings->kv_cache_tokens,
+    };
     /* A guided canvas takes two rows a position; a sequence's block usually 32. */
-    if (plan->max_rows < 0) {
+    if (settings->max_rows_per_tick < 0) {
         int64_t blocks = settings->max_sequences * 32, context = config.max_positions;
-        plan->max_rows = (int32_t)(2 * context > blocks ? 2 * context : blocks);
+        plan->engine.max_rows_per_tick = (int32_t)(2 * context > blocks ? 2 * context : blocks);
     }
-    plan->kv_tokens = kv_tokens_choose(plan, settings, &config, options);
+    if (settings->kv_cache_tokens < 0)
+        plan->engine.kv_cache_tokens = kv_tokens_choose(plan, &config, options);
+    if (plan->engine.kv_cache_tokens > KV_TOKENS_MAX)
+        plan->engine.kv_cache_tokens = KV_TOKENS_MAX;
     plan->needed = memory_needed(plan, &config, options);
     double total = model_memory_total(&plan->needed);
     if (total <= (double)plan->memory.available)
@@ -196,17 +199,12 @@ static int memory_plan(struct memory_plan *plan, const struct settings *settings
                      plan->memory.total > 0 ? plan->device : "", uses);
 }
 
-static int engine_make(struct runtime *runtime, const struct settings *settings,
-                       const struct memory_plan *plan, struct error *err)
+static int engine_make(struct runtime *runtime, const struct memory_plan *plan, struct error *err)
 {
-    struct engine_options options = {
-        .max_sequences = (int32_t)settings->max_sequences,
-        .max_rows_per_tick = plan->max_rows,
-        .queue_limit = (int32_t)settings->queue_limit,
-        .kv_cache_tokens = plan->kv_tokens,
-        .token_limit = tokenizer_size(runtime->tokenizer),
-        .token_text = runtime->token_texts,
-    };
+    struct engine_options options = plan->engine;
+
+    options.token_limit = tokenizer_size(runtime->tokenizer);
+    options.token_text = runtime->token_texts;
     int code = engine_create(&runtime->engine, runtime->model, &options, err);
 
     if (code == 0)
@@ -298,7 +296,7 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
             code = error_set(err, ERROR_MEMORY, "out of memory for the tables of the API");
     }
     if (code == 0)
-        code = engine_make(runtime, settings, &plan, err);
+        code = engine_make(runtime, &plan, err);
     if (code != 0) {
         runtime_stop(runtime);
         return code;

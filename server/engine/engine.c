@@ -59,6 +59,21 @@ static int reserve_batch(struct engine *engine, struct error *err)
     return step_batch_create(&engine->batch, &limits, err);
 }
 
+/* Lines of the page table: every sequence's own, and its guidance partner's. */
+static int32_t page_table_lines(const struct engine_options *options)
+{
+    return 2 * options->max_sequences;
+}
+
+struct model_memory engine_memory_estimate(const struct engine_options *options,
+                                           const struct model_config *config, const char *device,
+                                           enum dtype dtype, enum dtype weight_dtype)
+{
+    return model_memory_estimate(config, device, dtype, weight_dtype, options->max_rows_per_tick,
+                                 options->max_rows_per_tick, page_table_lines(options),
+                                 kv_pages_needed(options->kv_cache_tokens));
+}
+
 /* Everything that a tick needs. */
 static int engine_reserve(struct engine *engine, struct error *err)
 {
@@ -85,9 +100,8 @@ static int engine_reserve(struct engine *engine, struct error *err)
     engine->text = calloc(text_size, 1);
     if (engine->candidates == NULL || engine->text == NULL)
         return error_set(err, ERROR_MEMORY, "out of memory for the engine: lower max_sequences");
-    /* Two lines of the page table for every sequence: its own and its guidance partner's. */
     return model_reserve(model, options->max_rows_per_tick, options->max_rows_per_tick,
-                         2 * options->max_sequences, engine->kv_pages, err);
+                         page_table_lines(options), engine->kv_pages, err);
 }
 
 static int engine_init_sleep(struct engine *engine, struct error *err)

@@ -33,6 +33,10 @@ struct engine_options {
 /* Reserves everything it will ever need (the model's activations and KV pool included). */
 int engine_create(struct engine **out, struct model *model, const struct engine_options *options,
                   struct error *err);
+/* model_memory_used of such a model, estimated before anything is loaded. */
+struct model_memory engine_memory_estimate(const struct engine_options *options,
+                                           const struct model_config *config, const char *device,
+                                           enum dtype dtype, enum dtype weight_dtype);
 /* Stops the thread if it runs; unfinished requests end as cancelled. The model stays the caller's.
  */
 void engine_free(struct engine *engine);

@@ -253,16 +253,6 @@ static void read_heads(struct reader *reader, struct model_config *config)
     check_divides(reader, "n_heads", config->heads, "n_kv_heads", config->kv_heads);
 }
 
-static void read_dtype(struct reader *reader, struct model_config *config)
-{
-    static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16, DTYPE_FLOAT16, DTYPE_INT8};
-    const char *name = get_string(reader, "torch_dtype", get_string(reader, "dtype", ""));
-    config->checkpoint_dtype = DTYPE_FLOAT32;
-    for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++)
-        if (strcmp(name, dtype_name(dtypes[i])) == 0)
-            config->checkpoint_dtype = dtypes[i];
-}
-
 static void read_llada(struct reader *reader, struct model_config *config)
 {
     check_fixed_switches(reader);
@@ -288,7 +278,6 @@ static void read_llada(struct reader *reader, struct model_config *config)
     config->linear_bias = get_bool(reader, "include_bias", false);
     config->qkv_bias = get_bool(reader, "include_qkv_bias", false) || config->linear_bias;
     config->tied_head = get_bool(reader, "weight_tying", true);
-    read_dtype(reader, config);
     read_tokens(reader, config);
 }
 

@@ -8,8 +8,6 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "kernels/dtype.h"
-
 struct error;
 
 enum {
@@ -42,11 +40,6 @@ struct model_config {
     int32_t bos_token;                          /* -1: none */
     int32_t stop_tokens[MODEL_STOP_TOKENS_MAX]; /* every eos_token_id of both files */
     int32_t stop_token_count;
-    /*
-     * Of most of the weights: as config.json says (torch_dtype; float32 where it says nothing)
-     * until the tensors are looked at, by model_load or model_checkpoint_dtype.
-     */
-    enum dtype checkpoint_dtype;
 };
 
 /*

@@ -12,14 +12,14 @@
 /* The dtype that most elements of supported tensors have. */
 static enum dtype most_common_dtype(const struct checkpoint *checkpoint)
 {
-    double elements[DTYPE_FP8 + 1] = {0};
+    double elements[DTYPE_COUNT] = {0};
     for (size_t i = 0; i < checkpoint_tensor_count(checkpoint); i++) {
         const struct tensor *tensor = checkpoint_tensor(checkpoint, i);
         if (tensor->supported)
             elements[tensor->dtype] += (double)tensor_elements(tensor);
     }
     enum dtype best = DTYPE_FLOAT32;
-    for (int dtype = DTYPE_FLOAT32; dtype <= DTYPE_FP8; dtype++)
+    for (int dtype = 0; dtype < DTYPE_COUNT; dtype++)
         if (elements[dtype] > elements[best])
             best = (enum dtype)dtype;
     return best;
@@ -44,7 +44,6 @@ static int load(struct model *model, const char *directory, struct error *err)
         code = checkpoint_open(&checkpoint, directory, err);
     if (code != 0)
         return code;
-    model->config.checkpoint_dtype = most_common_dtype(checkpoint);
     struct error cause = {0};
     code = weights_load(&model->weights, &model->parameters, &model->config, checkpoint,
                         model->backend, &cause);
@@ -297,9 +296,11 @@ double model_memory_total(const struct model_memory *memory)
 
 struct model_memory model_memory_estimate(const struct model_config *config, const char *device,
                                           enum dtype dtype, enum dtype weight_dtype,
-                                          int32_t max_rows, int32_t max_head_rows, int32_t kv_pages)
+                                          int32_t max_rows, int32_t max_head_rows,
+                                          int32_t max_sequences, int32_t kv_pages)
 {
-    const struct backend_limits limits = limits_of(config, max_rows, max_head_rows, 1, kv_pages);
+    const struct backend_limits limits =
+        limits_of(config, max_rows, max_head_rows, max_sequences, kv_pages);
     struct model_memory memory = {.norms = norm_bytes(config)};
     size_t scratch;
     backend_reserved_bytes(&memory.kv_pool, &scratch, device, &limits, dtype, weight_dtype);

@@ -131,6 +131,6 @@ double model_memory_total(const struct model_memory *memory);
 struct model_memory model_memory_estimate(const struct model_config *config, const char *device,
                                           enum dtype dtype, enum dtype weight_dtype,
                                           int32_t max_rows, int32_t max_head_rows,
-                                          int32_t kv_pages);
+                                          int32_t max_sequences, int32_t kv_pages);
 
 #endif

@@ -14,6 +14,7 @@
 #include "common/buffer.h"
 #include "common/error.h"
 #include "common/rng.h"
+#include "kernels/dtype.h"
 #include "server/model/files.h"
 
 enum { CHUNK = 1 << 15 /* values written at once */ };

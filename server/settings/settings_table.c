@@ -117,8 +117,9 @@ const struct setting SETTINGS_TABLE[] = {
     {"price_per_hour", KIND_NUMBER, FIELD(price_per_hour), NULL, 0, 1e6, NULL, COMMAND_BENCH, true,
      "with rounds: what the machine costs, for the price of a million tokens"},
     {"instructions", KIND_CHOICE, FIELD(instructions), NULL, 0, 0,
-     "scalar|avx2|avx512|avx512vnni|avx512bf16", COMMAND_BENCH, true,
-     "with kernels and rounds: the instruction set; default: the best of this CPU"},
+     "scalar|avx2|avx512|avx512vnni|avx512bf16|library|own", COMMAND_BENCH, true,
+     "with kernels and rounds: the CPU's instruction set, or whose products a device computes "
+     "with; default: the fastest"},
     SWITCH(help, ALL_COMMANDS, true, "this text"),
 };
 const int settings_table_size = sizeof SETTINGS_TABLE / sizeof *SETTINGS_TABLE;

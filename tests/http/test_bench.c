@@ -3,11 +3,14 @@
  * fast anything is.
  */
 #include <criterion/criterion.h>
+#include <glob.h>
 #include <jansson.h>
 #include <math.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/http/program.h"
@@ -347,6 +350,47 @@ Test(bench, a_run_that_is_refused_leaves_an_older_report)
     json_decref(document);
     outcome_free(&outcome);
     remove(path);
+}
+
+static void note(int signal)
+{
+    (void)signal;
+}
+
+/* Waits, up to a minute, until there are such paths, or none. */
+static bool wait_for_paths(const char *pattern, bool any)
+{
+    glob_t found;
+
+    for (int tries = 0; tries < 60000; tries++) {
+        int status = glob(pattern, 0, NULL, &found);
+        globfree(&found);
+        if ((status == 0) == any)
+            return true;
+        usleep(1000);
+    }
+    return false;
+}
+
+/* Neither Ctrl-C nor a sudden end leaves the checkpoint of 200 MB. */
+Test(bench, an_interruption_leaves_nothing_behind)
+{
+    mkdir("build/test-bench-model", 0777);
+    setenv("TMPDIR", "build/test-bench-model", 1);
+    setpgid(0, 0);
+    cr_assert_eq(getpgrp(), getpid());
+    signal(SIGINT, note);
+    for (int i = 0; i < 2; i++) {
+        int out = output_open(), log = output_open();
+        pid_t pid = program_start((const char *const[]){"bench", NULL}, out, log);
+        cr_assert(wait_for_paths("build/test-bench-model/*/model.safetensors", true));
+        cr_expect_eq(i == 0 ? kill(0, SIGINT) : kill(pid, SIGKILL), 0);
+        cr_expect_eq(program_finish(pid), -1);
+        cr_expect(wait_for_paths("build/test-bench-model/*", false));
+        close(out);
+        close(log);
+    }
+    rmdir("build/test-bench-model");
 }
 
 Test(bench, refuses_what_it_does_not_measure)

@@ -163,9 +163,9 @@ Test(emulated_device, gives_the_kv_pool_what_weights_and_activations_leave)
     struct reply metrics = client_send(&server, "GET", "/metrics", NULL);
     const char *pages = strstr(metrics.body.data, "\ndenoised_kv_pages_total ");
     cr_assert_not_null(pages);
-    /* 103.1 MB, less 6 MB of weights and 46 MB of activations, in pages of 393 kB. */
+    /* 103.1 MB, less 6 MB of weights and 59 MB of activations, in pages of 393 kB. */
     double total = atof(pages + strlen("\ndenoised_kv_pages_total "));
-    cr_expect(total > 115 && total < 145, "%g pages", total);
+    cr_expect(total > 80 && total < 115, "%g pages", total);
     const char *pool = strstr(metrics.body.data, "\ndenoised_memory_bytes{use=\"kv_pool\"} ");
     cr_assert_not_null(pool);
     cr_expect_float_eq(atof(strchr(pool, '}') + 1), total * 393216, 1);

@@ -55,13 +55,18 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
     simt_set_order(order);
     *queue = (struct simt_queue){0};
     /*
-     * Few multiprocessors, so that blocks of attention take several items each. Little shared
-     * memory for what can do with less, so that wide rows do not fit.
+     * Few multiprocessors, so that blocks take several items each. Little shared memory for what
+     * can do with less, so that wide rows do not fit; but one of the orders has much, and products
+     * of its own in place of the library's.
      */
+    const bool own = order == SIMT_SEEDED;
     *facts = (struct device_facts){.backend = CUDA_BACKEND,
-                                   .multiprocessors = 2,
+                                   .multiprocessors = own ? 5 : 2,
                                    .fp8 = device_has_fp8(),
-                                   .shared_bytes = 2 << 10};
+                                   .shared_bytes = own ? 227 << 10 : 2 << 10,
+                                   .cache_bytes = 4 << 10,
+                                   .capability = 90,
+                                   .own_products = own};
     snprintf(facts->name, sizeof facts->name, "%s", name);
     return 0;
 }

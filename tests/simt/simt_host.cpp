@@ -190,6 +190,23 @@ void simt_copy_async(void *shared, const void *global, bool valid, struct simt_s
     self->copies.push_back(copy);
 }
 
+void simt_load_fresh(uint32_t (&out)[4], const void *from, struct simt_site site)
+{
+    if ((uintptr_t)from % sizeof out != 0)
+        simt_fail("load_fresh", site, "%p is not aligned to 16 bytes", from);
+    memcpy(out, from, sizeof out);
+}
+
+/* Reads all of it, so that what lies outside of an allocation is found. */
+void simt_prefetch(const void *global, uint32_t bytes, struct simt_site site)
+{
+    const volatile char *from = (const volatile char *)global;
+    if ((uintptr_t)global % 16 != 0 || bytes % 16 != 0)
+        simt_fail("prefetch", site, "%u bytes at %p are no multiples of 16", bytes, global);
+    for (uint32_t i = 0; i < bytes; i++)
+        (void)from[i];
+}
+
 void simt_copy_commit()
 {
     threads[launch.thread].groups++;

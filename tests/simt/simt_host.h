@@ -16,6 +16,7 @@
 #include <string.h>
 #include <type_traits>
 
+#include "kernels/dtype.h"
 #include "tests/simt/emulation.h"
 
 #define SIMT_DEVICE      static inline
@@ -44,6 +45,18 @@ uint32_t simt_shuffle_bits(uint32_t mask, uint32_t value, uint32_t source, struc
 uint32_t simt_ballot(uint32_t mask, bool vote, struct simt_site site = SIMT_HERE);
 void simt_copy_async(void *shared, const void *global, bool valid,
                      struct simt_site site = SIMT_HERE);
+/* Kernels come one behind the other here, and blocks too. */
+static inline void simt_release_next()
+{
+}
+static inline void simt_await_previous()
+{
+}
+static inline void simt_fence()
+{
+}
+void simt_load_fresh(uint32_t (&out)[4], const void *from, struct simt_site site = SIMT_HERE);
+void simt_prefetch(const void *global, uint32_t bytes, struct simt_site site = SIMT_HERE);
 void simt_copy_commit();
 void simt_copy_wait_newest(uint32_t newest);
 void simt_load_matrices(uint32_t (&out)[4], const void *row, struct simt_site site = SIMT_HERE);
@@ -51,6 +64,8 @@ void simt_load_matrices_transposed(uint32_t (&out)[4], const void *row,
                                    struct simt_site site = SIMT_HERE);
 void simt_multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                    struct simt_site site = SIMT_HERE);
+void simt_multiply_bytes(uint32_t (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                         enum dtype dtype, struct simt_site site);
 uint32_t simt_pack(float low, float high);
 uint32_t simt_pack_fp8(float low, float high);
 
@@ -111,6 +126,20 @@ template <class T> static inline T simt_atomic_max(T *to, typename simt_same<T>:
 template <int N> static inline void simt_copy_wait()
 {
     simt_copy_wait_newest(N);
+}
+
+template <enum dtype DTYPE>
+static inline void simt_multiply_words(uint32_t (&sum)[4], const uint32_t (&a)[4], uint32_t b0,
+                                       uint32_t b1, struct simt_site site = SIMT_HERE)
+{
+    float sums[4];
+    if (DTYPE != DTYPE_BFLOAT16) {
+        simt_multiply_bytes(sum, a, b0, b1, DTYPE, site);
+        return;
+    }
+    memcpy(sums, sum, sizeof sums);
+    simt_multiply(sums, a, b0, b1, site);
+    memcpy(sum, sums, sizeof sums);
 }
 
 static inline uint32_t simt_first_bit(uint32_t bits)

@@ -4,6 +4,7 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include "common/error.h"
 #include "kernels/cuda/work_list.h"
 #include "tests/conformance/conformance.h"
 
@@ -131,4 +132,51 @@ SUBJECT_TEST(long_canvas, chunks_are_merged_to_what_the_whole_would_be)
     free(rows);
     backend_destroy(backend);
     backend_destroy(reference);
+}
+
+/* Attention of one row that sees `kv_end` positions; true where it was issued. */
+static bool attend_once(struct backend *backend, uint16_t (*out)[OUT], void *const (*memory)[2],
+                        int32_t kv_end, int32_t program)
+{
+    struct rows *rows = rows_create();
+    rows_add(rows, 0, kv_end, false);
+    rows->step.program = program;
+    bool issued = backend->ops->step_begin(backend, &rows->step);
+    if (issued)
+        backend->ops->attention(backend, (*memory)[1], (*memory)[0], 0);
+    end_step(backend);
+    backend->ops->memory_read(backend, *out, (*memory)[1], sizeof *out);
+    free(rows);
+    return issued;
+}
+
+/* Short canvases have nothing to merge, and their recordings do not. */
+SUBJECT_TEST(long_canvas, short_and_long_ones_have_recordings_of_their_own)
+{
+    const int32_t ends[] = {KV_PAGE_POSITIONS, POSITIONS, KV_PAGE_POSITIONS, POSITIONS};
+    struct backend *backend = subject_open(subject, 1);
+    struct backend_limits limits = limits_of_canvas();
+    struct random random = {62};
+    struct error err = {0};
+    struct rows *fill = rows_create();
+    void *memory[2];
+    for (int32_t i = 0; i < POSITIONS; i++)
+        rows_add(fill, i, POSITIONS, false);
+    reserve(backend, &limits);
+    void *stored = random_activations(&random, POSITIONS * WIDTH, subject->dtype);
+    free(run(backend, fill, stored, false));
+    for (int i = 0; i < 2; i++)
+        cr_assert_eq(backend->ops->memory_create(backend, &memory[i], WIDTH * 2, &err), 0);
+    backend->ops->memory_write(backend, memory[0], stored, WIDTH * sizeof(uint16_t));
+    for (int i = 0; i < 4; i++) {
+        uint16_t expected[OUT], found[OUT];
+        cr_expect(attend_once(backend, &expected, &memory, ends[i], 0));
+        cr_expect_eq(attend_once(backend, &found, &memory, ends[i], 1), i < 2, "step %d", i);
+        expect_same_bits(found, expected, sizeof found, "what a recording gives");
+    }
+    for (int i = 0; i < 2; i++)
+        backend->ops->memory_destroy(backend, memory[i]);
+    free(stored);
+    free(fill);
+    backend_destroy(backend);
 }

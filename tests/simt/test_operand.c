@@ -7,6 +7,7 @@
 #include <string.h>
 #include "common/error.h"
 #include "kernels/cuda/cuda.h"
+#include "kernels/cuda/products.h"
 #include "kernels/quantise.h"
 #include "tests/conformance/conformance.h"
 

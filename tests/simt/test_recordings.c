@@ -314,6 +314,45 @@ SUBJECT_TEST(recordings, keys_and_values_are_stored_by_a_replay)
     layer_destroy(&plain);
 }
 
+/* A rehearsal records a step in several ways, and keeps one that changes no bit. */
+ANY_WEIGHTS_TEST(recordings, what_is_fetched_ahead_changes_nothing)
+{
+    struct layer layer = layer_create(subject), plain = layer_create(subject);
+    struct cuda_backend *cuda = cuda_self(layer.backend);
+    struct step step;
+    uint16_t out[ROWS * WIDTH];
+    step_fill(&step, 32, 5, 3);
+    step.rows.rehearsal = true;
+    cr_expect(run(&layer, &step, 1, out));
+    run(&plain, &step, 0, out); /* for what it stores */
+    cr_expect_eq(counts_of(&layer).made, 1);
+    cr_expect(cuda->way.known && cuda->way.prefetch_bytes > 0);
+    for (uint64_t i = 0; i < 3; i++)
+        cr_expect_not(expect_same(&layer, &plain, 32, 5, i, 1));
+    /* What a rehearsal has found is taken where there is none. */
+    cr_expect(expect_same(&layer, &plain, 64, 5, 3, 1));
+    cr_expect_not(expect_same(&layer, &plain, 64, 5, 4, 1));
+    layer_destroy(&layer);
+    layer_destroy(&plain);
+}
+
+SUBJECT_TEST(recordings, a_rehearsal_that_cannot_be_recorded_is_issued)
+{
+    struct layer layer = layer_create(subject);
+    struct step step;
+    uint16_t out[ROWS * WIDTH];
+    log_set_level(LOG_ERROR);
+    step_fill(&step, 32, 5, 3);
+    step.rows.rehearsal = true;
+    simt_refuse_recordings(true);
+    for (int i = 0; i < 2; i++)
+        cr_expect(run(&layer, &step, 1, out));
+    simt_refuse_recordings(false);
+    cr_expect_eq(counts_of(&layer).made, 0);
+    cr_expect_eq(cuda_self(layer.backend)->way.prefetch_bytes, 0);
+    layer_destroy(&layer);
+}
+
 SUBJECT_TEST(recordings, program_0_is_never_recorded)
 {
     struct layer layer = layer_create(subject), plain = layer_create(subject);

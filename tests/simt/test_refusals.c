@@ -25,8 +25,8 @@ Test(refusals, float32_is_refused_with_what_there_is)
 
 Test(refusals, are_those_of_what_it_says_it_computes_in)
 {
-    for (int dtype = DTYPE_FLOAT32; dtype <= DTYPE_FP8; dtype++) {
-        for (int weights = DTYPE_FLOAT32; weights <= DTYPE_FP8; weights++) {
+    for (int dtype = 0; dtype < DTYPE_COUNT; dtype++) {
+        for (int weights = 0; weights < DTYPE_COUNT; weights++) {
             bool computes = backend_computes("simt", (enum dtype)dtype, (enum dtype)weights);
             struct error err = {0};
             cr_expect_eq(computes, dtype == DTYPE_BFLOAT16 &&

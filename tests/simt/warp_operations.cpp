@@ -1,5 +1,5 @@
 /* What the lanes of a warp compute together, in the layouts of the PTX manual. */
-#include "kernels/dtype.h"
+#include "kernels/quantise.h"
 #include "tests/simt/simt_internal.h"
 
 static void do_nothing(void *const *, uint32_t)
@@ -168,4 +168,66 @@ void simt_multiply(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_
 {
     struct multiply multiply = {sum, a, {b0, b1}};
     simt_warp_arrive("multiply", SIMT_ALL, site, &multiply, perform_multiply);
+}
+
+/* The same of 8-bit elements, with twice the depth: four of them lie where two were. */
+struct multiply_bytes {
+    uint32_t *sum;
+    const uint32_t *a;
+    uint32_t b[2];
+    enum dtype dtype;
+};
+
+struct byte_tiles {
+    float a[16][32], b[32][8]; /* whole numbers of int8 are exact in them */
+    uint32_t sum[16][8];
+};
+
+static void gather_bytes(struct byte_tiles *tiles, void *const *operands)
+{
+    for (uint32_t lane = 0; lane < SIMT_WARP; lane++) {
+        const struct multiply_bytes *multiply = (const struct multiply_bytes *)operands[lane];
+        uint32_t row = lane / 4, first = lane % 4 * 4;
+        for (uint32_t i = 0; i < 4; i++) {
+            for (uint32_t j = 0; j < 4; j++)
+                tiles->a[row + 8 * (i % 2)][first + 16 * (i / 2) + j] =
+                    quantise_value(multiply->dtype, (uint8_t)(multiply->a[i] >> 8 * j));
+            tiles->sum[row + 8 * (i / 2)][lane % 4 * 2 + i % 2] = multiply->sum[i];
+        }
+        for (uint32_t i = 0; i < 2; i++) {
+            for (uint32_t j = 0; j < 4; j++)
+                tiles->b[first + 16 * i + j][row] =
+                    quantise_value(multiply->dtype, (uint8_t)(multiply->b[i] >> 8 * j));
+        }
+    }
+}
+
+/* Products of int8 over a depth of 32 are exact in float, too. */
+static uint32_t sum_bytes(const struct byte_tiles *tiles, uint32_t row, uint32_t column,
+                          enum dtype dtype)
+{
+    uint32_t sum = tiles->sum[row][column];
+    float total = dtype == DTYPE_INT8 ? 0 : simt_float_of_bits(sum);
+    for (uint32_t depth = 0; depth < 32; depth++)
+        total += tiles->a[row][depth] * tiles->b[depth][column];
+    return dtype == DTYPE_INT8 ? sum + (uint32_t)(int32_t)total : simt_bits_of_float(total);
+}
+
+static void perform_multiply_bytes(void *const operands[SIMT_WARP], uint32_t)
+{
+    struct byte_tiles tiles;
+    gather_bytes(&tiles, operands);
+    for (uint32_t lane = 0; lane < SIMT_WARP; lane++) {
+        const struct multiply_bytes *multiply = (const struct multiply_bytes *)operands[lane];
+        for (uint32_t i = 0; i < 4; i++)
+            multiply->sum[i] =
+                sum_bytes(&tiles, lane / 4 + 8 * (i / 2), lane % 4 * 2 + i % 2, multiply->dtype);
+    }
+}
+
+void simt_multiply_bytes(uint32_t (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
+                         enum dtype dtype, struct simt_site site)
+{
+    struct multiply_bytes multiply = {sum, a, {b0, b1}, dtype};
+    simt_warp_arrive("multiply_bytes", SIMT_ALL, site, &multiply, perform_multiply_bytes);
 }

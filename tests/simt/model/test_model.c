@@ -181,6 +181,32 @@ static void check_company(struct golden_dtypes dtypes)
     }
 }
 
+/* Its tables grow with the rows, the sequences and the pages. */
+Test(simt_model, holds_as_much_as_was_estimated)
+{
+    static const struct golden_dtypes dtypes[] = {GOLDEN_BFLOAT16, GOLDEN_INT8_BFLOAT16};
+    for (int i = 0; i < 4; i++) {
+        const struct engine_options options = {.max_sequences = i < 2 ? 1 : 7,
+                                               .max_rows_per_tick = ROWS_MAX,
+                                               .queue_limit = 1,
+                                               .kv_cache_tokens = 3 * KV_PAGE_POSITIONS,
+                                               .token_limit = 60};
+        struct model *model = golden_load_model("plain", "simt", dtypes[i % 2]);
+        struct engine *engine;
+        struct error err = {0};
+        cr_assert_eq(engine_create(&engine, model, &options, &err), 0, "%s", err.message);
+        const struct model_memory used = model_memory_used(model);
+        const struct model_memory estimate = engine_memory_estimate(
+            &options, &model->config, "simt", DTYPE_BFLOAT16, dtypes[i % 2].weights);
+        cr_expect_eq(used.weights, estimate.weights);
+        cr_expect_eq(used.kv_pool, estimate.kv_pool);
+        cr_expect_eq(used.activations, estimate.activations, "%zu, estimated %zu", used.activations,
+                     estimate.activations);
+        engine_free(engine);
+        model_free(model);
+    }
+}
+
 Test(simt_model, sequences_in_company_are_answered_as_alone)
 {
     check_company(GOLDEN_BFLOAT16);

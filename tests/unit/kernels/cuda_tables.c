@@ -55,13 +55,13 @@ Test(keyed_slots, reuse_the_one_that_was_not_used_for_the_longest_time)
     bool is_new;
     cr_assert_eq(keyed_slots_create(&slots, 3, NULL), 0);
     for (int32_t i = 0; i < 3; i++)
-        keyed_slots_find(slots, body_key(1, 32 + i), &is_new);
-    keyed_slots_find(slots, body_key(1, 32), &is_new);
+        keyed_slots_find(slots, body_key(1, 32 + i, false), &is_new);
+    keyed_slots_find(slots, body_key(1, 32, false), &is_new);
     cr_assert_eq(keyed_slots_find(slots, head_key(1, 32, 0, 1), &is_new), 1);
     cr_assert(is_new, "a head is another recording");
     cr_assert_eq(keyed_slots_find(slots, head_key(1, 32, 0, 2), &is_new), 2);
     cr_assert(is_new, "other kinds of head rows are another recording");
-    cr_assert_eq(keyed_slots_find(slots, body_key(2, 32), &is_new), 0);
+    cr_assert_eq(keyed_slots_find(slots, body_key(2, 32, false), &is_new), 0);
     cr_assert(is_new, "what made room is forgotten");
     keyed_slots_destroy(slots);
 }

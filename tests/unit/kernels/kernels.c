@@ -204,8 +204,8 @@ Test(backends, compute_in_what_they_can_be_made_for)
     static const char *const names[] = {"cpu", "ref"};
     int made[2] = {0};
     for (int i = 0; i < 2; i++) {
-        for (int dtype = DTYPE_FLOAT32; dtype <= DTYPE_FP8; dtype++) {
-            for (int weights = DTYPE_FLOAT32; weights <= DTYPE_FP8; weights++) {
+        for (int dtype = 0; dtype < DTYPE_COUNT; dtype++) {
+            for (int weights = 0; weights < DTYPE_COUNT; weights++) {
                 const struct backend_options options = {
                     .dtype = (enum dtype)dtype, .weight_dtype = (enum dtype)weights, .threads = 1};
                 struct backend *backend;

@@ -94,7 +94,6 @@ Test(config, reads_every_switch)
     cr_expect_eq(config.bos_token, -1);
     cr_expect_eq(config.stop_token_count, 1);
     cr_expect_eq(config.stop_tokens[0], 290);
-    cr_expect_eq(config.checkpoint_dtype, DTYPE_BFLOAT16);
 }
 
 Test(config, null_keys_take_what_they_stand_for)
@@ -358,14 +357,11 @@ Test(config, reads_the_published_checkpoints)
     static const char *const directories[] = {
         "build/fixtures/llada/plain", "build/fixtures/llada/grouped", "build/fixtures/llada/tied",
         "build/fixtures/llada/int8", "models/tiny"};
-    static const enum dtype dtypes[] = {DTYPE_FLOAT32, DTYPE_BFLOAT16, DTYPE_FLOAT16, DTYPE_INT8,
-                                        DTYPE_INT8};
     for (size_t i = 0; i < sizeof directories / sizeof directories[0]; i++) {
         struct model_config config;
         struct generation_defaults defaults;
         struct error err = {0};
         int code = model_config_read(&config, &defaults, directories[i], &err);
         cr_expect_eq(code, 0, "%s", err.message);
-        cr_expect_eq(config.checkpoint_dtype, dtypes[i], "%s", directories[i]);
     }
 }
