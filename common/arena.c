@@ -15,7 +15,7 @@ enum {
 struct arena_block {
     struct arena_block *next;
     size_t capacity, used;            /* bytes of data */
-    alignas(max_align_t) char data[]; /* [capacity], zeroed */
+    alignas(max_align_t) char data[]; /* [capacity], zeroed where it is not used yet */
 };
 
 void arena_init(struct arena *arena)
@@ -30,6 +30,18 @@ static struct arena_block *block_create(size_t capacity)
         block->capacity = capacity;
     }
     return block;
+}
+
+/* Puts a block that one piece fills behind the newest, whose free room stays in use. */
+static void add_behind_newest(struct arena *arena, struct arena_block *block)
+{
+    struct arena_block *newest = arena->blocks;
+    block->next = newest == NULL ? NULL : newest->next;
+    if (newest == NULL) {
+        arena->blocks = block;
+    } else {
+        newest->next = block;
+    }
 }
 
 /* A block with room for `size` bytes behind what is used; NULL when out of memory. */
@@ -48,10 +60,8 @@ static struct arena_block *arena_find_block(struct arena *arena, size_t size)
     if (block == NULL) {
         return NULL;
     }
-    if (own_block && newest != NULL) {
-        /* Behind the newest, whose free room stays in use. */
-        block->next = newest->next;
-        newest->next = block;
+    if (own_block) {
+        add_behind_newest(arena, block);
     } else {
         block->next = newest;
         arena->blocks = block;
@@ -59,14 +69,19 @@ static struct arena_block *arena_find_block(struct arena *arena, size_t size)
     return block;
 }
 
-void *arena_alloc(struct arena *arena, size_t size)
+/* At least one unit, so that pieces of size 0 have addresses of their own too. */
+static size_t round_up(size_t size)
 {
     const size_t alignment = alignof(max_align_t);
+    return size == 0 ? alignment : (size + alignment - 1) / alignment * alignment;
+}
+
+void *arena_alloc(struct arena *arena, size_t size)
+{
     if (size > PTRDIFF_MAX / 2) {
         return NULL;
     }
-    /* At least one unit, so that pieces of size 0 have addresses of their own too. */
-    size_t rounded = size == 0 ? alignment : (size + alignment - 1) / alignment * alignment;
+    size_t rounded = round_up(size);
     struct arena_block *block = arena_find_block(arena, rounded);
     if (block == NULL) {
         return NULL;
@@ -75,6 +90,23 @@ void *arena_alloc(struct arena *arena, size_t size)
     block->used += rounded;
     arena->used += rounded;
     return memory;
+}
+
+/* A block for the piece alone: calloc clears what it takes from the heap's end as well. */
+void *arena_alloc_uncleared(struct arena *arena, size_t size)
+{
+    if (size < ARENA_FIRST_BLOCK || size > PTRDIFF_MAX / 2) {
+        return arena_alloc(arena, size);
+    }
+    size_t rounded = round_up(size);
+    struct arena_block *block = malloc(sizeof *block + rounded);
+    if (block == NULL) {
+        return NULL;
+    }
+    block->capacity = block->used = rounded;
+    add_behind_newest(arena, block);
+    arena->used += rounded;
+    return block->data;
 }
 
 char *arena_copy(struct arena *arena, const char *bytes, size_t length)

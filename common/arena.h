@@ -20,6 +20,12 @@ void arena_init(struct arena *arena);
  * pointer). */
 void *arena_alloc(struct arena *arena, size_t size);
 
+/*
+ * The same without clearing it. Large pieces are not touched: until someone writes to them the
+ * system gives them no memory.
+ */
+void *arena_alloc_uncleared(struct arena *arena, size_t size);
+
 /* A copy of `length` bytes with a terminating NUL behind them; NULL when out of memory. */
 char *arena_copy(struct arena *arena, const char *bytes, size_t length);
 

@@ -3,6 +3,7 @@
 #   deploy/install-deps.sh           what building, running and testing need
 #   deploy/install-deps.sh lint      also clang-format, clang-tidy
 #   deploy/install-deps.sh fuzz      also clang with libFuzzer
+#   deploy/install-deps.sh proxies   also nginx and HAProxy, which the tests of deploy/ run where they are
 set -eu
 
 packages=(gcc g++ libc6-dev make pkg-config
@@ -11,6 +12,7 @@ packages=(gcc g++ libc6-dev make pkg-config
 case ${1:-} in
 lint) packages+=(clang-format clang-tidy) ;;
 fuzz) packages+=(clang libclang-rt-14-dev) ;;
+proxies) packages+=(nginx-light haproxy) ;;
 esac
 
 if ! command -v dpkg-query >/dev/null; then

@@ -127,6 +127,21 @@ static int64_t block_begin(int64_t count, int64_t blocks, int64_t index)
     return count / blocks * index + (index < count % blocks ? index : count % blocks);
 }
 
+/*
+ * What is written behind the product comes into the cache while the product is computed: outputs of
+ * many lines are larger than the L2 cache, and a store that misses it would stall.
+ */
+static void prefetch_outputs(const struct cpu_backend *cpu, int64_t line, int64_t rows,
+                             size_t begin, size_t size)
+{
+    enum { CACHE_LINE = 64 };
+    for (int64_t row = 0; row < rows; row++) {
+        const char *out = (const char *)cpu->out_lines[line + row] + begin;
+        for (size_t at = 0; at < size; at += CACHE_LINE)
+            __builtin_prefetch(out + at, 1);
+    }
+}
+
 static void multiply_tile(const struct linear_job *job, int64_t panel, int64_t line, int64_t rows)
 {
     struct cpu_backend *cpu = job->cpu;
@@ -144,6 +159,7 @@ static void multiply_tile(const struct linear_job *job, int64_t panel, int64_t l
                                                     : cpu->instructions.elementwise_float32;
     size_t begin = (size_t)column * dtype_size(job->out_dtype);
 
+    prefetch_outputs(cpu, line, rows, begin, (size_t)count * dtype_size(job->out_dtype));
     if (cpu->host.base.weight_dtype == DTYPE_INT8) {
         const struct int8_panel *quantised = weights;
         cpu_int8_multiply(sums.exact, cpu, line, rows, weight->columns, quantised);

@@ -54,7 +54,7 @@ static void wake_call(void *context)
 {
     const struct choice_waker *waker = context;
     struct api_call *call = waker->call;
-    if (waker->final_only && waker->stream->drafts[0].finish == FINISH_NONE) {
+    if (waker->final_only && waker->stream->draft.finish == FINISH_NONE) {
         waker->stream->waiting = true; /* spares the reader a round trip for every round */
         return;
     }
@@ -67,21 +67,39 @@ static void wake_call(void *context)
     pthread_mutex_unlock(&call->gate);
 }
 
-/* The request of one choice; `offset` is the choice's place among those of its prompt. */
-static int create_choice(struct api_call *call, int32_t index, const struct token_list *prompt,
-                         const struct decode_params *fitted, int32_t offset)
+/* The request of a prompt's first choice. */
+static int create_first(struct api_call *call, int32_t index, const struct token_list *prompt,
+                        const struct decode_params *params)
 {
-    struct reply *reply = &call->reply;
-    struct decode_params params = *fitted;
-    params.seed += (uint64_t)offset;
+    const struct api *api = call->reply.api;
     struct error cause = {0};
-    struct request *request = NULL;
-    int code = request_create(&request, prompt->ids, (int32_t)prompt->count, &params, 1,
-                              reply->api->config.mask_token, &cause);
+    int code = request_create(&call->requests[index], prompt->ids, (int32_t)prompt->count, params,
+                              api->config.mask_token, &cause);
     if (code) {
         return api_error_from(&call->error, &cause, NULL);
     }
-    call->requests[index] = request;
+    /* The engine may look at the request when the call is long gone. */
+    struct request *request = call->requests[index];
+    code = adjustments_copy(&request->params, api, &request->arena);
+    return code ? api_error_out_of_memory(&call->error) : 0;
+}
+
+/* The request of the choice with this place among those of its prompt. */
+static int create_sibling(struct api_call *call, int32_t index, int32_t place)
+{
+    struct request *first = call->requests[index - place];
+    struct error cause = {0};
+    int code =
+        request_create_sibling(&call->requests[index], first, first->params.seed + (uint64_t)place,
+                               call->reply.api->config.mask_token, &cause);
+    return code ? api_error_from(&call->error, &cause, NULL) : 0;
+}
+
+/* What its request posts becomes the choice's draft, and wakes the call. */
+static int open_choice(struct api_call *call, int32_t index)
+{
+    struct reply *reply = &call->reply;
+    struct request *request = call->requests[index];
     request->arrival_us = reply->arrival_us;
     request->deadline_us = INT64_MAX;
     const struct api_parameters *parameters = &reply->parameters;
@@ -90,18 +108,20 @@ static int create_choice(struct api_call *call, int32_t index, const struct toke
                               .stream = &request->stream,
                               .final_only = !parameters->stream && parameters->stop_count == 0};
     stream_set_wake(&request->stream, wake_call, &call->wakers[index]);
-    /* The engine may look at the request when the call is long gone. */
-    code = adjustments_copy(&request->params, reply->api, &request->arena);
-    if (!code) {
-        code = choice_open(reply, index, &request->stream, &request->params, request->prompt,
+    int code = choice_open(reply, index, &request->stream, &request->params, request->prompt,
                            request->prompt_length, &call->arena);
-    }
     return code ? api_error_out_of_memory(&call->error) : 0;
 }
 
-/* The prompt's text as it was sent; of ids, their text. */
-static int set_echo(struct api_call *call, struct choice *choice, const json_t *sent)
+/* The prompt's text as it was sent; of ids, their text; of a sibling, what the first has. */
+static int set_echo(struct api_call *call, int32_t index, int32_t place, const json_t *sent)
 {
+    struct choice *choice = &call->reply.choices[index];
+    if (place > 0) {
+        choice->echo = call->reply.choices[index - place].echo;
+        choice->echo_length = call->reply.choices[index - place].echo_length;
+        return 0;
+    }
     struct buffer text = {0};
     const char *bytes = json_string_value(sent);
     size_t length = json_string_length(sent);
@@ -153,6 +173,20 @@ static int check_count(struct api_call *call, int32_t count)
                             count, most);
 }
 
+/* A prompt's first choice, with parameters that fit the prompt. */
+static int create_prompt(struct api_call *call, int32_t index, const struct prompt_list *prompts,
+                         size_t number)
+{
+    const struct token_list *prompt = &prompts->items[number];
+    struct decode_params params;
+    int code = fit(&params, call, prompts, number);
+    if (!code) {
+        code = create_first(call, index, prompt, &params);
+    }
+    call->reply.prompt_tokens += code ? 0 : (int32_t)prompt->count;
+    return code;
+}
+
 static int create_choices(struct api_call *call, const struct prompt_list *prompts,
                           const json_t *body)
 {
@@ -168,22 +202,17 @@ static int create_choices(struct api_call *call, const struct prompt_list *promp
     if (!call->requests || !call->wakers || reply_create_choices(reply, count, &call->arena)) {
         return api_error_out_of_memory(&call->error);
     }
-    for (int32_t i = 0; i < count; i++) {
-        const struct token_list *prompt = &prompts->items[i / each];
-        struct decode_params params;
-        code = fit(&params, call, prompts, (size_t)(i / each));
+    for (int32_t i = 0; !code && i < count; i++) {
+        code = i % each == 0 ? create_prompt(call, i, prompts, (size_t)(i / each))
+                             : create_sibling(call, i, i % each);
         if (!code) {
-            code = create_choice(call, i, prompt, &params, i % each);
+            code = open_choice(call, i);
         }
         if (!code && reply->parameters.echo) {
-            code = set_echo(call, &reply->choices[i], prompts_text(body, (size_t)(i / each)));
+            code = set_echo(call, i, i % each, prompts_text(body, (size_t)(i / each)));
         }
-        if (code) {
-            return code;
-        }
-        reply->prompt_tokens += i % each == 0 ? (int32_t)prompt->count : 0;
     }
-    return 0;
+    return code;
 }
 
 static int read_negative_prompt(struct api_call *call, const json_t *body)

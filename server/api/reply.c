@@ -87,7 +87,7 @@ bool choice_refresh(struct reply *reply, struct choice *choice)
     if (choice->done) {
         return false;
     }
-    uint64_t version = stream_read(choice->stream, 0, &choice->draft);
+    uint64_t version = stream_read(choice->stream, &choice->draft);
     if (version == choice->version) {
         return false;
     }

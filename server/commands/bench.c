@@ -100,7 +100,7 @@ static int bench_submit(const struct runtime *runtime, uint64_t seed, struct req
     int code = tokenizer_encode(runtime->tokenizer, "Once upon a time", 16, TOKENIZER_POST_PROCESS,
                                 &prompt, err);
     if (code == 0)
-        code = request_create(out, prompt.ids, (int32_t)prompt.count, &params, 1,
+        code = request_create(out, prompt.ids, (int32_t)prompt.count, &params,
                               runtime->model->config.mask_token, err);
     if (code == 0)
         code = engine_submit(runtime->engine, *out, err);

@@ -86,18 +86,23 @@ static int count_requests(const struct child_server *child, double *accepted, do
     return code;
 }
 
-/* Opens them and waits until every one has been accepted; almost none ends in that time. */
-static int open_idle(const struct child_server *child, struct child_stream *streams, int *opened,
-                     double *waiting, struct error *err)
+/*
+ * Opens them, with these further fields ("" or ", ..."), and waits until every one has been
+ * accepted; almost none ends in that time.
+ */
+static int open_idle(const struct child_server *child, const char *fields,
+                     struct child_stream *streams, int *opened, double *waiting, struct error *err)
 {
+    char body[300];
     double before, accepted = 0;
     int code = count_requests(child, &before, waiting, err);
 
+    snprintf(body, sizeof body,
+             "{\"prompt\": \"Once upon a time\", \"max_tokens\": 96, \"ignore_eos\": true, "
+             "\"stream\": true, \"diffusing\": true%s}",
+             fields);
     while (*opened < IDLE_STREAMS && code == 0) {
-        code = child_server_open(child, "/v1/completions",
-                                 "{\"prompt\": \"Once upon a time\", \"max_tokens\": 96, "
-                                 "\"ignore_eos\": true, \"stream\": true, \"diffusing\": true}",
-                                 &streams[*opened], err);
+        code = child_server_open(child, "/v1/completions", body, &streams[*opened], err);
         *opened += code == 0;
     }
     for (int tries = 0; code == 0 && accepted - before < IDLE_STREAMS && tries < 6000; tries++) {
@@ -110,39 +115,51 @@ static int open_idle(const struct child_server *child, struct child_stream *stre
     return code;
 }
 
-int bench_idle_streams(const char *directory, const struct bench_flags *flags, struct error *err)
+/* Memory of a server with these flags that grows while the streams wait. */
+static int measure_idle(const char *directory, const char *const *flags, const char *fields,
+                        const char *what, const char *target, struct error *err)
 {
-    const char *limits[CHILD_SERVER_FLAGS + 1] = {"--max-sequences=1", "--queue-limit=4000"};
     struct child_stream *streams = calloc(IDLE_STREAMS, sizeof *streams);
-    struct rlimit files;
     struct child_server child;
-    double waiting = 0;
+    double waiting = 0, before, after, peak;
     char name[80];
     int opened = 0;
 
     if (streams == NULL)
         return error_set(err, ERROR_MEMORY, "bench: out of memory for %d streams", IDLE_STREAMS);
+    int code = child_server_start(&child, directory, flags, err);
+    if (code == 0) {
+        code = stream_batch(&child, err); /* warm-up */
+        child_server_memory_mb(&child, &before, &peak);
+        if (code == 0)
+            code = open_idle(&child, fields, streams, &opened, &waiting, err);
+        snprintf(name, sizeof name, "%.0f streams that wait%s", waiting, what);
+        child_server_memory_mb(&child, &after, &peak);
+        if (code == 0)
+            bench_print(name, after - before, "MB", target);
+        for (int i = 0; i < opened; i++)
+            close(streams[i].socket);
+        child_server_stop(&child);
+    }
+    free(streams);
+    return code;
+}
+
+int bench_idle_streams(const char *directory, const struct bench_flags *flags, struct error *err)
+{
+    const char *limits[CHILD_SERVER_FLAGS + 1] = {"--max-sequences=1", "--queue-limit=4000"};
+    struct rlimit files;
+
     for (int i = 0; flags->compute[i] != NULL; i++)
         limits[2 + i] = flags->compute[i];
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    int code = child_server_start(&child, directory, limits, err);
-    if (code == 0) {
-        code = stream_batch(&child, err); /* warm-up */
-        double before, after, peak;
-        child_server_memory_mb(&child, &before, &peak);
-        if (code == 0)
-            code = open_idle(&child, streams, &opened, &waiting, err);
-        snprintf(name, sizeof name, "%.0f streams that wait", waiting);
-        child_server_memory_mb(&child, &after, &peak);
-        if (code == 0)
-            bench_print(name, after - before, "MB", "(more than none; target < 100 for 2000)");
-        for (int i = 0; i < opened; i++)
-            close(streams[i].socket);
-        child_server_stop(&child);
-    }
-    free(streams);
+    int code =
+        measure_idle(directory, limits, "", "", "(more than none; target < 100 for 2000)", err);
+    if (code == 0)
+        code = measure_idle(directory, limits, ", \"logprobs\": 20", ", logprobs 20",
+                            "(more than none)", err);
     return code;
 }

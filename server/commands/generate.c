@@ -164,7 +164,7 @@ static void follow(struct request *request, const struct answer_rules *rules, st
     struct buffer scratch = {0};
 
     for (;;) {
-        uint64_t version = stream_read(&request->stream, 0, draft);
+        uint64_t version = stream_read(&request->stream, draft);
         bool final = draft->finish != FINISH_NONE;
         buffer_clear(text);
         buffer_append_text(text, prompt);
@@ -266,7 +266,7 @@ static int generate(struct runtime *runtime, const struct settings *settings, st
     int code = prepare(runtime, settings, &prompts, &params, err);
     if (code == 0)
         code = request_create(&request, prompts.items[0].ids, (int32_t)prompts.items[0].count,
-                              &params, 1, mask_token, err);
+                              &params, mask_token, err);
     if (code == 0)
         code = draft_create(&draft, &request->arena, params.max_tokens, params.top_logprobs,
                             mask_token, err);

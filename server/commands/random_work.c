@@ -112,7 +112,7 @@ static int submit(struct request **out, struct engine *engine, const struct mode
     for (int32_t i = 0; i < call->prompt; i++)
         prompt[i] = random_token(config->vocabulary, config->mask_token,
                                  (uint32_t)(index * call->prompt + i));
-    int code = request_create(out, prompt, call->prompt, &params, 1, config->mask_token, err);
+    int code = request_create(out, prompt, call->prompt, &params, config->mask_token, err);
     if (code == 0)
         code = engine_submit(engine, *out, err);
     free(prompt);

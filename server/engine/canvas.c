@@ -15,8 +15,11 @@ int canvas_create(struct canvas *canvas, int32_t limit, struct error *err)
     canvas->tokens = calloc(count, sizeof *canvas->tokens);
     canvas->answer.confidence = calloc(count, sizeof *canvas->answer.confidence);
     canvas->answer.raw_logprob = calloc(count, sizeof *canvas->answer.raw_logprob);
+    canvas->top_token = malloc(count * HEAD_RAW_TOP_MAX * sizeof *canvas->top_token);
+    canvas->top_logprob = malloc(count * HEAD_RAW_TOP_MAX * sizeof *canvas->top_logprob);
     if (canvas->tokens != NULL && canvas->answer.confidence != NULL &&
-        canvas->answer.raw_logprob != NULL)
+        canvas->answer.raw_logprob != NULL && canvas->top_token != NULL &&
+        canvas->top_logprob != NULL)
         return 0;
     canvas_free(canvas);
     return error_set(err, ERROR_MEMORY,
@@ -28,6 +31,8 @@ void canvas_free(struct canvas *canvas)
     free(canvas->tokens);
     free(canvas->answer.confidence);
     free(canvas->answer.raw_logprob);
+    free(canvas->top_token);
+    free(canvas->top_logprob);
     *canvas = (struct canvas){0};
 }
 
@@ -57,16 +62,16 @@ void canvas_begin(struct canvas *canvas, const int32_t *prompt, int32_t prompt_l
     };
 }
 
-void canvas_keep_tops(struct canvas *canvas, int32_t *top_token, float *top_logprob,
-                      int32_t top_count)
+void canvas_keep_tops(struct canvas *canvas, int32_t top_count)
 {
     struct draft *answer = &canvas->answer;
+    assert(top_count >= 0 && top_count <= HEAD_RAW_TOP_MAX);
     answer->top_count = top_count;
-    answer->top_token = top_token;
-    answer->top_logprob = top_logprob;
+    answer->top_token = canvas->top_token;
+    answer->top_logprob = canvas->top_logprob;
     for (int64_t i = 0; i < (int64_t)answer->length * top_count; i++) {
-        top_token[i] = -1;
-        top_logprob[i] = -INFINITY;
+        answer->top_token[i] = -1;
+        answer->top_logprob[i] = -INFINITY;
     }
 }
 

@@ -17,7 +17,9 @@ struct canvas {
     int32_t *tokens; /* [limit]; [prompt_length, length) is the answer */
     int32_t limit, prompt_length, length;
     int32_t mask_token;
-    struct draft answer; /* answer.tokens points into tokens, the top entries into the request */
+    int32_t *top_token; /* [limit, HEAD_RAW_TOP_MAX] of which a draft uses the beginning */
+    float *top_logprob;
+    struct draft answer; /* answer.tokens points into tokens */
 };
 
 int canvas_create(struct canvas *canvas, int32_t limit, struct error *err);
@@ -31,11 +33,10 @@ void canvas_begin(struct canvas *canvas, const int32_t *prompt, int32_t prompt_l
                   int32_t max_tokens, int32_t mask_token);
 
 /*
- * From now on the draft keeps top_count entries a position in the given memory, [max_tokens,
- * top_count] each: too much to hold for the longest canvas of every slot.
+ * From now on the draft keeps top_count entries a position, at most HEAD_RAW_TOP_MAX. The canvas
+ * touches no more of its memory for them than drafts have needed, which for most is none.
  */
-void canvas_keep_tops(struct canvas *canvas, int32_t *top_token, float *top_logprob,
-                      int32_t top_count);
+void canvas_keep_tops(struct canvas *canvas, int32_t top_count);
 
 /* Puts a token into a masked answer position (counted from the canvas start). */
 void canvas_commit(struct canvas *canvas, int32_t position, int32_t token, float confidence,

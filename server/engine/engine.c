@@ -255,7 +255,7 @@ static void finish_round(struct engine *engine, int32_t slot, const struct round
     enum finish finish;
     struct error error = {0};
     if (round_finish(sequence, &finish, context, now_us, &error) != 0) {
-        scheduler_fail_request(scheduler, request, FINISH_FAILED, &error);
+        scheduler_fail(scheduler, slot, FINISH_FAILED, &error);
         return;
     }
     counter_add(&counters->rounds, 1);
@@ -265,7 +265,7 @@ static void finish_round(struct engine *engine, int32_t slot, const struct round
     if (engine->observer.observe != NULL)
         engine->observer.observe(engine->observer.context, sequence);
     if (finish == FINISH_NONE)
-        stream_post(&request->stream, sequence->choice, &sequence->canvas.answer);
+        stream_post(&request->stream, &sequence->canvas.answer);
     else
         scheduler_finish(scheduler, slot, now_us);
 }
@@ -281,12 +281,8 @@ static void finish_rounds(struct engine *engine, int64_t now_us)
         .candidates = engine->candidates,
         .text = engine->text,
     };
-    for (int32_t i = 0; i < scheduler->picked_count; i++) {
-        int32_t slot = scheduler->picked[i];
-        /* A sibling's failure in this loop may have ended it. */
-        if (scheduler->sequences[slot].request != NULL)
-            finish_round(engine, slot, &context, now_us);
-    }
+    for (int32_t i = 0; i < scheduler->picked_count; i++)
+        finish_round(engine, scheduler->picked[i], &context, now_us);
 }
 
 static void observe_rows(struct engine *engine)

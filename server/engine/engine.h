@@ -45,7 +45,7 @@ void engine_free(struct engine *engine);
  * Hands a request over; the engine takes a reference of its own. ERROR_LIMIT: the queue is full;
  * ERROR_UNAVAILABLE: draining or stopped; ERROR_DEVICE_LOST; ERROR_INVALID: the canvas (prompt +
  * max_tokens, and its guidance partner's) is longer than the context, than the pool can ever hold
- * or than a tick has rows, there are more choices than can ever wait (the message has both
+ * or than a tick has rows, there are more requests than can ever wait (the message has both
  * numbers), a parameter is out of range, or no token is left to choose. ERROR_UNSUPPORTED: banned
  * words without token_text. No reference is kept of a request that is refused; its fault says what
  * is wrong with it where that is ERROR_INVALID or ERROR_UNSUPPORTED.
@@ -104,7 +104,7 @@ struct engine_histograms {
      * publishing. */
     struct histogram pack, forward, select;
     struct histogram first_draft; /* from a request's arrival to its first draft */
-    struct histogram answer;      /* from a request's arrival to the end of its last choice */
+    struct histogram answer;      /* from a request's arrival to its end */
     /* Ticks with at most 2^i rows that have more than 2^(i - 1); the last: above every bound. Their
      * sum is engine_counters.rows. */
     atomic_uint_least64_t rows[ENGINE_ROW_BUCKETS + 1];

@@ -7,43 +7,23 @@
 #include "common/clock.h"
 #include "common/error.h"
 
-/* The top entries that the canvases keep; the drafts of the stream have their own. */
-static int create_tops(struct request *request, struct error *err)
-{
-    size_t count = (size_t)request->choices * (size_t)request->params.max_tokens *
-                   (size_t)request->params.top_logprobs;
-    request->top_token = arena_alloc(&request->arena, count * sizeof *request->top_token);
-    request->top_logprob = arena_alloc(&request->arena, count * sizeof *request->top_logprob);
-    if (request->top_token == NULL || request->top_logprob == NULL)
-        return error_set(err, ERROR_MEMORY,
-                         "out of memory for top_logprobs of %d positions: ask for fewer",
-                         request->params.max_tokens);
-    return 0;
-}
-
-/* Prompt and drafts in the request's arena. */
-static int request_fill(struct request *request, const int32_t *prompt, int32_t mask_token,
-                        struct error *err)
+static int copy_prompt(struct request *request, const int32_t *prompt, struct error *err)
 {
     size_t size = (size_t)request->prompt_length * sizeof *prompt;
-    request->prompt = arena_alloc(&request->arena, size);
-    if (request->prompt == NULL)
+    int32_t *copy = arena_alloc(&request->arena, size);
+    if (copy == NULL)
         return error_set(err, ERROR_MEMORY,
                          "out of memory for a prompt of %d tokens: try again later",
                          request->prompt_length);
-    memcpy(request->prompt, prompt, size);
-    int rc = create_tops(request, err);
-    if (rc != 0)
-        return rc;
-    return stream_init(&request->stream, &request->arena, request->choices,
-                       request->params.max_tokens, request->params.top_logprobs, mask_token, err);
+    request->prompt = memcpy(copy, prompt, size);
+    return 0;
 }
 
-int request_create(struct request **out, const int32_t *prompt, int32_t prompt_length,
-                   const struct decode_params *params, int32_t choices, int32_t mask_token,
-                   struct error *err)
+/* A request without its prompt. */
+static int create(struct request **out, int32_t prompt_length, const struct decode_params *params,
+                  int32_t mask_token, struct error *err)
 {
-    assert(prompt_length >= 1 && choices >= 1 && params->max_tokens >= 1);
+    assert(prompt_length >= 1 && params->max_tokens >= 1);
     assert(params->top_logprobs >= 0 && params->top_logprobs <= HEAD_RAW_TOP_MAX);
     struct request *request = calloc(1, sizeof *request);
     if (request == NULL)
@@ -51,18 +31,47 @@ int request_create(struct request **out, const int32_t *prompt, int32_t prompt_l
     arena_init(&request->arena);
     request->prompt_length = prompt_length;
     request->params = *params;
-    request->choices = choices;
     request->arrival_us = clock_now_us();
     request->deadline_us = INT64_MAX;
     atomic_init(&request->ending, REQUEST_GOES_ON);
     atomic_init(&request->references, 1);
-    int rc = request_fill(request, prompt, mask_token, err);
+    int rc = stream_init(&request->stream, &request->arena, params->max_tokens,
+                         params->top_logprobs, mask_token, err);
     if (rc != 0) {
         arena_free(&request->arena);
         free(request);
         return rc;
     }
     *out = request;
+    return 0;
+}
+
+int request_create(struct request **out, const int32_t *prompt, int32_t prompt_length,
+                   const struct decode_params *params, int32_t mask_token, struct error *err)
+{
+    struct request *request;
+    int rc = create(&request, prompt_length, params, mask_token, err);
+    if (rc != 0)
+        return rc;
+    rc = copy_prompt(request, prompt, err);
+    if (rc != 0) {
+        request_release(request);
+        return rc;
+    }
+    *out = request;
+    return 0;
+}
+
+int request_create_sibling(struct request **out, struct request *first, uint64_t seed,
+                           int32_t mask_token, struct error *err)
+{
+    assert(first->first == NULL);
+    int rc = create(out, first->prompt_length, &first->params, mask_token, err);
+    if (rc != 0)
+        return rc;
+    (*out)->params.seed = seed;
+    (*out)->first = request_retain(first);
+    (*out)->prompt = first->prompt;
     return 0;
 }
 
@@ -78,9 +87,11 @@ void request_release(struct request *request)
         return;
     if (atomic_fetch_sub_explicit(&request->references, 1, memory_order_acq_rel) != 1)
         return;
+    struct request *first = request->first;
     stream_destroy(&request->stream);
     arena_free(&request->arena);
     free(request);
+    request_release(first); /* which has no first itself */
 }
 
 bool request_release_unless_last(struct request *request)

@@ -1,6 +1,7 @@
 /*
- * A request: one prompt, its parameters and its event stream, in an arena of its own. Reference
- * counted: the side that made it holds one reference, the engine one from submit until it is done.
+ * A request: one answer to one prompt, its parameters and its event stream, in an arena of its own.
+ * Several answers to a prompt are several requests. Reference counted: the side that made it holds
+ * one reference, the engine one from submit until it is done.
  */
 #ifndef SERVER_ENGINE_REQUEST_H
 #define SERVER_ENGINE_REQUEST_H
@@ -37,10 +38,10 @@ enum request_fault {
 struct request {
     /* Set before submit, constant afterwards. */
     struct arena arena;
-    int32_t *prompt; /* [prompt_length] */
+    struct request *first; /* whose prompt and lists these are: a reference; NULL: its own */
+    const int32_t *prompt; /* [prompt_length] */
     int32_t prompt_length;
-    struct decode_params params; /* choice k runs with seed params.seed + k */
-    int32_t choices;
+    struct decode_params params;
     int64_t arrival_us;
     int64_t deadline_us; /* INT64_MAX: none */
 
@@ -52,19 +53,22 @@ struct request {
 
     /* The engine's. */
     struct request *next;    /* intake and queue */
-    int32_t unfinished;      /* choices still queued or running */
     bool drafted;            /* a first draft was posted */
     const uint32_t *allowed; /* from submit: params.allowed less the tokens that hold a banned word;
                                 NULL: all */
-    int32_t *top_token;      /* [choices, max_tokens, top_logprobs] of the canvases */
-    float *top_logprob;
 };
 
 /* One reference. Copies the prompt (prompt_length >= 1) and the params, but not the lists that they
  * point to. Ids of prompts are checked by the caller. */
 int request_create(struct request **out, const int32_t *prompt, int32_t prompt_length,
-                   const struct decode_params *params, int32_t choices, int32_t mask_token,
-                   struct error *err);
+                   const struct decode_params *params, int32_t mask_token, struct error *err);
+/*
+ * One more answer to the prompt of `first`, no sibling itself, with its parameters but for the
+ * seed. Prompt and lists are those of `first`, which it holds a reference of; nothing of them is
+ * copied. `first` is submitted before it, or in front of it in the same list.
+ */
+int request_create_sibling(struct request **out, struct request *first, uint64_t seed,
+                           int32_t mask_token, struct error *err);
 struct request *request_retain(struct request *request);
 void request_release(struct request *request); /* NULL is fine; frees with the last one */
 /* False, and nothing done, where the caller's reference is the last one. */
@@ -73,7 +77,7 @@ bool request_release_unless_last(struct request *request);
 void request_end(struct request *request, enum request_ending ending);
 void request_cancel(struct request *request);
 
-/* Positions of a choice's canvas. */
+/* Positions of the canvas. */
 int64_t request_canvas_length(const struct request *request);
 /* Positions of its guidance partner's canvas; 0 without guidance. */
 int64_t request_partner_length(const struct request *request);

@@ -173,6 +173,8 @@ int request_check(const struct engine *engine, struct request *request, struct e
         {check_biases, REQUEST_FAULT_BIASES},
         {check_banned_words, REQUEST_FAULT_BANNED_WORDS},
     };
+    if (request->first != NULL)
+        return 0; /* what holds of that one holds of this one */
     for (size_t i = 0; i < sizeof checks / sizeof checks[0]; i++) {
         int rc = checks[i].check(engine, request, err);
         if (rc != 0) {
@@ -207,6 +209,10 @@ static int exclude_banned_words(const struct engine *engine, struct request *req
 
 int request_prepare(const struct engine *engine, struct request *request, struct error *err)
 {
+    if (request->first != NULL) {
+        request->allowed = request->first->allowed;
+        return 0;
+    }
     request->allowed = request->params.allowed;
     int rc = 0;
     if (request->params.banned_word_count > 0)

@@ -168,7 +168,7 @@ static void select_and_commit(struct sequence *sequence, const struct round_cont
         .factor = params->factor,
         .rounds_left = sequence->region.rounds - sequence->region_rounds_done,
         .withheld = withheld,
-        .seed = sequence->seed,
+        .seed = params->seed,
         .round = sequence->rounds_done + 1,
     };
     for (int32_t i = 0; params->confidence_eos_eot_inf && i < count; i++)

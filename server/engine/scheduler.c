@@ -82,27 +82,14 @@ void scheduler_enqueue(struct scheduler *scheduler, struct request *request)
 static struct request *unlink_behind(struct scheduler *scheduler, struct request *previous)
 {
     struct request *request = previous == NULL ? scheduler->queue_head : previous->next;
-    if (previous == NULL) {
+    if (previous == NULL)
         scheduler->queue_head = request->next;
-        scheduler->head_choice = 0;
-    } else {
+    else
         previous->next = request->next;
-    }
     if (scheduler->queue_tail == request)
         scheduler->queue_tail = previous;
     request->next = NULL;
     return request;
-}
-
-static void remove_from_queue(struct scheduler *scheduler, const struct request *request)
-{
-    struct request *previous = NULL;
-    for (struct request *i = scheduler->queue_head; i != NULL; previous = i, i = i->next) {
-        if (i == request) {
-            unlink_behind(scheduler, previous);
-            return;
-        }
-    }
 }
 
 /* ---- slots and pages ------------------------------------------------------------------------- */
@@ -169,7 +156,7 @@ static int64_t due_time(const struct request *request)
     return request->arrival_us + NO_DEADLINE_PATIENCE_US;
 }
 
-/* Admits the next choice of the queue's head; false when a slot or pages are missing. */
+/* Admits the queue's head; false when a slot or pages are missing. */
 static bool admit_one(struct scheduler *scheduler, int32_t mask_token, int64_t now_us)
 {
     struct request *request = scheduler->queue_head;
@@ -182,7 +169,7 @@ static bool admit_one(struct scheduler *scheduler, int32_t mask_token, int64_t n
 
     int32_t slot = scheduler->free_slots[slots_free - 1];
     struct sequence *sequence = &scheduler->sequences[slot];
-    sequence_begin(sequence, request, scheduler->head_choice, mask_token, now_us);
+    sequence_begin(sequence, request, mask_token, now_us);
     sequence->page_count = pages;
     sequence->partner_page_count = partner_pages;
     int32_t partner_line = scheduler_partner_line(scheduler, slot);
@@ -191,10 +178,7 @@ static bool admit_one(struct scheduler *scheduler, int32_t mask_token, int64_t n
     sequence->due_us = due_time(request);
     sequence->admission = scheduler->admissions++;
     insert_running(scheduler, slot);
-
-    scheduler->head_choice++;
-    if (scheduler->head_choice == request->choices)
-        unlink_behind(scheduler, NULL);
+    unlink_behind(scheduler, NULL);
     return true;
 }
 
@@ -281,43 +265,37 @@ void scheduler_finish(struct scheduler *scheduler, int32_t slot, int64_t now_us)
 {
     const struct sequence *sequence = &scheduler->sequences[slot];
     struct request *request = sequence->request;
-    struct counters *counters = scheduler->counters;
     /* All numbers first: who reads the end of the answer may find its place free. */
     release_slot(scheduler, slot);
-    request->unfinished--;
-    bool done = request->unfinished == 0;
-    if (done)
-        count_finished(scheduler, request, now_us);
-    counters_free_places(counters, 1);
-    stream_post(&request->stream, sequence->choice, &sequence->canvas.answer);
-    if (done)
-        drop_reference(scheduler, request);
+    count_finished(scheduler, request, now_us);
+    counters_free_places(scheduler->counters, 1);
+    stream_post(&request->stream, &sequence->canvas.answer);
+    drop_reference(scheduler, request);
 }
 
-void scheduler_fail_request(struct scheduler *scheduler, struct request *request,
-                            enum finish finish, const struct error *error)
+/* Of a request that has neither slot nor place in the queue any more. */
+static void end_without_answer(struct scheduler *scheduler, struct request *request,
+                               enum finish finish, const struct error *error)
 {
-    struct counters *counters = scheduler->counters;
-    for (int32_t i = scheduler->running_count - 1; i >= 0; i--) {
-        int32_t slot = scheduler->running[i];
-        if (scheduler->sequences[slot].request == request)
-            release_slot(scheduler, slot);
-    }
-    remove_from_queue(scheduler, request);
-    counters_free_places(counters, request->unfinished);
-    request->unfinished = 0;
+    counters_free_places(scheduler->counters, 1);
     stream_fail(&request->stream, finish, error);
     drop_reference(scheduler, request);
 }
 
+void scheduler_fail(struct scheduler *scheduler, int32_t slot, enum finish finish,
+                    const struct error *error)
+{
+    struct request *request = scheduler->sequences[slot].request;
+    release_slot(scheduler, slot);
+    end_without_answer(scheduler, request, finish, error);
+}
+
 void scheduler_fail_all(struct scheduler *scheduler, enum finish finish, const struct error *error)
 {
-    while (scheduler->running_count > 0) {
-        int32_t last = scheduler->running[scheduler->running_count - 1];
-        scheduler_fail_request(scheduler, scheduler->sequences[last].request, finish, error);
-    }
+    while (scheduler->running_count > 0)
+        scheduler_fail(scheduler, scheduler->running[scheduler->running_count - 1], finish, error);
     while (scheduler->queue_head != NULL)
-        scheduler_fail_request(scheduler, scheduler->queue_head, finish, error);
+        end_without_answer(scheduler, unlink_behind(scheduler, NULL), finish, error);
 }
 
 static bool has_ended(const struct request *request)
@@ -325,30 +303,35 @@ static bool has_ended(const struct request *request)
     return atomic_load_explicit(&request->ending, memory_order_acquire) != REQUEST_GOES_ON;
 }
 
-/* A satisfied request counts as finished; its choices end as cancelled, and nobody reads them. */
-static void drop_ended(struct scheduler *scheduler, struct request *request, int64_t now_us)
+/* A satisfied request counts as finished; its draft ends as cancelled, and nobody reads it. */
+static void count_ended(struct scheduler *scheduler, const struct request *request, int64_t now_us)
 {
     if (atomic_load_explicit(&request->ending, memory_order_acquire) == REQUEST_SATISFIED)
         count_finished(scheduler, request, now_us);
     else
         counter_add(&scheduler->counters->cancelled, 1);
-    scheduler_fail_request(scheduler, request, FINISH_CANCELLED, NULL);
 }
 
 void scheduler_drop_ended(struct scheduler *scheduler, int64_t now_us)
 {
-    /* From the end: what fails takes itself and its sibling choices out of the list. */
+    /* From the end: what ends takes itself out of the list. */
     for (int32_t i = scheduler->running_count - 1; i >= 0; i--) {
-        if (i >= scheduler->running_count)
+        int32_t slot = scheduler->running[i];
+        const struct request *request = scheduler->sequences[slot].request;
+        if (!has_ended(request))
             continue;
-        struct request *request = scheduler->sequences[scheduler->running[i]].request;
-        if (has_ended(request))
-            drop_ended(scheduler, request, now_us);
+        count_ended(scheduler, request, now_us);
+        scheduler_fail(scheduler, slot, FINISH_CANCELLED, NULL);
     }
-    struct request *next;
+    struct request *previous = NULL, *next;
     for (struct request *i = scheduler->queue_head; i != NULL; i = next) {
         next = i->next;
-        if (has_ended(i))
-            drop_ended(scheduler, i, now_us);
+        if (has_ended(i)) {
+            count_ended(scheduler, i, now_us);
+            end_without_answer(scheduler, unlink_behind(scheduler, previous), FINISH_CANCELLED,
+                               NULL);
+        } else {
+            previous = i;
+        }
     }
 }

@@ -35,7 +35,6 @@ struct scheduler {
     struct intake *leftovers;
 
     struct request *queue_head, *queue_tail; /* first come, first admitted; linked by next */
-    int32_t head_choice;                     /* choices of queue_head that were admitted */
 
     struct sequence *sequences; /* [max_sequences] slots */
     int32_t *running;           /* [max_sequences] slots that run, most urgent first */
@@ -62,7 +61,7 @@ int scheduler_create(struct scheduler *scheduler, const struct scheduler_limits 
 /* Nothing may be queued or running. */
 void scheduler_free(struct scheduler *scheduler);
 
-/* Takes over the engine's reference; request.unfinished is set. */
+/* Takes over the engine's reference. */
 void scheduler_enqueue(struct scheduler *scheduler, struct request *request);
 
 /* Ends the queued and running requests that are to end early. */
@@ -84,9 +83,9 @@ int32_t scheduler_partner_line(const struct scheduler *scheduler, int32_t slot);
 /* Ends one sequence whose draft is final: frees slot and pages, posts the draft. */
 void scheduler_finish(struct scheduler *scheduler, int32_t slot, int64_t now_us);
 
-/* Ends one request, queued or running, whose unfinished choices get no answer any more. */
-void scheduler_fail_request(struct scheduler *scheduler, struct request *request,
-                            enum finish finish, const struct error *error);
+/* Ends one sequence that gets no answer any more. */
+void scheduler_fail(struct scheduler *scheduler, int32_t slot, enum finish finish,
+                    const struct error *error);
 /* The same for all that are queued or running. */
 void scheduler_fail_all(struct scheduler *scheduler, enum finish finish, const struct error *error);
 

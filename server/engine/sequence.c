@@ -2,22 +2,15 @@
 
 #include <stddef.h>
 
-void sequence_begin(struct sequence *sequence, struct request *request, int32_t choice,
-                    int32_t mask_token, int64_t now_us)
+void sequence_begin(struct sequence *sequence, struct request *request, int32_t mask_token,
+                    int64_t now_us)
 {
     struct canvas canvas = sequence->canvas;
     const struct decode_params *params = &request->params;
     canvas_begin(&canvas, request->prompt, request->prompt_length, params->max_tokens, mask_token);
     canvas.answer.admitted_us = now_us;
-    size_t tops = (size_t)choice * (size_t)params->max_tokens * (size_t)params->top_logprobs;
-    canvas_keep_tops(&canvas, request->top_token + tops, request->top_logprob + tops,
-                     params->top_logprobs);
-    *sequence = (struct sequence){
-        .request = request,
-        .choice = choice,
-        .seed = params->seed + (uint64_t)choice,
-        .canvas = canvas,
-    };
+    canvas_keep_tops(&canvas, params->top_logprobs);
+    *sequence = (struct sequence){.request = request, .canvas = canvas};
 }
 
 bool sequence_is_guided(const struct sequence *sequence)

@@ -1,5 +1,5 @@
 /*
- * One running sequence: a choice of a request with its canvas, its plan and its place in the page
+ * One running sequence: a request with its canvas, its plan and its place in the page
  * table. A fixed set of slots is made at start and used again and again. Engine thread only.
  */
 #ifndef SERVER_ENGINE_SEQUENCE_H
@@ -15,8 +15,6 @@
 
 struct sequence {
     struct request *request; /* NULL while the slot is free; the engine's reference holds it */
-    int32_t choice;
-    uint64_t seed;
     struct canvas canvas;
 
     int32_t rounds_done;
@@ -34,8 +32,8 @@ struct sequence {
 };
 
 /* Fills a free slot. The caller sets pages and order. */
-void sequence_begin(struct sequence *sequence, struct request *request, int32_t choice,
-                    int32_t mask_token, int64_t now_us);
+void sequence_begin(struct sequence *sequence, struct request *request, int32_t mask_token,
+                    int64_t now_us);
 
 bool sequence_is_guided(const struct sequence *sequence);
 /* Rows of the coming round, guidance partners included. */

@@ -220,7 +220,7 @@ static struct head_row add_common(struct step_batch *batch, const struct sequenc
         .top_k = params->top_k,
         .top_p = params->top_p,
         .min_p = params->min_p,
-        .seed = sequence->seed,
+        .seed = params->seed,
         .round = (uint32_t)sequence->rounds_done + 1,
         .presence_penalty = params->presence_penalty,
         .frequency_penalty = params->frequency_penalty,

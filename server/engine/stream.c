@@ -1,7 +1,6 @@
 #include "server/engine/stream.h"
 
 #include <assert.h>
-#include <math.h>
 #include <string.h>
 
 #include "common/arena.h"
@@ -14,34 +13,26 @@ int draft_create(struct draft *draft, struct arena *arena, int32_t length, int32
     draft->tokens = arena_alloc(arena, count * sizeof *draft->tokens);
     draft->confidence = arena_alloc(arena, count * sizeof *draft->confidence);
     draft->raw_logprob = arena_alloc(arena, count * sizeof *draft->raw_logprob);
-    draft->top_token = arena_alloc(arena, tops * sizeof *draft->top_token);
-    draft->top_logprob = arena_alloc(arena, tops * sizeof *draft->top_logprob);
+    /* One piece, so that more whole pages of it are touched by nobody. */
+    draft->top_token = arena_alloc_uncleared(
+        arena, tops * (sizeof *draft->top_token + sizeof *draft->top_logprob));
     if (draft->tokens == NULL || draft->confidence == NULL || draft->raw_logprob == NULL ||
-        draft->top_token == NULL || draft->top_logprob == NULL)
+        draft->top_token == NULL)
         return error_set(err, ERROR_MEMORY,
                          "out of memory for a draft of %d positions: try again later", length);
+    draft->top_logprob = (float *)(draft->top_token + tops);
     for (size_t i = 0; i < count; i++)
         draft->tokens[i] = mask_token;
-    for (size_t i = 0; i < tops; i++) {
-        draft->top_token[i] = -1;
-        draft->top_logprob[i] = -INFINITY;
-    }
     return 0;
 }
 
-int stream_init(struct stream *stream, struct arena *arena, int32_t choices, int32_t length,
-                int32_t top_count, int32_t mask_token, struct error *err)
+int stream_init(struct stream *stream, struct arena *arena, int32_t length, int32_t top_count,
+                int32_t mask_token, struct error *err)
 {
-    *stream = (struct stream){.choices = choices};
-    stream->drafts = arena_alloc(arena, (size_t)choices * sizeof *stream->drafts);
-    if (stream->drafts == NULL)
-        return error_set(err, ERROR_MEMORY, "out of memory for %d drafts: try again later",
-                         choices);
-    for (int32_t i = 0; i < choices; i++) {
-        int rc = draft_create(&stream->drafts[i], arena, length, top_count, mask_token, err);
-        if (rc != 0)
-            return rc;
-    }
+    *stream = (struct stream){0};
+    int rc = draft_create(&stream->draft, arena, length, top_count, mask_token, err);
+    if (rc != 0)
+        return rc;
     if (pthread_mutex_init(&stream->lock, NULL) != 0)
         return error_set(err, ERROR_MEMORY, "no lock for an event stream: try again later");
     return 0;
@@ -64,7 +55,8 @@ static void draft_copy(struct draft *to, const struct draft *from)
 {
     assert(to->length == from->length && to->top_count == from->top_count);
     struct draft copy = *from;
-    size_t count = (size_t)from->length, tops = count * (size_t)from->top_count;
+    size_t count = (size_t)from->length;
+    size_t tops = from->round > 0 ? count * (size_t)from->top_count : 0;
     copy.tokens = memcpy(to->tokens, from->tokens, count * sizeof *to->tokens);
     copy.confidence = memcpy(to->confidence, from->confidence, count * sizeof *to->confidence);
     copy.raw_logprob = memcpy(to->raw_logprob, from->raw_logprob, count * sizeof *to->raw_logprob);
@@ -89,20 +81,15 @@ static void stream_announce(struct stream *stream)
 }
 
 /* With the lock held. */
-static bool all_final(const struct stream *stream)
+static bool is_final(const struct stream *stream)
 {
-    for (int32_t i = 0; i < stream->choices; i++) {
-        if (stream->drafts[i].finish == FINISH_NONE)
-            return false;
-    }
-    return true;
+    return stream->draft.finish != FINISH_NONE;
 }
 
-void stream_post(struct stream *stream, int32_t choice, const struct draft *draft)
+void stream_post(struct stream *stream, const struct draft *draft)
 {
-    assert(choice >= 0 && choice < stream->choices);
     pthread_mutex_lock(&stream->lock);
-    draft_copy(&stream->drafts[choice], draft);
+    draft_copy(&stream->draft, draft);
     stream_announce(stream);
     pthread_mutex_unlock(&stream->lock);
 }
@@ -111,14 +98,8 @@ void stream_fail(struct stream *stream, enum finish finish, const struct error *
 {
     assert(finish != FINISH_NONE);
     pthread_mutex_lock(&stream->lock);
-    bool ended_one = false;
-    for (int32_t i = 0; i < stream->choices; i++) {
-        if (stream->drafts[i].finish == FINISH_NONE) {
-            stream->drafts[i].finish = finish;
-            ended_one = true;
-        }
-    }
-    if (ended_one) {
+    if (!is_final(stream)) {
+        stream->draft.finish = finish;
         if (error != NULL)
             stream->error = *error;
         stream_announce(stream);
@@ -126,11 +107,10 @@ void stream_fail(struct stream *stream, enum finish finish, const struct error *
     pthread_mutex_unlock(&stream->lock);
 }
 
-uint64_t stream_read(struct stream *stream, int32_t choice, struct draft *copy)
+uint64_t stream_read(struct stream *stream, struct draft *copy)
 {
-    assert(choice >= 0 && choice < stream->choices);
     pthread_mutex_lock(&stream->lock);
-    draft_copy(copy, &stream->drafts[choice]);
+    draft_copy(copy, &stream->draft);
     uint64_t version = stream->version;
     pthread_mutex_unlock(&stream->lock);
     return version;
@@ -139,7 +119,7 @@ uint64_t stream_read(struct stream *stream, int32_t choice, struct draft *copy)
 bool stream_finished(struct stream *stream)
 {
     pthread_mutex_lock(&stream->lock);
-    bool finished = all_final(stream);
+    bool finished = is_final(stream);
     pthread_mutex_unlock(&stream->lock);
     return finished;
 }
@@ -148,7 +128,7 @@ bool stream_wait(struct stream *stream, uint64_t version, void (*suspend)(void *
                  void *context)
 {
     pthread_mutex_lock(&stream->lock);
-    bool wait = stream->version == version && !all_final(stream);
+    bool wait = stream->version == version && !is_final(stream);
     if (wait) {
         stream->waiting = true;
         if (suspend != NULL)

@@ -1,7 +1,7 @@
 /*
  * The event stream of a request: the only object that the engine and the HTTP side both write. It
- * holds no queue but the newest draft of every choice, so a slow reader costs no memory and never
- * holds the engine back: what it missed is folded into the next draft it reads. One lock.
+ * holds no queue but the newest draft, so a slow reader costs no memory and never holds the engine
+ * back: what it missed is folded into the next draft it reads. One lock.
  *
  * The engine posts (stream_post); one reader reads (stream_read) and waits (stream_wait).
  */
@@ -17,7 +17,7 @@
 
 struct arena;
 
-/* The state of one choice after a round. Positions count from the answer's first position. */
+/* The state of an answer after a round. Positions count from the answer's first position. */
 struct draft {
     int32_t length;                 /* answer positions */
     int32_t *tokens;                /* [length] the mask token where undecided */
@@ -25,7 +25,9 @@ struct draft {
     float *raw_logprob;             /* [length] of the committed token in the raw row */
     int32_t top_count;              /* raw top entries kept for every position; 0: none */
     int32_t *top_token;             /* [length, top_count] of the raw row when the token was chosen;
-                                       -1 where masked, and where the row had no more */
+                                       -1 where masked, and where the row had no more; not set, nor
+                                       touched by anyone, before the first round is done: most of a
+                                       waiting request's memory is this */
     float *top_logprob;             /* the same, -INFINITY there */
     int32_t round;                  /* rounds done, from 1 */
     int32_t of;                     /* upper bound of the rounds, -1 unknown */
@@ -42,8 +44,7 @@ struct draft {
 
 struct stream {
     pthread_mutex_t lock;
-    struct draft *drafts; /* [choices] */
-    int32_t choices;
+    struct draft draft;          /* the newest */
     uint64_t version;            /* counts posts */
     bool waiting;                /* the reader is suspended until the next post */
     void (*wake)(void *context); /* ends the reader's suspension; called with the lock held */
@@ -51,9 +52,9 @@ struct stream {
     struct error error; /* why the request failed; code 0 while it did not */
 };
 
-/* Drafts for `choices` answers of `length` positions, all masked, from the request's arena. */
-int stream_init(struct stream *stream, struct arena *arena, int32_t choices, int32_t length,
-                int32_t top_count, int32_t mask_token, struct error *err);
+/* The draft of an answer of `length` positions, all masked, from the request's arena. */
+int stream_init(struct stream *stream, struct arena *arena, int32_t length, int32_t top_count,
+                int32_t mask_token, struct error *err);
 void stream_destroy(struct stream *stream);
 
 /* Memory for one more draft of the same length and top_count, for a reader's own copy. */
@@ -68,19 +69,19 @@ int draft_create(struct draft *draft, struct arena *arena, int32_t length, int32
  */
 void stream_set_wake(struct stream *stream, void (*wake)(void *context), void *context);
 
-/* Engine: publishes the state of one choice (copied) and wakes the reader. */
-void stream_post(struct stream *stream, int32_t choice, const struct draft *draft);
-/* Engine, or whoever drops the request: every unfinished choice ends with `finish`. The error
- * (NULL: none) is copied. */
+/* Engine: publishes the state after a round (copied) and wakes the reader. */
+void stream_post(struct stream *stream, const struct draft *draft);
+/* Engine, or whoever drops the request: an unfinished answer ends with `finish`. The error (NULL:
+ * none) is copied. */
 void stream_fail(struct stream *stream, enum finish finish, const struct error *error);
 
-/* Reader: copies one choice's newest draft; returns the stream's version at that moment. */
-uint64_t stream_read(struct stream *stream, int32_t choice, struct draft *copy);
-/* Reader: true when every choice is final. */
+/* Reader: copies the newest draft; returns the stream's version at that moment. */
+uint64_t stream_read(struct stream *stream, struct draft *copy);
+/* Reader: true when the draft is final. */
 bool stream_finished(struct stream *stream);
 
 /*
- * Reader: unless something newer than `version` was posted or every choice is final, marks the
+ * Reader: unless something newer than `version` was posted or the draft is final, marks the
  * reader as waiting, calls suspend(context) while the lock is held, and returns true; the next post
  * calls wake once.
  */

@@ -4,25 +4,25 @@
 #include "common/error.h"
 #include "server/engine/engine_internal.h"
 
-/* Counts the request's sequences in; ERROR_LIMIT when there is no room for all of them. */
-static int reserve_places(struct engine *engine, int32_t choices, struct error *err)
+/* Counts the requests in; ERROR_LIMIT when there is no room for all of them. */
+static int reserve_places(struct engine *engine, int32_t count, struct error *err)
 {
     const struct engine_options *options = &engine->options;
     int32_t limit = options->max_sequences + options->queue_limit;
-    if (choices > limit)
+    if (count > limit)
         return error_set(err, ERROR_INVALID,
                          "%d answers were asked for, at most %d can run and wait: ask for fewer, "
                          "or have queue_limit raised",
-                         choices, limit);
+                         count, limit);
     int outstanding = atomic_load(&engine->counters.outstanding);
     do {
-        if (outstanding > limit - choices)
+        if (outstanding > limit - count)
             return error_set(err, ERROR_LIMIT,
                              "the queue is full: %d sequences run or wait and %d more do not fit "
                              "the limit of %d; try again later",
-                             outstanding, choices, limit);
+                             outstanding, count, limit);
     } while (!atomic_compare_exchange_weak(&engine->counters.outstanding, &outstanding,
-                                           outstanding + choices));
+                                           outstanding + count));
     return 0;
 }
 
@@ -42,10 +42,8 @@ static int prepare_all(struct engine *engine, struct request *const *requests, i
                        struct error *err)
 {
     int rc = 0;
-    for (int32_t i = 0; rc == 0 && i < count; i++) {
-        requests[i]->unfinished = requests[i]->choices;
+    for (int32_t i = 0; rc == 0 && i < count; i++)
         rc = request_prepare(engine, requests[i], err);
-    }
     /* Once more: who drains first and then sees nothing outstanding must be right. */
     return rc == 0 ? check_open(engine, err) : rc;
 }
@@ -63,14 +61,6 @@ static int32_t push_all(struct engine *engine, struct request *const *requests, 
     return count;
 }
 
-static int32_t count_choices(struct request *const *requests, int32_t count)
-{
-    int32_t choices = 0;
-    for (int32_t i = 0; i < count; i++)
-        choices += requests[i]->choices;
-    return choices;
-}
-
 static int check_and_reserve(struct engine *engine, struct request *const *requests, int32_t count,
                              struct error *err)
 {
@@ -79,7 +69,7 @@ static int check_and_reserve(struct engine *engine, struct request *const *reque
         rc = request_check(engine, requests[i], err);
     if (rc != 0)
         return rc;
-    rc = reserve_places(engine, count_choices(requests, count), err);
+    rc = reserve_places(engine, count, err);
     if (rc == ERROR_INVALID)
         requests[0]->fault = REQUEST_FAULT_CHOICES;
     return rc;
@@ -101,8 +91,7 @@ int engine_submit_all(struct engine *engine, struct request *const *requests, in
             rc =
                 error_set(err, ERROR_UNAVAILABLE, "the server has stopped: send the request again");
         if (rc != 0) {
-            atomic_fetch_sub(&engine->counters.outstanding,
-                             count_choices(requests + pushed, count - pushed));
+            atomic_fetch_sub(&engine->counters.outstanding, count - pushed);
             engine_announce_idle(engine); /* a waiter may have counted these */
         }
     }

@@ -260,11 +260,12 @@ static void check_request(struct exchange *exchange, const char *method)
 }
 
 /*
- * The headers are there. What libmicrohttpd refuses before that it answers with pages of its own,
- * HTML without a log line, and offers no hook to change: a malformed request line or header line
+ * The headers are there. What libmicrohttpd refuses before that it answers with pages of its own
+ * in HTML, and offers no hook to change (library_log.h): a malformed request line or header line
  * (400), a Content-Length that is no number (400) or over 64 bits (413), broken chunks (400), a
  * target or headers beyond the connection's 32 KiB (414, 431), another major version (505). The
- * connection ends with all of them.
+ * connection ends with all of them. Lines that end with a bare LF it takes: 0.9.75 has no option
+ * against it, MHD_OPTION_STRICT_FOR_CLIENT concerns other things.
  */
 static enum MHD_Result begin(struct exchange *exchange, const char *method, const char *version)
 {
@@ -356,6 +357,14 @@ static void repeat_half_close(int fd)
         shutdown(fd, SHUT_RD);
 }
 
+/* Broken chunks: a client that leaves within its body has another reason. */
+static bool was_refused_by_library(const struct exchange *exchange,
+                                   enum MHD_RequestTerminationCode reason)
+{
+    return exchange->phase == EXCHANGE_BODY && exchange->status == 0 &&
+           reason == MHD_REQUEST_TERMINATED_WITH_ERROR;
+}
+
 void exchange_completed(void *context, struct MHD_Connection *connection, void **connection_context,
                         enum MHD_RequestTerminationCode reason)
 {
@@ -372,9 +381,12 @@ void exchange_completed(void *context, struct MHD_Connection *connection, void *
         watcher_linger(server->watcher, exchange->fd);
     else
         repeat_half_close(exchange->fd);
-    tally_count(&server->tally, route_index(exchange->route),
-                exchange->status != 0 ? exchange->status : STATUS_CLIENT_LEFT,
-                clock_now_us() - exchange->arrival_us);
+    if (was_refused_by_library(exchange, reason))
+        exchange->status = MHD_HTTP_BAD_REQUEST; /* library_log has counted it */
+    else
+        tally_count(&server->tally, route_index(exchange->route),
+                    exchange->status != 0 ? exchange->status : STATUS_CLIENT_LEFT,
+                    clock_now_us() - exchange->arrival_us);
     request_log_write(exchange, reason == MHD_REQUEST_TERMINATED_COMPLETED_OK);
     api_call_free(exchange->call);
     server_delist(server, exchange);

@@ -12,6 +12,7 @@
 #include "server/http/connection.h"
 #include "server/http/exchange.h"
 #include "server/http/keys.h"
+#include "server/http/library_log.h"
 #include "server/http/listener.h"
 #include "server/http/preparation.h"
 #include "server/http/suspension.h"
@@ -81,8 +82,9 @@ static int daemon_start(struct http_server *server, int listen_fd, struct error 
     };
 
     server->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL,
-        exchange_handle, server, MHD_OPTION_ARRAY, items, MHD_OPTION_END);
+        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG,
+        0, NULL, NULL, exchange_handle, server, MHD_OPTION_EXTERNAL_LOGGER, library_log, server,
+        MHD_OPTION_ARRAY, items, MHD_OPTION_END);
     if (server->daemon == NULL)
         return error_set(err, ERROR_IO,
                          "the HTTP library did not start with event_threads %u and "

@@ -3,16 +3,21 @@
 #include <stdio.h>
 
 /* 0: any other. 499: the client left before its answer began. */
-static const int STATUSES[TALLY_STATUSES] = {200, 204, 400, 401, 404, 405, 408,
-                                             413, 415, 429, 499, 500, 503, 0};
+static const int STATUSES[TALLY_STATUSES] = {200, 204, 400, 401, 404, 405, 408, 413, 414,
+                                             415, 429, 431, 499, 500, 503, 505, 0};
 
-void tally_count(struct tally *tally, int route, int status, int64_t microseconds)
+void tally_count_untimed(struct tally *tally, int route, int status)
 {
     int i = 0;
 
     while (STATUSES[i] != status && STATUSES[i] != 0)
         i++;
     atomic_fetch_add_explicit(&tally->requests[route][i], 1, memory_order_relaxed);
+}
+
+void tally_count(struct tally *tally, int route, int status, int64_t microseconds)
+{
+    tally_count_untimed(tally, route, status);
     histogram_observe_us(&tally->seconds, microseconds);
 }
 

@@ -10,7 +10,7 @@
 
 struct buffer;
 
-enum { TALLY_STATUSES = 14 };
+enum { TALLY_STATUSES = 17 };
 
 /* A zeroed struct is empty. */
 struct tally {
@@ -20,6 +20,8 @@ struct tally {
 
 /* route: as route_index gives it. */
 void tally_count(struct tally *tally, int route, int status, int64_t microseconds);
+/* The same for a request whose time nobody knows. */
+void tally_count_untimed(struct tally *tally, int route, int status);
 void tally_append_metrics(const struct tally *tally, struct buffer *out);
 
 #endif

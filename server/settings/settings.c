@@ -241,6 +241,13 @@ static bool environment_reserved(const char *name)
     return false;
 }
 
+/* What Kubernetes gives every pod beside a Service called "denoised": its address by many names. */
+static bool is_service_link(const char *name, const char *value)
+{
+    return strncmp(value, "tcp://", 6) == 0 || strncmp(value, "udp://", 6) == 0 ||
+           strncmp(name, "SERVICE_", 8) == 0 || strncmp(name, "PORT_", 5) == 0;
+}
+
 /* Every DENOISED_ variable must be a key, whatever subcommand has it: a typo is not ignored. */
 static int check_environment(struct error *err)
 {
@@ -257,6 +264,11 @@ static int check_environment(struct error *err)
             key[length] = name[length] >= 'A' && name[length] <= 'Z' ? (char)(name[length] + 32)
                                                                      : name[length];
         key[length] = '\0';
+        if (is_service_link(name, *entry + strcspn(*entry, "=") + 1))
+            return error_set(err, ERROR_INVALID,
+                             "%s: this is Kubernetes' link to a Service of that name and no "
+                             "setting; give the pod enableServiceLinks: false",
+                             source);
         if (!environment_reserved(name) && key_find(key, ALL_COMMANDS, false) < 0)
             return key_unknown(key, ALL_COMMANDS, false, source, err);
     }

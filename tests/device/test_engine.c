@@ -122,7 +122,7 @@ static struct request *submit(const struct machine *machine, uint32_t kind)
     struct error err = {0};
     for (int32_t i = 0; i < length; i++)
         prompt[i] = 300 + (int32_t)(random_word(kind * PROMPT_MAX + (uint32_t)i, 2) % 2000);
-    cr_assert_eq(request_create(&request, prompt, length, &params, 1, config->mask_token, &err), 0,
+    cr_assert_eq(request_create(&request, prompt, length, &params, config->mask_token, &err), 0,
                  "%s", err.message);
     cr_assert_eq(engine_submit(machine->engine, request, &err), 0, "%s", err.message);
     return request;
@@ -130,7 +130,7 @@ static struct request *submit(const struct machine *machine, uint32_t kind)
 
 static const struct draft *draft_of(const struct request *request)
 {
-    return &request->stream.drafts[0];
+    return &request->stream.draft;
 }
 
 static void keep_answer(struct answer *answer, const struct request *request)

@@ -157,14 +157,14 @@ static void submit_run(struct trace_test *test, struct run *run, bool early_stop
 
     struct decode_params params = run_params(run);
     struct error err = {0};
-    cr_assert_eq(request_create(&run->request, prompt, length, &params, 1, run->mask_token, &err),
-                 0, "%s", err.message);
+    cr_assert_eq(request_create(&run->request, prompt, length, &params, run->mask_token, &err), 0,
+                 "%s", err.message);
     cr_assert_eq(engine_submit(test->engine, run->request, &err), 0, "%s", err.message);
 }
 
 static void expect_result(const struct run *run)
 {
-    const struct draft *draft = &run->request->stream.drafts[0];
+    const struct draft *draft = &run->request->stream.draft;
     const json_t *answer = json_object_get(run->trace, "answer");
     int32_t length = (int32_t)json_array_size(answer);
     int32_t eos_at = get_int_or(run->trace, "eos_at", length);
@@ -186,7 +186,7 @@ static void expect_result(const struct run *run)
 
 static void expect_finished(const struct run *run)
 {
-    const struct draft *draft = &run->request->stream.drafts[0];
+    const struct draft *draft = &run->request->stream.draft;
     cr_assert_eq(run->request->stream.error.code, 0, "%s", run->request->stream.error.message);
     cr_assert(draft->finish == FINISH_STOP || draft->finish == FINISH_LENGTH, "%s", run->name);
     for (int32_t i = 0; i < draft->text_tokens; i++)
@@ -196,7 +196,7 @@ static void expect_finished(const struct run *run)
 /* Bit for bit: a row's numbers do not depend on what else is in the batch. */
 static void expect_as_alone(struct run *run, bool together)
 {
-    const struct draft *draft = &run->request->stream.drafts[0];
+    const struct draft *draft = &run->request->stream.draft;
     size_t size = (size_t)draft->length * sizeof *draft->confidence;
     if (!together) {
         memcpy(run->tokens_alone, draft->tokens, size);

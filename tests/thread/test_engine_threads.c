@@ -18,7 +18,7 @@
 #include "server/engine/engine.h"
 #include "tests/support/fake_backend.h"
 
-enum { CLIENTS = 4, CHOICES_MAX = 2, CONTEXT = 96, PATIENCE_S = 60 };
+enum { CLIENTS = 4, CONTEXT = 96, PATIENCE_S = 60 };
 
 static int passed;        /* scenarios */
 static atomic_int failed; /* checks */
@@ -50,8 +50,9 @@ struct client {
     int requests;
     sem_t woken;
     atomic_int suspensions, wakes;
-    int accepted, refused_for_good; /* by draining, stop or a lost device */
-    int failures;                   /* requests that ended as FINISH_FAILED */
+    int accepted, siblings; /* the latter came with some of the former */
+    int refused_for_good;   /* by draining, stop or a lost device */
+    int failures;           /* requests that ended as FINISH_FAILED */
 };
 
 static void wake_client(void *context)
@@ -76,11 +77,22 @@ static struct request *make_request(struct client *client, uint32_t number)
     const int32_t prompt[] = {1 + (int32_t)(word >> 16 & 31), 2, 3};
     struct request *request;
     struct error err = {0};
-    require(request_create(&request, prompt, 3, &params, 1 + (int32_t)(word >> 24 & 1),
-                           FAKE_MASK_TOKEN, &err) == 0,
+    require(request_create(&request, prompt, 3, &params, FAKE_MASK_TOKEN, &err) == 0,
             "a request is created");
     stream_set_wake(&request->stream, wake_client, client);
     return request;
+}
+
+/* For every second request one more answer, which nobody reads; else NULL. */
+static struct request *make_sibling(const struct client *client, struct request *first,
+                                    uint32_t number)
+{
+    struct request *sibling = NULL;
+    struct error err = {0};
+    if (rng_word(client->seed, number, 2, 0, 0) & 1)
+        require(request_create_sibling(&sibling, first, 1, FAKE_MASK_TOKEN, &err) == 0,
+                "a sibling is created");
+    return sibling;
 }
 
 static void wait_until_woken(struct client *client)
@@ -108,24 +120,15 @@ static void follow(struct client *client, struct request *request, enum manner m
 {
     struct arena arena;
     struct error err = {0};
-    struct draft drafts[CHOICES_MAX], copy;
+    struct draft copy, before = {0};
     int32_t length = request->params.max_tokens;
     arena_init(&arena);
-    for (int32_t i = 0; i < request->choices; i++)
-        require(draft_create(&drafts[i], &arena, length, 0, FAKE_MASK_TOKEN, &err) == 0, "memory");
     require(draft_create(&copy, &arena, length, 0, FAKE_MASK_TOKEN, &err) == 0, "memory");
+    before.masked = length;
     for (int reads = 0;; reads++) {
-        uint64_t version = 0;
-        for (int32_t i = 0; i < request->choices; i++) {
-            /* The first read's version: what is posted during the others is not missed. */
-            uint64_t at = stream_read(&request->stream, i, &copy);
-            version = i == 0 ? at : version;
-            check_progress(&drafts[i], &copy);
-            drafts[i].round = copy.round;
-            drafts[i].masked = copy.masked;
-            drafts[i].settled = copy.settled;
-            drafts[i].finish = copy.finish;
-        }
+        uint64_t version = stream_read(&request->stream, &copy);
+        check_progress(&before, &copy);
+        before = copy; /* its numbers; the arrays are the copy's */
         if (stream_finished(&request->stream))
             break;
         if (manner == CANCELS && reads == 2)
@@ -133,12 +136,11 @@ static void follow(struct client *client, struct request *request, enum manner m
         if (stream_wait(&request->stream, version, suspend_client, client))
             wait_until_woken(client);
     }
-    for (int32_t i = 0; i < request->choices; i++)
-        stream_read(&request->stream, i, &drafts[i]);
+    stream_read(&request->stream, &copy);
     if (request->stream.error.code != 0)
         client->failures++;
     else if (manner != CANCELS)
-        check(drafts[0].finish == FINISH_LENGTH && drafts[0].masked == 0, "the answer is whole");
+        check(copy.finish == FINISH_LENGTH && copy.masked == 0, "the answer is whole");
     arena_free(&arena);
 }
 
@@ -153,15 +155,19 @@ static void follow_the_end(struct client *client, struct request *request)
     client->failures += request->stream.error.code != 0;
 }
 
-/* False when the engine takes no more requests. */
-static bool submit_patiently(struct client *client, struct request *request)
+/* False when the engine takes no more requests. The sibling may be NULL. */
+static bool submit_patiently(struct client *client, struct request *request,
+                             struct request *sibling)
 {
+    struct request *const requests[] = {request, sibling};
     struct error err = {0};
     int rc;
-    while ((rc = engine_submit(client->engine, request, &err)) == ERROR_LIMIT)
+    while ((rc = engine_submit_all(client->engine, requests, sibling != NULL ? 2 : 1, &err)) ==
+           ERROR_LIMIT)
         sched_yield();
     if (rc == 0) {
         client->accepted++;
+        client->siblings += sibling != NULL;
         return true;
     }
     check(rc == ERROR_UNAVAILABLE || rc == ERROR_DEVICE_LOST, "a refusal has a known reason");
@@ -175,7 +181,9 @@ static void *client_run(void *context)
     for (int i = 0; i < client->requests; i++) {
         struct request *request = make_request(client, (uint32_t)i);
         enum manner manner = (enum manner)(rng_word(client->seed, (uint32_t)i, 1, 0, 0) % MANNERS);
-        bool taken = submit_patiently(client, request);
+        struct request *sibling = make_sibling(client, request, (uint32_t)i);
+        bool taken = submit_patiently(client, request, sibling);
+        request_release(sibling);
         if (taken && manner == READS_THE_END) {
             follow_the_end(client, request);
         } else if (taken && manner == VANISHES) {
@@ -272,7 +280,7 @@ static void test_everything_accepted_ends(void)
     for (int i = 0; i < CLIENTS; i++) {
         check(scene.clients[i].accepted == REQUESTS, "every request is accepted in the end");
         check(scene.clients[i].failures == 0, "no request fails");
-        accepted += (uint64_t)scene.clients[i].accepted;
+        accepted += (uint64_t)(scene.clients[i].accepted + scene.clients[i].siblings);
     }
     const struct engine_counters counters = engine_counters_read(scene.engine);
     check(counters.finished + counters.cancelled == accepted, "every request is counted once");
@@ -318,7 +326,7 @@ static void test_losing_the_device_under_load(void)
     check_idle(scene.engine);
     uint64_t accepted = 0;
     for (int i = 0; i < CLIENTS; i++)
-        accepted += (uint64_t)scene.clients[i].accepted;
+        accepted += (uint64_t)(scene.clients[i].accepted + scene.clients[i].siblings);
     const struct engine_counters counters = engine_counters_read(scene.engine);
     check(counters.finished + counters.cancelled < accepted, "a lost device fails what runs");
     check(counters.device_lost, "the loss is counted");
@@ -334,7 +342,7 @@ static void test_waking_the_sleeping_engine(void)
     struct client *client = &scene.clients[0];
     for (uint32_t i = 0; i < 500; i++) {
         struct request *request = make_request(client, i);
-        require(submit_patiently(client, request), "an idle engine takes a request");
+        require(submit_patiently(client, request, NULL), "an idle engine takes a request");
         follow(client, request, READS_ALL);
         request_release(request);
         if (i % 2 == 0)

@@ -131,7 +131,7 @@ static struct request *submit(struct engine *engine, int number, int32_t mask_to
     params.top_logprobs = number == 3 ? 2 : 0;
     for (int32_t i = 0; i < length; i++)
         prompt[i] = 5 + (number * 31 + i * 7) % 60;
-    cr_assert_eq(request_create(&request, prompt, length, &params, 1, mask_token, &err), 0, "%s",
+    cr_assert_eq(request_create(&request, prompt, length, &params, mask_token, &err), 0, "%s",
                  err.message);
     cr_assert_eq(engine_submit(engine, request, &err), 0, "%s", err.message);
     return request;
@@ -170,7 +170,7 @@ static void check_company(struct golden_dtypes dtypes)
     answer(together, true, dtypes);
     answer(alone, false, dtypes);
     for (int i = 0; i < SEQUENCES; i++) {
-        const struct draft *a = &together[i]->stream.drafts[0], *b = &alone[i]->stream.drafts[0];
+        const struct draft *a = &together[i]->stream.draft, *b = &alone[i]->stream.draft;
         cr_assert_eq(together[i]->stream.error.code, 0, "%s", together[i]->stream.error.message);
         cr_assert_eq(a->length, TOKENS);
         cr_expect_arr_eq(a->tokens, b->tokens, TOKENS * sizeof *a->tokens, "request %d", i);

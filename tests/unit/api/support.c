@@ -122,8 +122,8 @@ void live_create(struct live *live, enum api_endpoint endpoint, const char *body
     live->params.max_tokens = length;
     cr_assert_eq(reply_create_choices(reply, choices, &live->arena), 0);
     for (int32_t i = 0; i < choices; i++) {
-        cr_assert_eq(stream_init(&live->streams[i], &live->arena, 1, length,
-                                 live->params.top_logprobs, MASK, NULL),
+        cr_assert_eq(stream_init(&live->streams[i], &live->arena, length, live->params.top_logprobs,
+                                 MASK, NULL),
                      0);
         cr_assert_eq(
             choice_open(reply, i, &live->streams[i], &live->params, prompt, 3, &live->arena), 0);
@@ -171,7 +171,7 @@ void live_post(struct live *live, int32_t choice, int32_t round, const int32_t *
     draft.admitted_us = 3500;
     draft.updated_us = 3500 + 1000 * round;
     draft.finish = finish;
-    stream_post(&live->streams[choice], 0, &draft);
+    stream_post(&live->streams[choice], &draft);
     arena_free(&arena);
 }
 

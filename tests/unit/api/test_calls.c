@@ -2,6 +2,7 @@
 #include <criterion/criterion.h>
 #include <string.h>
 
+#include "server/api/call_internal.h"
 #include "tests/unit/api/support_server.h"
 
 Test(calls, an_answer_comes_when_the_engine_is_done, .timeout = 60)
@@ -74,6 +75,25 @@ Test(calls, several_prompts_and_choices_are_prompt_major, .timeout = 60)
     cr_expect_str_eq(text_at(single, "choices[0].text"), text_at(answer, "choices[3].text"));
     json_decref(single);
     json_decref(answer);
+    server_stop(&server);
+}
+
+Test(calls, the_choices_of_a_prompt_share_its_ids_and_its_text, .timeout = 60)
+{
+    struct server server = server_start(4, 8);
+    struct api_call *call = server_begin(&server, API_COMPLETIONS,
+                                         "{\"prompt\":[\"The dog\",\"A small girl\"],\"n\":2,"
+                                         "\"max_tokens\":8,\"echo\":true}");
+    const struct choice *choices = call->reply.choices;
+    for (int i = 0; i < 4; i += 2) {
+        cr_expect_eq(choices[i].prompt, choices[i + 1].prompt);
+        cr_expect_eq(choices[i].echo, choices[i + 1].echo);
+        cr_expect_eq(choices[i].echo_length, choices[i + 1].echo_length);
+    }
+    cr_expect_neq(choices[1].prompt, choices[2].prompt);
+    cr_expect_neq(choices[1].echo, choices[2].echo);
+    json_decref(server_finish(&server, call));
+    api_call_free(call);
     server_stop(&server);
 }
 

@@ -137,7 +137,7 @@ Test(logprobs, equal_texts_of_two_tokens_keep_their_own_names)
     live_create(&live, API_COMPLETIONS, "{\"logprobs\":2}", 1, LENGTH);
     spell_and_stop(tokens, "a");
     live_post(&live, 0, 1, tokens, FINISH_STOP);
-    struct draft *draft = &live.streams[0].drafts[0];
+    struct draft *draft = &live.streams[0].draft;
     draft->top_token[0] = draft->top_token[1] = tokens[0];
     json_t *answer = live_answer(&live);
     char expected[64];
@@ -156,7 +156,7 @@ Test(logprobs, values_that_json_lacks_are_written_as_numbers)
     live_create(&live, API_COMPLETIONS, "{\"logprobs\":1}", 1, LENGTH);
     spell_and_stop(tokens, "ab");
     live_post(&live, 0, 1, tokens, FINISH_STOP);
-    struct draft *draft = &live.streams[0].drafts[0];
+    struct draft *draft = &live.streams[0].draft;
     draft->raw_logprob[0] = 1e-7f;
     draft->raw_logprob[1] = -INFINITY;
     draft->top_token[1] = -1; /* a vocabulary with no more */

@@ -54,6 +54,27 @@ Test(arena, a_large_piece_leaves_the_room_of_the_block_in_use)
     arena_free(&arena);
 }
 
+Test(arena, an_uncleared_piece_is_apart_from_all_others)
+{
+    enum { SIZE = 5000 };
+    struct arena arena;
+    arena_init(&arena);
+    char *first = arena_alloc_uncleared(&arena, SIZE); /* the arena has no block yet */
+    char *cleared = arena_alloc(&arena, 100);
+    char *second = arena_alloc_uncleared(&arena, SIZE), *small = arena_alloc_uncleared(&arena, 10);
+    char *behind = arena_alloc(&arena, 100);
+    cr_assert(ge(sz, arena.used, 2 * SIZE + 210));
+    memset(first, 1, SIZE);
+    memset(second, 2, SIZE);
+    memset(small, 3, 10);
+    for (int i = 0; i < 100; i++)
+        cr_assert(cleared[i] == 0 && behind[i] == 0);
+    cr_assert(eq(int, first[SIZE - 1], 1));
+    cr_assert(eq(int, second[0], 2));
+    cr_assert(eq(ptr, arena_alloc_uncleared(&arena, SIZE_MAX), NULL));
+    arena_free(&arena);
+}
+
 Test(arena, copies_end_with_nul_and_may_hold_nul)
 {
     struct arena arena;

@@ -78,24 +78,40 @@ void harness_free(struct harness *harness)
 }
 
 struct request *harness_request(int32_t prompt_length, int32_t prompt_seed,
-                                const struct decode_params *params, int32_t choices)
+                                const struct decode_params *params)
 {
     int32_t prompt[PROMPT_MAX];
     for (int32_t i = 0; i < prompt_length; i++)
         prompt[i] = 1 + (prompt_seed * 31 + i * 7) % (FAKE_VOCABULARY - 1);
     struct request *request;
     struct error err = {0};
-    cr_assert_eq(
-        request_create(&request, prompt, prompt_length, params, choices, FAKE_MASK_TOKEN, &err), 0,
-        "%s", err.message);
+    cr_assert_eq(request_create(&request, prompt, prompt_length, params, FAKE_MASK_TOKEN, &err), 0,
+                 "%s", err.message);
     request->arrival_us = 0;
     return request;
 }
 
-void harness_submit(struct harness *harness, struct request *request)
+void harness_siblings(struct request **out, int32_t count, struct request *first)
 {
     struct error err = {0};
-    cr_assert_eq(engine_submit(harness->engine, request, &err), 0, "%s", err.message);
+    out[0] = first;
+    for (int32_t i = 1; i < count; i++) {
+        cr_assert_eq(request_create_sibling(&out[i], first, first->params.seed + (uint64_t)i,
+                                            FAKE_MASK_TOKEN, &err),
+                     0, "%s", err.message);
+        out[i]->arrival_us = first->arrival_us;
+    }
+}
+
+void harness_submit(struct harness *harness, struct request *request)
+{
+    harness_submit_all(harness, &request, 1);
+}
+
+void harness_submit_all(struct harness *harness, struct request *const *requests, int32_t count)
+{
+    struct error err = {0};
+    cr_assert_eq(engine_submit_all(harness->engine, requests, count, &err), 0, "%s", err.message);
 }
 
 bool harness_tick(struct harness *harness)
@@ -111,9 +127,9 @@ void harness_run(struct harness *harness)
         cr_assert_lt(harness->ticks, TICKS_MAX, "the engine never comes to an end");
 }
 
-const struct draft *harness_draft(const struct request *request, int32_t choice)
+const struct draft *harness_draft(const struct request *request)
 {
-    return &request->stream.drafts[choice];
+    return &request->stream.draft;
 }
 
 static bool tops_are_equal(const struct draft *a, const struct draft *b)

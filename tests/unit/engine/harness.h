@@ -41,12 +41,15 @@ const struct token_text *harness_token_text(void);
 
 /* A request with a prompt of prompt_length tokens made from prompt_seed. */
 struct request *harness_request(int32_t prompt_length, int32_t prompt_seed,
-                                const struct decode_params *params, int32_t choices);
+                                const struct decode_params *params);
+/* `first`, then siblings of it with the seeds that follow its own. */
+void harness_siblings(struct request **out, int32_t count, struct request *first);
 void harness_submit(struct harness *harness, struct request *request);
+void harness_submit_all(struct harness *harness, struct request *const *requests, int32_t count);
 bool harness_tick(struct harness *harness);
 void harness_run(struct harness *harness); /* until nothing is left */
 
-const struct draft *harness_draft(const struct request *request, int32_t choice);
+const struct draft *harness_draft(const struct request *request);
 /* Tokens, confidences, top entries, rounds and ending of two drafts. */
 bool drafts_are_equal(const struct draft *a, const struct draft *b);
 

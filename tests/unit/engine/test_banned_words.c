@@ -156,10 +156,10 @@ Test(banned_words, no_answer_holds_one_whatever_the_budget)
     random_begin(99);
     for (int32_t i = 0; i < 1500; i++) {
         const struct decode_params params = random_params();
-        struct request *request = harness_request(random_draw(1, 20), i, &params, 1);
+        struct request *request = harness_request(random_draw(1, 20), i, &params);
         harness_submit(&harness, request);
         int64_t before = harness.ticks;
-        const struct draft *draft = harness_draft(request, 0);
+        const struct draft *draft = harness_draft(request);
         int32_t masked = draft->masked;
         while (harness_tick(&harness)) {
             cr_assert_lt(draft->masked, masked, "request %d: a round without a commit", i);
@@ -183,7 +183,7 @@ static struct request *decode_letters(struct harness *harness, struct decode_par
     static const struct banned_word TWICE = {"aa", 2};
     params->banned_words = &TWICE;
     params->banned_word_count = 1;
-    struct request *request = harness_request(5, 1, params, 1);
+    struct request *request = harness_request(5, 1, params);
     harness_submit(harness, request);
     harness_run(harness);
     return request;
@@ -206,7 +206,7 @@ Test(banned_words, when_the_top_list_is_refused_any_token_with_text_is_taken_or_
         params.stop_tokens[0] = FAKE_STOP_TOKEN;
         params.stop_token_count = 1;
         struct request *request = decode_letters(&harness, &params);
-        const struct draft *draft = harness_draft(request, 0);
+        const struct draft *draft = harness_draft(request);
         cr_expect_eq(draft->finish, other ? FINISH_LENGTH : FINISH_FAILED);
         cr_expect_eq(request->stream.error.code, other ? 0 : ERROR_INVALID);
         for (int32_t i = 1; other && i < draft->length; i++)
@@ -216,7 +216,7 @@ Test(banned_words, when_the_top_list_is_refused_any_token_with_text_is_taken_or_
         params.ignore_eos = false; /* a stop id always fits */
         params.steps = 1;
         request = decode_letters(&harness, &params);
-        cr_expect_neq(harness_draft(request, 0)->finish, FINISH_FAILED, "%s",
+        cr_expect_neq(harness_draft(request)->finish, FINISH_FAILED, "%s",
                       request->stream.error.message);
         request_release(request);
         harness_free(&harness);

@@ -20,7 +20,7 @@ Test(measures, every_tick_with_rows_is_observed_once_in_each_phase)
     harness_tick(&harness); /* without work */
     struct request *requests[3];
     for (int32_t i = 0; i < 3; i++) {
-        requests[i] = harness_request(8, i, &params, 1);
+        requests[i] = harness_request(8, i, &params);
         harness_submit(&harness, requests[i]);
     }
     harness_run(&harness);
@@ -41,8 +41,8 @@ Test(measures, times_to_the_first_draft_and_to_the_end_count_from_the_arrival)
     const struct engine_options options = harness_options(4, 0);
     harness_create(&harness, &options);
     const struct decode_params params = decode_params_neutral(8, 8);
-    struct request *finished = harness_request(8, 1, &params, 2);
-    struct request *cancelled = harness_request(8, 2, &params, 1);
+    struct request *finished = harness_request(8, 1, &params);
+    struct request *cancelled = harness_request(8, 2, &params);
     finished->arrival_us = -400000;
     cancelled->arrival_us = -400000;
     harness_submit(&harness, finished);
@@ -55,7 +55,7 @@ Test(measures, times_to_the_first_draft_and_to_the_end_count_from_the_arrival)
     request_cancel(cancelled);
     harness_run(&harness);
     cr_expect_eq(count(&histograms->first_draft), 2);
-    cr_expect_eq(count(&histograms->answer), 1, "requests that finish, with their last choice");
+    cr_expect_eq(count(&histograms->answer), 1, "requests that finish");
     cr_expect_geq(histograms->answer.sum_us, 408000);
     request_release(finished);
     request_release(cancelled);
@@ -71,7 +71,7 @@ Test(measures, a_request_that_ends_behind_its_deadline_is_a_miss)
     const int64_t deadlines_us[] = {7000, 3600000000, INT64_MAX}; /* it ends at 8 ms or later */
     struct request *requests[3];
     for (int32_t i = 0; i < 3; i++) {
-        requests[i] = harness_request(8, i, &params, 2);
+        requests[i] = harness_request(8, i, &params);
         requests[i]->deadline_us = deadlines_us[i];
     }
     harness_submit(&harness, requests[0]);

@@ -19,7 +19,7 @@ static void create(void)
 
 static struct request *decode(const struct decode_params *params)
 {
-    struct request *request = harness_request(PROMPT, 1, params, 1);
+    struct request *request = harness_request(PROMPT, 1, params);
     harness_submit(&harness, request);
     harness_run(&harness);
     return request;
@@ -33,13 +33,13 @@ Test(parameters, top_entries_are_kept_from_the_round_of_the_commit)
     struct decode_params params = decode_params_neutral(16, 16);
     params.steps = 4;
     params.top_logprobs = 3;
-    struct request *request = harness_request(PROMPT, 1, &params, 1);
+    struct request *request = harness_request(PROMPT, 1, &params);
     harness_submit(&harness, request);
     int32_t kept[16 * 3];
     memset(kept, 0xFF, sizeof kept); /* -1 */
     for (int32_t round = 1; round <= 4; round++) {
         harness_tick(&harness);
-        const struct draft *draft = harness_draft(request, 0);
+        const struct draft *draft = harness_draft(request);
         cr_assert_eq(draft->top_count, 3);
         for (int32_t i = 0; i < 16; i++) {
             const int32_t *top = draft->top_token + (ptrdiff_t)i * 3;
@@ -66,7 +66,7 @@ Test(parameters, a_strong_presence_penalty_lets_no_token_come_twice)
     struct decode_params params = decode_params_neutral(40, 8);
     params.presence_penalty = 100;
     struct request *request = decode(&params);
-    const struct draft *draft = harness_draft(request, 0);
+    const struct draft *draft = harness_draft(request);
     for (int32_t i = 0; i < 40; i++) {
         for (int32_t k = 0; k < i; k++)
             cr_expect_neq(draft->tokens[i], draft->tokens[k]);
@@ -87,9 +87,9 @@ Test(parameters, biases_and_allowed_sets_decide_what_is_chosen)
     params.allowed = allowed; /* not 34 */
     struct request *confined = decode(&params);
     for (int32_t i = 0; i < 8; i++) {
-        cr_expect_eq(harness_draft(biased, 0)->tokens[i], 34);
-        cr_expect_eq(harness_draft(confined, 0)->tokens[i], 33);
-        cr_expect_gt(harness_draft(confined, 0)->confidence[i], 0.999f, "bans before the softmax");
+        cr_expect_eq(harness_draft(biased)->tokens[i], 34);
+        cr_expect_eq(harness_draft(confined)->tokens[i], 33);
+        cr_expect_gt(harness_draft(confined)->confidence[i], 0.999f, "bans before the softmax");
     }
     request_release(biased);
     request_release(confined);
@@ -103,7 +103,7 @@ Test(parameters, eos_ids_of_the_model_are_banned_without_being_stop_ids)
     params.logits_eos_inf = true;
     struct request *request = decode(&params);
     for (int32_t i = 0; i < 100; i++)
-        cr_expect_neq(harness_draft(request, 0)->tokens[i], FAKE_STOP_TOKEN);
+        cr_expect_neq(harness_draft(request)->tokens[i], FAKE_STOP_TOKEN);
     request_release(request);
     harness_free(&harness);
 }
@@ -121,10 +121,10 @@ Test(parameters, stop_ids_commit_behind_all_others)
     for (int selection = SELECTION_STEPS; selection <= SELECTION_RANDOM; selection++) {
         params.selection = (enum selection)selection;
         params.threshold = 0.1f;
-        struct request *request = harness_request(PROMPT, 1, &params, 1);
+        struct request *request = harness_request(PROMPT, 1, &params);
         harness_submit(&harness, request);
         harness_tick(&harness);
-        const struct draft *draft = harness_draft(request, 0);
+        const struct draft *draft = harness_draft(request);
         for (int32_t i = 0; i < 24; i++)
             cr_expect_neq(draft->tokens[i], FAKE_STOP_TOKEN, "%s", selection_name(selection));
         cr_expect_gt(24 - draft->masked, 0);
@@ -146,7 +146,7 @@ Test(parameters, a_negative_prompt_guides_and_takes_pages_and_rows_of_its_own)
     struct request *masked = decode(&params);
     params.negative_prompt = negative;
     params.negative_prompt_length = 70;
-    struct request *request = harness_request(PROMPT, 1, &params, 1);
+    struct request *request = harness_request(PROMPT, 1, &params);
     harness_submit(&harness, request);
     uint64_t rows = engine_counters_read(harness.engine).rows;
     harness_tick(&harness);
@@ -155,7 +155,7 @@ Test(parameters, a_negative_prompt_guides_and_takes_pages_and_rows_of_its_own)
     harness_tick(&harness);
     cr_expect_eq(engine_counters_read(harness.engine).rows - rows, 13 + 78 + 8 + 8);
     harness_run(&harness);
-    cr_expect_arr_neq(harness_draft(request, 0)->tokens, harness_draft(masked, 0)->tokens,
+    cr_expect_arr_neq(harness_draft(request)->tokens, harness_draft(masked)->tokens,
                       8 * sizeof(int32_t));
     request_release(request);
 
@@ -164,7 +164,7 @@ Test(parameters, a_negative_prompt_guides_and_takes_pages_and_rows_of_its_own)
     cr_assert_eq(FAKE_MASK_TOKEN, 0);
     params.negative_prompt_length = PROMPT;
     request = decode(&params);
-    cr_expect(drafts_are_equal(harness_draft(request, 0), harness_draft(masked, 0)));
+    cr_expect(drafts_are_equal(harness_draft(request), harness_draft(masked)));
     request_release(masked);
     request_release(request);
     harness_free(&harness);
@@ -175,7 +175,7 @@ Test(parameters, a_negative_prompt_guides_and_takes_pages_and_rows_of_its_own)
 static void expect_refused(const struct decode_params *params, int code, const char *words)
 {
     struct error err = {0};
-    struct request *request = harness_request(PROMPT, 1, params, 1);
+    struct request *request = harness_request(PROMPT, 1, params);
     cr_expect_eq(engine_submit(harness.engine, request, &err), code, "%s", err.message);
     cr_expect_not_null(strstr(err.message, words), "\"%s\" is not in: %s", words, err.message);
     cr_expect_eq(atomic_load(&request->references), 1);

@@ -101,7 +101,7 @@ Test(quiet_tick, a_tick_allocates_nothing_and_takes_no_lock_but_the_streams)
     const struct decode_params plain = decode_params_neutral(24, 8), rich = rich_params();
     struct request *requests[6];
     for (int32_t i = 0; i < 6; i++) {
-        requests[i] = harness_request(8, i, i % 2 ? &rich : &plain, 1);
+        requests[i] = harness_request(8, i, i % 2 ? &rich : &plain);
         streams[i] = &requests[i]->stream;
         harness_submit(&harness, requests[i]);
     }
@@ -118,7 +118,7 @@ Test(quiet_tick, a_tick_allocates_nothing_and_takes_no_lock_but_the_streams)
     cr_expect_gt(stream_locks, 40);
 
     watched = true; /* whoever submits next frees what they left */
-    struct request *next = harness_request(8, 9, &plain, 1);
+    struct request *next = harness_request(8, 9, &plain);
     harness_submit(&harness, next);
     watched = false;
     cr_expect_geq(frees, 2);

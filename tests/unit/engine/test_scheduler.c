@@ -10,8 +10,8 @@
 static void expect_rounds(struct request *const *requests, int32_t count, const int32_t *rounds)
 {
     for (int32_t i = 0; i < count; i++)
-        cr_expect_eq(harness_draft(requests[i], 0)->round, rounds[i],
-                     "request %d: %d rounds, expected %d", i, harness_draft(requests[i], 0)->round,
+        cr_expect_eq(harness_draft(requests[i])->round, rounds[i],
+                     "request %d: %d rounds, expected %d", i, harness_draft(requests[i])->round,
                      rounds[i]);
 }
 
@@ -30,9 +30,9 @@ Test(scheduler, whole_canvases_get_their_pages_at_admission_in_order)
     const struct decode_params small = decode_params_neutral(4, 4);
     const struct decode_params large = decode_params_neutral(70, 70);
     struct request *requests[] = {
-        harness_request(5, 1, &small, 1), harness_request(5, 2, &small, 1),
-        harness_request(5, 3, &large, 1), /* two pages: not before one of the first ends */
-        harness_request(5, 4, &small, 1), /* would fit, but stays behind */
+        harness_request(5, 1, &small), harness_request(5, 2, &small),
+        harness_request(5, 3, &large), /* two pages: not before one of the first ends */
+        harness_request(5, 4, &small), /* would fit, but stays behind */
     };
     for (int32_t i = 0; i < 4; i++)
         harness_submit(&harness, requests[i]);
@@ -57,14 +57,14 @@ Test(scheduler, guidance_takes_pages_and_rows_for_its_partner)
     struct decode_params params = decode_params_neutral(8, 8);
     params.cache = CACHE_DUAL;
     params.cfg_scale = 1;
-    struct request *request = harness_request(5, 1, &params, 1);
+    struct request *request = harness_request(5, 1, &params);
     harness_submit(&harness, request);
     harness_tick(&harness);
     cr_expect_eq(engine_counters_read(harness.engine).kv_pages_used, 2);
     cr_expect_eq(engine_counters_read(harness.engine).rows, 26);
     harness_tick(&harness);
     cr_expect_eq(engine_counters_read(harness.engine).rows, 26 + 16);
-    cr_expect_eq(harness_draft(request, 0)->forward_passes, 2, "a pair is one forward pass");
+    cr_expect_eq(harness_draft(request)->forward_passes, 2, "a pair is one forward pass");
     harness_run(&harness);
     request_release(request);
     harness_free(&harness);
@@ -80,7 +80,7 @@ Test(scheduler, the_earliest_deadline_runs_first_and_age_counts_as_one)
     params.steps = 2;
     struct request *requests[4];
     for (int32_t i = 0; i < 4; i++)
-        requests[i] = harness_request(5, i, &params, 1);
+        requests[i] = harness_request(5, i, &params);
     requests[0]->arrival_us = 2000;
     requests[1]->deadline_us = 1000 + NO_DEADLINE_PATIENCE_US;
     requests[2]->arrival_us = 0;
@@ -108,8 +108,8 @@ Test(scheduler, block_windows_go_before_whole_canvases_but_not_for_ever)
     blocks.cache = CACHE_DUAL;
     const struct decode_params whole = decode_params_neutral(20, 20);
     struct request *requests[] = {
-        harness_request(5, 1, &blocks, 1),
-        harness_request(5, 2, &whole, 1),
+        harness_request(5, 1, &blocks),
+        harness_request(5, 2, &whole),
     };
     requests[1]->arrival_us = -1; /* more urgent */
     harness_submit(&harness, requests[0]);
@@ -137,7 +137,7 @@ Test(scheduler, block_windows_go_in_the_order_of_their_deadlines)
     params.cache = CACHE_DUAL;
     struct request *requests[3];
     for (int32_t i = 0; i < 3; i++) {
-        requests[i] = harness_request(5, i, &params, 1);
+        requests[i] = harness_request(5, i, &params);
         requests[i]->deadline_us = 10000000 - 1000000 * i; /* the last is the most urgent */
         harness_submit(&harness, requests[i]);
     }
@@ -166,9 +166,9 @@ Test(scheduler, whole_canvases_go_while_rows_last_and_a_short_one_fills_the_rest
     const struct decode_params large = decode_params_neutral(20, 20);
     const struct decode_params small = decode_params_neutral(5, 5);
     struct request *requests[] = {
-        harness_request(5, 1, &large, 1), /* 25 rows */
-        harness_request(5, 2, &large, 1), harness_request(5, 3, &large, 1),
-        harness_request(5, 4, &small, 1), /* 10 rows */
+        harness_request(5, 1, &large), /* 25 rows */
+        harness_request(5, 2, &large), harness_request(5, 3, &large),
+        harness_request(5, 4, &small), /* 10 rows */
     };
     for (int32_t i = 0; i < 4; i++) {
         requests[i]->deadline_us = 1000000 + i;
@@ -191,7 +191,7 @@ Test(scheduler, whoever_waited_longest_among_the_overdue_goes_first)
     const struct decode_params params = decode_params_neutral(20, 20);
     struct request *requests[3];
     for (int32_t i = 0; i < 3; i++) {
-        requests[i] = harness_request(5, i, &params, 1);
+        requests[i] = harness_request(5, i, &params);
         requests[i]->deadline_us = 1000000 + i;
         harness_submit(&harness, requests[i]);
     }
@@ -216,9 +216,9 @@ Test(scheduler, a_request_without_a_deadline_ages_past_later_ones_that_have_one)
     options.max_rows_per_tick = 10;
     harness_create(&harness, &options);
     const struct decode_params params = decode_params_neutral(5, 5);
-    struct request *patient = harness_request(5, 1, &params, 1); /* arrival 0 */
-    struct request *early = harness_request(5, 2, &params, 1);
-    struct request *late = harness_request(5, 3, &params, 1);
+    struct request *patient = harness_request(5, 1, &params); /* arrival 0 */
+    struct request *early = harness_request(5, 2, &params);
+    struct request *late = harness_request(5, 3, &params);
     early->deadline_us = NO_DEADLINE_PATIENCE_US - 1;
     late->deadline_us = NO_DEADLINE_PATIENCE_US + 1;
     struct request *requests[] = {patient, early, late};
@@ -229,12 +229,12 @@ Test(scheduler, a_request_without_a_deadline_ages_past_later_ones_that_have_one)
     expect_rounds(requests, 3, (const int32_t[]){0, 3, 0});
     harness_run(&harness);
     harness_submit(&harness, late);
-    struct request *again = harness_request(5, 1, &params, 1);
+    struct request *again = harness_request(5, 1, &params);
     harness_submit(&harness, again);
     for (int32_t i = 0; i < 3; i++)
         harness_tick(&harness);
-    cr_expect_eq(harness_draft(again, 0)->round, 3);
-    cr_expect_eq(harness_draft(late, 0)->round, 0);
+    cr_expect_eq(harness_draft(again)->round, 3);
+    cr_expect_eq(harness_draft(late)->round, 0);
     harness_run(&harness);
     release_all(requests, 3);
     request_release(again);

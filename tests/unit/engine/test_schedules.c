@@ -16,7 +16,7 @@ enum { SCHEDULES = 400 }; /* ten times slower */
 #else
 enum { SCHEDULES = 3000 };
 #endif
-enum { REQUESTS_MAX = 12, KINDS = 200, CHOICES_MAX = 3 };
+enum { REQUESTS_MAX = 12, KINDS = 200, SIBLINGS_MAX = 3 };
 
 /* ---- kinds of requests, and what they answer when they are alone ----------------------------- */
 
@@ -105,8 +105,7 @@ static struct request *make_request(int32_t kind)
         params.repetition_penalty = (float)random_draw(1, 8) / 4;
     if (random_draw(0, 3) == 0)
         params.top_logprobs = random_draw(1, HEAD_RAW_TOP_MAX);
-    struct request *request =
-        harness_request(random_draw(1, 50), kind, &params, random_draw(1, CHOICES_MAX));
+    struct request *request = harness_request(random_draw(1, 50), kind, &params);
     if (random_draw(0, 3) == 0)
         add_biases(request);
     if (random_draw(0, 3) == 0)
@@ -118,32 +117,47 @@ static struct request *make_request(int32_t kind)
     return request;
 }
 
-static struct request *alone[KINDS];
+/* A request of this kind and up to two siblings; how many. */
+static int32_t make_siblings(struct request *out[SIBLINGS_MAX], int32_t kind)
+{
+    struct request *first = make_request(kind);
+    int32_t count = random_draw(1, SIBLINGS_MAX);
+    harness_siblings(out, count, first);
+    return count;
+}
+
+static struct request *alone[KINDS][SIBLINGS_MAX];
+static int32_t alone_count[KINDS];
 
 static void answer_all_alone(void)
 {
     struct harness harness;
-    const struct engine_options options = harness_options(1, CHOICES_MAX);
+    const struct engine_options options = harness_options(1, SIBLINGS_MAX);
     harness_create(&harness, &options);
     for (int32_t i = 0; i < KINDS; i++) {
-        alone[i] = make_request(i);
-        harness_submit(&harness, alone[i]);
-        harness_run(&harness);
+        alone_count[i] = make_siblings(alone[i], i);
+        for (int32_t k = 0; k < alone_count[i]; k++) {
+            harness_submit(&harness, alone[i][k]);
+            harness_run(&harness);
+        }
     }
     harness_free(&harness);
 }
 
 static void release_alone(void)
 {
-    for (int32_t i = 0; i < KINDS; i++)
-        request_release(alone[i]);
+    for (int32_t i = 0; i < KINDS; i++) {
+        for (int32_t k = 0; k < alone_count[i]; k++)
+            request_release(alone[i][k]);
+    }
 }
 
 /* ---- one schedule ---------------------------------------------------------------------------- */
 
+/* Requests that belong together: they are submitted as one list. */
 struct arrival {
-    struct request *request;
-    int32_t kind;
+    struct request *requests[SIBLINGS_MAX];
+    int32_t kind, count;
     int64_t tick, cancel_tick, satisfied_tick; /* INT64_MAX: never */
     bool submitted, refused;
 };
@@ -160,8 +174,8 @@ static void plan_schedule(struct schedule *schedule, int32_t number)
 {
     uint64_t seed = 0xD1B54A32D192ED03u * (uint64_t)(number + 1);
     random_begin(seed);
-    int32_t waiting = random_draw(0, 2) == 0 ? random_draw(CHOICES_MAX, 2 * CHOICES_MAX)
-                                             : REQUESTS_MAX * CHOICES_MAX;
+    int32_t waiting = random_draw(0, 2) == 0 ? random_draw(SIBLINGS_MAX, 2 * SIBLINGS_MAX)
+                                             : REQUESTS_MAX * SIBLINGS_MAX;
     struct engine_options options = harness_options(random_draw(1, 6), waiting);
     options.max_rows_per_tick = random_draw(240, 500);
     options.kv_cache_tokens = random_draw(4, 16) * KV_PAGE_POSITIONS;
@@ -180,28 +194,34 @@ static void plan_schedule(struct schedule *schedule, int32_t number)
         arrival->satisfied_tick =
             random_draw(0, 7) == 0 ? arrival->tick + random_draw(0, 40) : INT64_MAX;
         int64_t deadline_us = random_draw(0, 2) == 0 ? random_draw(1, 9000000) : INT64_MAX;
-        arrival->request = make_request(arrival->kind);
+        arrival->count = make_siblings(arrival->requests, arrival->kind);
         random_begin(seed + (uint64_t)i + 1);
-        arrival->request->deadline_us = deadline_us;
+        for (int32_t k = 0; k < arrival->count; k++)
+            arrival->requests[k]->deadline_us = deadline_us;
         schedule->rounds_at_most +=
-            (int64_t)arrival->request->params.max_tokens * arrival->request->choices;
+            (int64_t)arrival->requests[0]->params.max_tokens * arrival->count;
     }
 }
 
-/* Refused exactly while the engine drains, or where the queue has no place for all choices. */
+/* Refused exactly while the engine drains, or where the queue has no place for all of them. */
 static void submit(struct schedule *schedule, struct arrival *arrival)
 {
     struct engine *engine = schedule->harness.engine;
     const struct engine_counters counters = engine_counters_read(engine);
     int32_t used = counters.waiting + counters.running;
     struct error err = {0};
-    int code = engine_submit(engine, arrival->request, &err);
-    int expected = counters.draining                                     ? ERROR_UNAVAILABLE
-                   : used + arrival->request->choices > schedule->places ? ERROR_LIMIT
-                                                                         : 0;
+    int code = engine_submit_all(engine, arrival->requests, arrival->count, &err);
+    int expected = counters.draining                          ? ERROR_UNAVAILABLE
+                   : used + arrival->count > schedule->places ? ERROR_LIMIT
+                                                              : 0;
     cr_assert_eq(code, expected, "%d in use of %d: %s", used, schedule->places, err.message);
     arrival->submitted = true;
     arrival->refused = code != 0;
+}
+
+static struct request *last_of(const struct arrival *arrival)
+{
+    return arrival->requests[arrival->count - 1];
 }
 
 static void act_before_tick(struct schedule *schedule)
@@ -212,13 +232,15 @@ static void act_before_tick(struct schedule *schedule)
     for (int32_t i = 0; i < schedule->count; i++) {
         struct arrival *arrival = &schedule->arrivals[i];
         if (!arrival->submitted && arrival->tick <= tick) {
-            arrival->request->arrival_us = schedule->harness.now_us;
+            for (int32_t k = 0; k < arrival->count; k++)
+                arrival->requests[k]->arrival_us = schedule->harness.now_us;
             submit(schedule, arrival);
         }
+        /* The last of the list alone ends early: its siblings go on. */
         if (arrival->cancel_tick <= tick)
-            request_cancel(arrival->request);
+            request_cancel(last_of(arrival));
         if (arrival->satisfied_tick <= tick)
-            request_end(arrival->request, REQUEST_SATISFIED);
+            request_end(last_of(arrival), REQUEST_SATISFIED);
     }
 }
 
@@ -252,18 +274,29 @@ static void run_schedule(struct schedule *schedule)
     }
 }
 
-/* True when every choice was answered, each as it is alone. */
-static bool expect_answers(const struct arrival *arrival, int32_t number)
+/* How many of the list were answered, each as it is alone. */
+static int32_t expect_answers(const struct arrival *arrival, int32_t number)
 {
-    bool complete = true;
-    for (int32_t k = 0; k < arrival->request->choices; k++) {
-        const struct draft *draft = harness_draft(arrival->request, k);
-        complete = complete && draft->finish != FINISH_CANCELLED;
-        if (draft->finish != FINISH_CANCELLED)
-            cr_assert(drafts_are_equal(draft, harness_draft(alone[arrival->kind], k)),
-                      "schedule %d, kind %d, choice %d", number, arrival->kind, k);
+    int32_t answered = 0;
+    for (int32_t k = 0; k < arrival->count; k++) {
+        cr_assert(stream_finished(&arrival->requests[k]->stream));
+        const struct draft *draft = harness_draft(arrival->requests[k]);
+        if (draft->finish == FINISH_CANCELLED)
+            continue;
+        cr_assert(drafts_are_equal(draft, harness_draft(alone[arrival->kind][k])),
+                  "schedule %d, kind %d, request %d", number, arrival->kind, k);
+        answered++;
     }
-    return complete;
+    return answered;
+}
+
+/* Nobody holds them any more but the test, and the siblings their first. */
+static void release_requests(const struct arrival *arrival)
+{
+    for (int32_t k = arrival->count - 1; k >= 0; k--) {
+        cr_assert_eq(atomic_load(&arrival->requests[k]->references), 1);
+        request_release(arrival->requests[k]);
+    }
 }
 
 static void expect_results(struct schedule *schedule, int32_t number)
@@ -271,19 +304,18 @@ static void expect_results(struct schedule *schedule, int32_t number)
     uint64_t ended = 0, cancelled = 0, refused = 0;
     for (int32_t i = 0; i < schedule->count; i++) {
         struct arrival *arrival = &schedule->arrivals[i];
-        cr_assert_eq(atomic_load(&arrival->request->references), 1);
-        refused += arrival->refused;
-        if (!arrival->refused) {
-            cr_assert(stream_finished(&arrival->request->stream));
-            bool complete = expect_answers(arrival, number);
+        if (arrival->refused) {
+            refused += (uint64_t)arrival->count;
+        } else {
+            bool complete = expect_answers(arrival, number) == arrival->count;
             int64_t early = arrival->cancel_tick < arrival->satisfied_tick
                                 ? arrival->cancel_tick
                                 : arrival->satisfied_tick;
             cr_assert(complete || early != INT64_MAX);
             cancelled += !complete && arrival->cancel_tick == early;
-            ended++;
+            ended += (uint64_t)arrival->count;
         }
-        request_release(arrival->request);
+        release_requests(arrival);
     }
     const struct engine_counters counters = engine_counters_read(schedule->harness.engine);
     cr_assert_eq(counters.finished, ended - cancelled);

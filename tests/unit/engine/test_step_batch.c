@@ -31,11 +31,11 @@ static void pack(struct packed *packed, const struct decode_params *params)
     struct error err = {0};
     const int32_t prompt[] = {5, 6, 7};
     *packed = (struct packed){0};
-    cr_assert_eq(request_create(&packed->request, prompt, 3, params, 1, MASK, &err), 0);
+    cr_assert_eq(request_create(&packed->request, prompt, 3, params, MASK, &err), 0);
     cr_assert_eq(canvas_create(&packed->sequence.canvas, 16, &err), 0);
     cr_assert_eq(step_batch_create(&packed->batch, &LIMITS, &err), 0);
     struct sequence *sequence = &packed->sequence;
-    sequence_begin(sequence, packed->request, 0, MASK, 0);
+    sequence_begin(sequence, packed->request, MASK, 0);
     sequence_plan_round(sequence);
     canvas_commit(&sequence->canvas, 3, 8, 0.5f, -1);
     sequence->rounds_done = 1;

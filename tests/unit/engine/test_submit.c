@@ -20,28 +20,27 @@ Test(submit, a_refused_request_says_what_is_wrong_with_it)
     const struct engine_options options = harness_options(2, 0);
     harness_create(&harness, &options);
     struct decode_params params = decode_params_neutral(1000, 8);
-    expect_fault(&harness, harness_request(5, 1, &params, 1), REQUEST_FAULT_LENGTH);
+    expect_fault(&harness, harness_request(5, 1, &params), REQUEST_FAULT_LENGTH);
     params.max_tokens = 8;
-    expect_fault(&harness, harness_request(5, 1, &params, 3), REQUEST_FAULT_CHOICES);
     params.repetition_penalty = 0;
-    expect_fault(&harness, harness_request(5, 1, &params, 1), REQUEST_FAULT_PENALTIES);
+    expect_fault(&harness, harness_request(5, 1, &params), REQUEST_FAULT_PENALTIES);
     params.repetition_penalty = 1;
     params.stop_token_count = DECODE_STOP_TOKENS_MAX + 1;
-    expect_fault(&harness, harness_request(5, 1, &params, 1), REQUEST_FAULT_STOP_TOKENS);
+    expect_fault(&harness, harness_request(5, 1, &params), REQUEST_FAULT_STOP_TOKENS);
     params.stop_token_count = 0;
     const struct token_bias biases[] = {{FAKE_VOCABULARY, 1}};
     params.biases = biases;
     params.bias_count = 1;
-    expect_fault(&harness, harness_request(5, 1, &params, 1), REQUEST_FAULT_BIASES);
+    expect_fault(&harness, harness_request(5, 1, &params), REQUEST_FAULT_BIASES);
     params.bias_count = 0;
     const struct banned_word empty[] = {{"", 0}};
     params.banned_words = empty;
     params.banned_word_count = 1;
-    expect_fault(&harness, harness_request(5, 1, &params, 1), REQUEST_FAULT_BANNED_WORDS);
+    expect_fault(&harness, harness_request(5, 1, &params), REQUEST_FAULT_BANNED_WORDS);
     params.banned_word_count = 0;
     const uint32_t nothing[FAKE_VOCABULARY / 32] = {0};
     params.allowed = nothing;
-    expect_fault(&harness, harness_request(5, 1, &params, 1), REQUEST_FAULT_NO_TOKEN);
+    expect_fault(&harness, harness_request(5, 1, &params), REQUEST_FAULT_NO_TOKEN);
     harness_free(&harness);
 }
 
@@ -50,7 +49,30 @@ enum { LIST = 3 };
 static void make_list(struct request *requests[LIST], const struct decode_params *params)
 {
     for (int32_t i = 0; i < LIST; i++)
-        requests[i] = harness_request(5, i + 1, params, 1);
+        requests[i] = harness_request(5, i + 1, params);
+}
+
+Test(submit, a_sibling_shares_the_prompt_and_what_may_be_chosen)
+{
+    struct harness harness;
+    struct request *requests[LIST];
+    const struct engine_options options = harness_options(LIST, 0);
+    const struct banned_word words[] = {{"a", 1}};
+    struct decode_params params = decode_params_neutral(8, 8);
+    params.banned_words = words;
+    params.banned_word_count = 1;
+    harness_create(&harness, &options);
+    harness_siblings(requests, LIST, harness_request(5, 1, &params));
+    harness_submit_all(&harness, requests, LIST);
+    for (int32_t i = 1; i < LIST; i++) {
+        cr_expect_eq(requests[i]->prompt, requests[0]->prompt);
+        cr_expect_eq(requests[i]->allowed, requests[0]->allowed);
+    }
+    cr_expect_neq(requests[0]->allowed, NULL);
+    harness_run(&harness);
+    for (int32_t i = 0; i < LIST; i++) /* the first goes before the others */
+        request_release(requests[i]);
+    harness_free(&harness);
 }
 
 static void expect_untouched(struct harness *harness, struct request *requests[LIST])
@@ -71,7 +93,7 @@ Test(submit, a_list_without_room_for_all_leaves_nothing_behind)
     const struct engine_options options = harness_options(1, 2);
     const struct decode_params params = decode_params_neutral(8, 8);
     harness_create(&harness, &options);
-    struct request *first = harness_request(5, 9, &params, 1);
+    struct request *first = harness_request(5, 9, &params);
     harness_submit(&harness, first);
     harness_tick(&harness);
     make_list(requests, &params);
@@ -118,7 +140,7 @@ static void expect_limit(struct harness *harness, int32_t prompt, int32_t partne
         params.cfg_scale = partner < 0 ? 0 : 1;
         params.negative_prompt = negative;
         params.negative_prompt_length = partner;
-        struct request *request = harness_request(prompt, 1, &params, 1);
+        struct request *request = harness_request(prompt, 1, &params);
         cr_expect_eq(engine_submit(harness->engine, request, &err), more ? ERROR_INVALID : 0,
                      "%d and %d: %d + %d: %s", prompt, partner, limit, more, err.message);
         request_release(request);

@@ -61,7 +61,7 @@ static struct token_text *read_token_text(const struct tokenizer *tokenizer)
 
 static void expect_clean(const struct tokenizer *tokenizer, const struct request *request)
 {
-    const struct draft *draft = harness_draft(request, 0);
+    const struct draft *draft = harness_draft(request);
     struct buffer text = {0};
     tokenizer_append_bytes(tokenizer, draft->tokens, (size_t)draft->length, true, &text);
     for (int32_t i = 0; i < request->params.banned_word_count; i++) {
@@ -98,7 +98,7 @@ static void answer(struct request **requests, int threads, int32_t max_sequences
         int32_t prompt[8];
         for (int32_t k = 0; k < 8; k++)
             prompt[k] = 300 + (i * 37 + k * 11) % 500;
-        cr_assert_eq(request_create(&requests[i], prompt, 3 + i % 5, &params, 1,
+        cr_assert_eq(request_create(&requests[i], prompt, 3 + i % 5, &params,
                                     model->config.mask_token, &err),
                      0);
         cr_assert_eq(engine_submit(engine, requests[i], &err), 0, "%s", err.message);
@@ -119,9 +119,9 @@ Test(tiny_model, answers_are_the_same_bit_for_bit_on_one_and_three_threads)
     answer(one, 1, 3);
     answer(three, 3, REQUESTS); /* and in other company */
     for (int32_t i = 0; i < REQUESTS; i++) {
-        const struct draft *draft = harness_draft(one[i], 0);
+        const struct draft *draft = harness_draft(one[i]);
         cr_expect_eq(draft->finish, FINISH_LENGTH);
-        cr_expect(drafts_are_equal(draft, harness_draft(three[i], 0)), "request %d", i);
+        cr_expect(drafts_are_equal(draft, harness_draft(three[i])), "request %d", i);
         request_release(one[i]);
         request_release(three[i]);
     }

@@ -133,6 +133,22 @@ Test(settings, an_unknown_variable_is_answered_with_the_closest_key)
     expect_refusal((const char *const[]){NULL}, "DENOISED_XXX", "did you mean");
 }
 
+Test(settings, the_links_of_kubernetes_are_refused_with_the_field_that_ends_them)
+{
+    static const char *const links[][2] = {
+        {"DENOISED_PORT", "tcp://10.0.0.1:8080"},
+        {"DENOISED_SERVICE_HOST", "10.0.0.1"},
+        {"DENOISED_SERVICE_PORT_HTTP", "8080"},
+        {"DENOISED_PORT_8080_TCP_ADDR", "10.0.0.1"},
+    };
+
+    for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
+        setenv(links[i][0], links[i][1], 1);
+        expect_refusal((const char *const[]){NULL}, links[i][0], "enableServiceLinks: false");
+        unsetenv(links[i][0]);
+    }
+}
+
 Test(settings, variables_of_other_commands_keys_and_tests_are_known)
 {
     static const char *const names[] = {
