@@ -219,24 +219,19 @@ static bool fits(const struct cuda_backend *cuda, struct plan *plan, uint64_t li
            result.workspaceSize <= WORKSPACE_BYTES;
 }
 
-/*
- * For every number of lines that there can be: those of the buckets and one less, which is odd and
- * so shows an algorithm that computes only multiples of something.
+/* For every number of lines that there can be; one line alone shows what computes only multiples.
  */
 static bool fits_every_bucket(const struct cuda_backend *cuda, struct plan *plan,
                               const cublasLtMatmulAlgo_t *algorithm)
 {
     const int32_t most = backend_lines_max(&cuda->limits);
     int32_t bucket = 0;
-    if (!fits(cuda, plan, 1, algorithm))
-        return false;
-    do {
+    bool all = fits(cuda, plan, 1, algorithm);
+    while (all && bucket < most) {
         bucket = row_bucket(bucket + 1, most);
-        if (!fits(cuda, plan, (uint64_t)bucket, algorithm) ||
-            (bucket > 1 && !fits(cuda, plan, (uint64_t)bucket - 1, algorithm)))
-            return false;
-    } while (bucket < most);
-    return true;
+        all = fits(cuda, plan, (uint64_t)bucket, algorithm);
+    }
+    return all;
 }
 
 /* What a product writes, as a number: weights of a backend are of one dtype. */
