@@ -29,7 +29,8 @@ struct CUstream_st {
 };
 
 struct CUevent_st {
-    bool timed, recorded;
+    bool timed, recorded, destroyed;
+    int coming; /* calls of streams that will write its time */
     cudaStream_t stream;
     size_t behind; /* the stream's calls, counted from its beginning */
     double milliseconds;
@@ -214,17 +215,28 @@ cudaError_t cudaEventCreate(cudaEvent_t *out)
     return cudaEventCreateWithFlags(out, cudaEventDefault);
 }
 
+static void free_unless_coming(cudaEvent_t event)
+{
+    if (event->destroyed && event->coming == 0)
+        free(event);
+}
+
+/* Also of one that a stream has yet to come to. */
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
     if (event == NULL)
         return host_runtime_result(cudaErrorInvalidResourceHandle);
-    free(event);
+    event->destroyed = true;
+    free_unless_coming(event);
     return cudaSuccess;
 }
 
 static void run_mark(const void *context)
 {
-    (*(cudaEvent_t const *)context)->milliseconds = clock_of_device++;
+    cudaEvent_t event = *(cudaEvent_t const *)context;
+    event->milliseconds = clock_of_device++;
+    event->coming--;
+    free_unless_coming(event);
 }
 
 /* An event in a stream's order, and the stream waits for nobody. */
@@ -233,8 +245,10 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     stream = live(stream, "cudaEventRecord");
     if (stream->captures)
         host_runtime_forbids("cudaEventRecord", "the stream captures");
-    if (event->timed)
+    if (event->timed) {
         append(&stream->list, run_mark, &event, sizeof event);
+        event->coming++;
+    }
     event->recorded = true;
     event->stream = stream;
     event->behind = end_of(&stream->list);
