@@ -195,6 +195,15 @@ Test(gpu_program, serves_without_recordings_where_the_device_refuses_one)
     cr_expect_eq(server_process_wait(&server), 0);
 }
 
+Test(gpu_program, a_device_that_fails_ends_the_start_with_its_reason)
+{
+    need_program_on_host(HOST_LIBRARIES);
+    setenv("HOST_RUNTIME_FAIL", "cudaStreamSynchronize:20", 1);
+    cr_expect_eq(try_on_host(), 4);
+    expect_log("the CUDA device failed; restart the server: unspecified launch failure");
+    buffer_free(&server.log);
+}
+
 /* Steps of every bucket and dtype, with their trials and recordings. */
 Test(gpu_program, benchmarks_run_through_on_a_device)
 {

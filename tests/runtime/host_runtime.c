@@ -190,6 +190,8 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     stream = live(stream, "cudaStreamSynchronize");
     host_runtime_not_in_capture("cudaStreamSynchronize");
     run_all(stream);
+    if (host_runtime_fails("cudaStreamSynchronize"))
+        return host_runtime_result(cudaErrorLaunchFailure);
     return cudaSuccess;
 }
 
@@ -354,5 +356,7 @@ cudaError_t cudaGetLastError(void)
 
 const char *cudaGetErrorString(cudaError_t status)
 {
-    return status == cudaErrorMemoryAllocation ? "out of memory" : "an error of the runtime";
+    if (status == cudaErrorMemoryAllocation)
+        return "out of memory";
+    return status == cudaErrorLaunchFailure ? "unspecified launch failure" : "an error";
 }

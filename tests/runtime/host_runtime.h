@@ -8,7 +8,8 @@
  * By environment variables:
  *     HOST_RUNTIME_DEVICE=9.0    compute capability of the one device
  *     HOST_RUNTIME_MEMORY=bytes  of the device
- *     HOST_RUNTIME_FAIL=cudaMalloc:3    that call fails for lack of memory, the third time
+ *     HOST_RUNTIME_FAIL=cudaMalloc:3    that call fails the third time; also cudaMallocHost,
+ *                                       cudaGraphInstantiate, cudaStreamSynchronize
  */
 #ifndef TESTS_RUNTIME_HOST_RUNTIME_H
 #define TESTS_RUNTIME_HOST_RUNTIME_H
