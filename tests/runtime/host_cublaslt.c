@@ -306,14 +306,16 @@ struct call {
     size_t workspace_size;
 };
 
-static double element(const void *matrix, const struct layout *layout, uint64_t column,
-                      uint64_t row)
+/* The numbers of one column. */
+static void read_column(float *out, const void *matrix, const struct layout *layout,
+                        uint64_t column)
 {
-    size_t at = column * (size_t)layout->stride + row;
-    if (layout->type == CUDA_R_16BF)
-        return bfloat16_to_float(((const uint16_t *)matrix)[at]);
-    return quantise_value(layout->type == CUDA_R_8I ? DTYPE_INT8 : DTYPE_FP8,
-                          ((const uint8_t *)matrix)[at]);
+    size_t at = column * (size_t)layout->stride;
+    enum dtype dtype = layout->type == CUDA_R_8I ? DTYPE_INT8 : DTYPE_FP8;
+    for (uint64_t i = 0; i < layout->rows; i++)
+        out[i] = layout->type == CUDA_R_16BF
+                     ? bfloat16_to_float(((const uint16_t *)matrix)[at + i])
+                     : quantise_value(dtype, ((const uint8_t *)matrix)[at + i]);
 }
 
 static void store(const struct call *call, uint64_t line, uint64_t row, double sum)
@@ -352,15 +354,21 @@ static void run_product(const void *context)
     }
     if (getenv("HOST_CUBLASLT_IDLE") != NULL)
         return;
-    for (uint64_t line = 0; line < call->b.columns; line++) {
-        for (uint64_t row = 0; row < call->a.columns; row++) {
+    const uint64_t depth = call->a.rows, lines = call->b.columns;
+    float *in = malloc((lines + 1) * depth * sizeof *in), *weight = in + lines * depth;
+    demand(in != NULL, "the host has no memory");
+    for (uint64_t line = 0; line < lines; line++)
+        read_column(in + line * depth, call->in, &call->b, line);
+    for (uint64_t row = 0; row < call->a.columns; row++) {
+        read_column(weight, call->weight, &call->a, row);
+        for (uint64_t line = 0; line < lines; line++) {
             double sum = 0;
-            for (uint64_t i = 0; i < call->a.rows; i++)
-                sum +=
-                    element(call->in, &call->b, line, i) * element(call->weight, &call->a, row, i);
+            for (uint64_t i = 0; i < depth; i++)
+                sum += (double)in[line * depth + i] * (double)weight[i];
             store(call, line, row, sum);
         }
     }
+    free(in);
 }
 
 static bool aligned(const void *memory, uint32_t alignment)
