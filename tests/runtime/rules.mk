@@ -3,7 +3,7 @@
 #
 # suite-runtime has the kernels of the emulation, and so results. build/gpu/tests/denoised is the
 # program as nvcc made it: its kernels are launched and do nothing.
-CUBLAS_MAJOR = $(shell sed -n 's/^\#define CUBLAS_VER_MAJOR *//p' $(CUDA_HOME)/include/cublas_api.h)
+CUBLAS_MAJOR = $(shell sed -n 's/^\#define CUBLAS_VER_MAJOR *//p' $(CUDA_HOME)/include/cublas_api.h 2>/dev/null)
 RUNTIME := $(BUILD)/runtime
 RUNTIME_OBJECTS := $(patsubst %,$(RUNTIME)/tests/runtime/%.o,host_runtime host_memory)
 RUNTIME_LIBRARY = $(RUNTIME)/libcublasLt.so.$(CUBLAS_MAJOR)
