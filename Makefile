@@ -123,6 +123,7 @@ $(BUILD)/%.o: %.cpp Makefile | $(BUILD)/tools
 
 include kernels/cuda/rules.mk
 include tests/device/rules.mk
+include tests/runtime/rules.mk
 
 ALL_C = $(shell git ls-files -co --exclude-standard '*.c' '*.h' '*.cu' '*.cpp')
 lint:

@@ -24,14 +24,15 @@ quantise_rows 256 32
 quantise_narrow_rows 32 4
 finish_sums 256 0
 rope_store 128 2048
-attention<16> 128 18432
-attention<32> 128 30720
-attention<48> 128 43008
-attention<64> 128 55296
-attention<80> 128 67584
-attention<96> 128 79872
-attention<112> 128 92160
-attention<128> 128 104448
+attention<16,2> 128 18432
+attention<32,2> 128 30720
+attention<48,2> 128 43008
+attention<64,2> 128 55296
+attention<80,2> 128 67584
+attention<96,2> 128 79872
+attention<112,2> 128 92160
+attention<128,2> 128 104448
+attention<128,1> 128 69632
 merge_parts 128 0
 head_statistics_of_block 256 8304
 head_row_results 128 0
@@ -47,7 +48,7 @@ BEGIN {
 }
 /Compiling entry function/ {
     target = $NF; gsub(/\047/, "", target)
-    name = $0; sub(/.*entry function \047/, "", name); gsub(/\(dtype\)/, "dtype ", name)
+    name = $0; sub(/.*entry function \047/, "", name); gsub(/\(dtype\)/, "dtype ", name); gsub(/, /, ",", name)
     sub(/\(.*/, "", name); sub(/^void /, "", name)
 }
 /bytes stack frame/ { stack = $1; stores = $5; loads = $9 }

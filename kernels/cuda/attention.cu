@@ -21,11 +21,11 @@ enum {
     PAGE_TILES = KV_PAGE_POSITIONS / 8, /* its columns are positions of a page */
     LAUNCHED_BLOCKS = 4, /* for each multiprocessor, at most: they take one item after the other */
     /*
-     * Copied while one is worked on. Of head_dim 128, so many leave room for two blocks on a
-     * multiprocessor of compute capability 9.0, and registers allow no third.
+     * Pages that are copied while one is worked on. Of head_dim 128, two leave room for two blocks
+     * on a multiprocessor of 9.0, and registers allow no third; others have less memory.
      */
-    PAGES_AHEAD = 2,
-    PAGES_HELD = PAGES_AHEAD + 1,
+    AHEAD_MOST = 2,
+    AHEAD_LEAST = 1,
 };
 
 struct attention_arguments {
@@ -44,17 +44,13 @@ struct attention_arguments {
 template <int DIM> struct page_layout {
     static const int STRIDE = DIM + 8;
     static const int ELEMENTS = KV_PAGE_POSITIONS * STRIDE;
-    static const size_t SHARED = PAGES_HELD * 2 * ELEMENTS * sizeof(uint16_t); /* K and V */
+    static const size_t PAGE = 2 * ELEMENTS * sizeof(uint16_t); /* K and V */
 };
 
-template <int DIM> SIMT_DEVICE uint16_t *shared_keys(int32_t page)
+/* K of a page, V behind it, in a block that holds AHEAD + 1 pages. */
+template <int DIM, int AHEAD> SIMT_DEVICE uint16_t *shared_page(int32_t page)
 {
-    return (uint16_t *)simt_shared() + page % PAGES_HELD * 2 * page_layout<DIM>::ELEMENTS;
-}
-
-template <int DIM> SIMT_DEVICE uint16_t *shared_values(int32_t page)
-{
-    return shared_keys<DIM>(page) + page_layout<DIM>::ELEMENTS;
+    return (uint16_t *)simt_shared() + page % (AHEAD + 1) * 2 * page_layout<DIM>::ELEMENTS;
 }
 
 /* What a warp keeps of its lines; a lane has two of them, lane / 4 and that + 8. */
@@ -79,14 +75,15 @@ SIMT_DEVICE struct line_place place_of(const struct attention_arguments &argumen
 /* Starts to copy a page of the item's positions; those behind its end become zeros. */
 template <int DIM>
 SIMT_DEVICE void fetch_page(const struct attention_arguments &arguments,
-                            const struct attention_item &item, const int32_t *pages, int32_t page)
+                            const struct attention_item &item, const int32_t *pages, int32_t page,
+                            uint16_t *to_keys)
 {
     const int PARTS = DIM / 8; /* of 16 bytes */
     int32_t begin = item.kv_begin + page * KV_PAGE_POSITIONS;
     int64_t index = (int64_t)pages[begin / KV_PAGE_POSITIONS] * arguments.kv_heads + item.kv_head;
     const uint16_t *keys = arguments.keys + index * KV_PAGE_POSITIONS * DIM;
     const uint16_t *values = arguments.values + index * KV_PAGE_POSITIONS * DIM;
-    uint16_t *to_keys = shared_keys<DIM>(page), *to_values = shared_values<DIM>(page);
+    uint16_t *to_values = to_keys + page_layout<DIM>::ELEMENTS;
     /* Unrolled, its addresses would push other values into local memory. */
     SIMT_NO_UNROLL
     for (int i = 0; i < KV_PAGE_POSITIONS * PARTS / ATTENTION_THREADS; i++) {
@@ -103,11 +100,11 @@ SIMT_DEVICE void fetch_page(const struct attention_arguments &arguments,
 template <int DIM>
 SIMT_DEVICE void load_queries(struct warp_lines<DIM> &lines,
                               const struct attention_arguments &arguments,
-                              const struct attention_item &item)
+                              const struct attention_item &item, uint16_t *shared)
 {
     const int STRIDE = page_layout<DIM>::STRIDE;
     int32_t count = item.rows * item.group_count, first = (int32_t)simt_warp() * WARP_LINES;
-    uint16_t *shared = shared_keys<DIM>(PAGES_AHEAD) + first * STRIDE;
+    shared += first * STRIDE;
     for (int32_t i = 0; i < WARP_LINES; i++) {
         const struct line_place place =
             place_of(arguments, item, first + i < count ? first + i : 0);
@@ -161,12 +158,11 @@ SIMT_DEVICE const uint16_t *own_head(const struct attention_arguments &arguments
 /* scores = queries K^T of one page. */
 template <int DIM>
 SIMT_DEVICE void multiply_keys(float (&scores)[PAGE_TILES][4], const struct warp_lines<DIM> &lines,
-                               int32_t page)
+                               const uint16_t *page)
 {
     const int STRIDE = page_layout<DIM>::STRIDE;
     uint32_t lane = simt_lane(), keys[4];
-    const uint16_t *row =
-        shared_keys<DIM>(page) + (lane / 16 * 8 + lane % 8) * STRIDE + lane / 8 % 2 * 8;
+    const uint16_t *row = page + (lane / 16 * 8 + lane % 8) * STRIDE + lane / 8 % 2 * 8;
     SIMT_UNROLL
     for (int depth = 0; depth < DIM / 16; depth++) {
         SIMT_UNROLL
@@ -296,11 +292,11 @@ template <int DIM>
 SIMT_DEVICE void add_values(struct warp_lines<DIM> &lines, const float (&weights)[PAGE_TILES][4],
                             const struct attention_arguments &arguments,
                             const struct attention_item &item, const struct own_place &place,
-                            bool shadows, int32_t page)
+                            bool shadows, const uint16_t *page)
 {
     const int STRIDE = page_layout<DIM>::STRIDE;
     uint32_t lane = simt_lane(), values[4];
-    const uint16_t *row = shared_values<DIM>(page) + lane % 16 * STRIDE + lane / 16 * 8;
+    const uint16_t *row = page + page_layout<DIM>::ELEMENTS + lane % 16 * STRIDE + lane / 16 * 8;
     SIMT_UNROLL
     for (int depth = 0; depth < PAGE_TILES / 2; depth++) {
         const float(&low)[4] = weights[2 * depth], (&high)[4] = weights[2 * depth + 1];
@@ -370,13 +366,13 @@ SIMT_DEVICE void store_line(const struct attention_arguments &arguments,
 template <int DIM>
 SIMT_DEVICE void attend_page(const struct attention_arguments &arguments,
                              const struct attention_item &item, struct warp_lines<DIM> &lines,
-                             int32_t page)
+                             int32_t page, const uint16_t *shared)
 {
     float scores[PAGE_TILES][4] = {};
     int32_t seen = item.kv_end - item.kv_begin - page * KV_PAGE_POSITIONS;
     const struct own_place place = own_place_in(arguments, item, page);
     uint32_t owners = simt_ballot(SIMT_ALL, simt_lane() < WARP_LINES && place.index >= 0);
-    multiply_keys(scores, lines, page);
+    multiply_keys(scores, lines, shared);
     for (uint32_t rest = owners; rest != 0; rest &= rest - 1) {
         uint32_t line = simt_first_bit(rest);
         int32_t row = simt_shuffle(SIMT_ALL, place.row, line);
@@ -386,10 +382,10 @@ SIMT_DEVICE void attend_page(const struct attention_arguments &arguments,
     }
     weigh_scores(scores, lines, seen, arguments.scale, 0);
     weigh_scores(scores, lines, seen, arguments.scale, 1);
-    add_values(lines, scores, arguments, item, place, owners != 0, page);
+    add_values(lines, scores, arguments, item, place, owners != 0, shared);
 }
 
-template <int DIM>
+template <int DIM, int AHEAD>
 SIMT_DEVICE void attend_item(const struct attention_arguments &arguments,
                              const struct attention_item &item)
 {
@@ -402,21 +398,22 @@ SIMT_DEVICE void attend_item(const struct attention_arguments &arguments,
     lines.largest[0] = lines.largest[1] = -INFINITY;
     /* A group of copies for each page, empty behind the last one: so many are always under way. */
     SIMT_NO_UNROLL
-    for (int32_t page = 0; page < PAGES_AHEAD; page++) {
+    for (int32_t page = 0; page < AHEAD; page++) {
         if (page < count)
-            fetch_page<DIM>(arguments, item, pages, page);
+            fetch_page<DIM>(arguments, item, pages, page, shared_page<DIM, AHEAD>(page));
         simt_copy_commit();
     }
-    load_queries(lines, arguments, item);
+    load_queries(lines, arguments, item, shared_page<DIM, AHEAD>(AHEAD));
     for (int32_t page = 0; page < count; page++) {
-        simt_copy_wait<PAGES_AHEAD - 1>();
+        simt_copy_wait<AHEAD - 1>();
         /* The page is there, and everyone has done with the memory of the one before it. */
         simt_barrier();
-        if (page + PAGES_AHEAD < count)
-            fetch_page<DIM>(arguments, item, pages, page + PAGES_AHEAD);
+        if (page + AHEAD < count)
+            fetch_page<DIM>(arguments, item, pages, page + AHEAD,
+                            shared_page<DIM, AHEAD>(page + AHEAD));
         simt_copy_commit();
         if (works)
-            attend_page(arguments, item, lines, page);
+            attend_page(arguments, item, lines, page, shared_page<DIM, AHEAD>(page));
     }
     if (works) {
         store_line(arguments, item, lines, 0);
@@ -425,26 +422,26 @@ SIMT_DEVICE void attend_item(const struct attention_arguments &arguments,
 }
 
 /* Of large heads two blocks fit; told so, the compiler keeps everything in registers. */
-template <int DIM>
+template <int DIM, int AHEAD>
 SIMT_KERNEL(ATTENTION_THREADS, DIM > 96 ? 2 : 0)
 void attention(const struct attention_arguments arguments)
 {
     simt_begin();
     for (uint32_t i = simt_block_x(); i < (uint32_t)arguments.counts->items; i += simt_grid_x()) {
         const struct attention_item item = arguments.items[i];
-        attend_item<DIM>(arguments, item);
+        attend_item<DIM, AHEAD>(arguments, item);
         simt_barrier(); /* before the next item's pages come */
     }
 }
 
-template <int DIM>
+template <int DIM, int AHEAD = AHEAD_MOST>
 static void launch_attention(struct cuda_backend *cuda, const struct attention_arguments &arguments)
 {
     int64_t items = work_list_room_for(&cuda->limits, cuda->row_bucket).items;
     int64_t blocks = (int64_t)cuda->facts.multiprocessors * LAUNCHED_BLOCKS;
     const struct simt_grid grid = {(uint32_t)(items < blocks ? items : blocks), 1,
-                                   ATTENTION_THREADS, page_layout<DIM>::SHARED};
-    simt_launch(&cuda->queue, attention<DIM>, grid, arguments);
+                                   ATTENTION_THREADS, (AHEAD + 1) * page_layout<DIM>::PAGE};
+    simt_launch(&cuda->queue, (attention<DIM, AHEAD>), grid, arguments);
 }
 
 /* Pages are filled up to a multiple of 16 with zeros, and there is a kernel for each. */
@@ -466,6 +463,8 @@ static void launch_padded(struct cuda_backend *cuda, const struct attention_argu
     case 112:
         return launch_attention<112>(cuda, arguments);
     default:
+        if (cuda->facts.shared_bytes < 2 * (AHEAD_MOST + 1) * page_layout<128>::PAGE)
+            return launch_attention<128, AHEAD_LEAST>(cuda, arguments);
         return launch_attention<128>(cuda, arguments);
     }
 }

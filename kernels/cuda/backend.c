@@ -196,10 +196,14 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
         return status;
     }
     bool scaled = dtype_has_scales(options->weight_dtype);
-    snprintf(cuda->description, sizeof cuda->description, "%s, %s%s%s, %s%s, %d multiprocessors",
+    snprintf(cuda->description, sizeof cuda->description, "%s, %s%s%s, %s%s%s, %d multiprocessors",
              cuda->facts.backend, scaled ? dtype_name(options->weight_dtype) : "",
              scaled ? " weights, " : "", dtype_name(options->dtype), cuda->facts.name,
-             options->deterministic ? ", deterministic" : "", cuda->facts.multiprocessors);
+             options->deterministic ? ", deterministic" : "",
+             cuda->facts.library_alone  ? ", library"
+             : cuda->facts.own_products ? ", own"
+                                        : "",
+             cuda->facts.multiprocessors);
     *out = &cuda->base;
     return 0;
 }

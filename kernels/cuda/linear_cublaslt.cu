@@ -17,7 +17,8 @@
  * algorithm, with its tile, stages and cluster, for all buckets of a size, and for all chunks of
  * logits. Such an algorithm adds up the depth of one result in an order that is a property of its
  * tile, wherever the tile lies. That is how these kernels work, not a promise of the library
- * either: the conformance suite demands it of a deterministic backend, bit for bit.
+ * either: the conformance suite demands it of a deterministic backend, bit for bit. Sums of int8
+ * are exact in every order, so their algorithms are chosen alike with and without it.
  */
 #include <cublasLt.h>
 #include <cuda_runtime.h>
@@ -106,7 +107,7 @@ static cublasStatus_t set_scales(struct plan *plan, const struct cuda_product *p
     return status;
 }
 
-/* One scale a row of the weight and one a line: newer devices alone have that. */
+/* One scale a row of the weight and one a line: devices of 9.0 alone have that. */
 static cublasStatus_t set_scale_modes(struct plan *plan, const struct cuda_product *product)
 {
     const int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
@@ -150,11 +151,11 @@ static uint32_t alignment_of(int64_t stride, size_t element)
 }
 
 static cublasStatus_t set_preferences(cublasLtMatmulPreference_t preference,
-                                      const struct cuda_product *product, bool deterministic)
+                                      const struct cuda_product *product, bool in_one_order)
 {
     const size_t workspace = WORKSPACE_BYTES;
     const uint32_t reductions =
-        deterministic ? CUBLASLT_REDUCTION_SCHEME_NONE : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+        in_one_order ? CUBLASLT_REDUCTION_SCHEME_NONE : CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     const uint32_t of_operands =
         alignment_of(product->weight->stride, dtype_size(product->weight->dtype));
     const uint32_t of_out =
@@ -178,6 +179,12 @@ static cublasStatus_t set_preferences(cublasLtMatmulPreference_t preference,
     return status;
 }
 
+/* Whether all numbers of lines have to share an algorithm. */
+static bool shares_algorithm(const struct cuda_backend *cuda, const struct cuda_product *product)
+{
+    return cuda->deterministic && product->weight->dtype != DTYPE_INT8;
+}
+
 /* The library's proposals for the described product, the best first; returns how many there are. */
 static int propose(cublasLtMatmulAlgo_t (&algorithms)[CANDIDATES], int wanted,
                    const struct cuda_backend *cuda, struct plan *plan,
@@ -187,7 +194,7 @@ static int propose(cublasLtMatmulAlgo_t (&algorithms)[CANDIDATES], int wanted,
     cublasLtMatmulHeuristicResult_t found[CANDIDATES] = {};
     int count = 0, usable = 0;
     cublasStatus_t status = cublasLtMatmulPreferenceInit(&preference);
-    note(&status, set_preferences(&preference, product, cuda->deterministic));
+    note(&status, set_preferences(&preference, product, shares_algorithm(cuda, product)));
     if (status == CUBLAS_STATUS_SUCCESS)
         status = cublasLtMatmulAlgoGetHeuristic(cuda->product->handle, &plan->product,
                                                 &plan->weight, &plan->in, &plan->out, &plan->out,
@@ -213,18 +220,19 @@ static bool fits(const struct cuda_backend *cuda, struct plan *plan, uint64_t li
            result.workspaceSize <= WORKSPACE_BYTES;
 }
 
-/* For every number of lines that there can be. */
+/* For every number of lines that there can be; one line alone shows what computes only multiples.
+ */
 static bool fits_every_bucket(const struct cuda_backend *cuda, struct plan *plan,
                               const cublasLtMatmulAlgo_t *algorithm)
 {
     const int32_t most = backend_lines_max(&cuda->limits);
     int32_t bucket = 0;
-    do {
+    bool all = fits(cuda, plan, 1, algorithm);
+    while (all && bucket < most) {
         bucket = row_bucket(bucket + 1, most);
-        if (!fits(cuda, plan, (uint64_t)bucket, algorithm))
-            return false;
-    } while (bucket < most);
-    return true;
+        all = fits(cuda, plan, (uint64_t)bucket, algorithm);
+    }
+    return all;
 }
 
 /* What a product writes, as a number: weights of a backend are of one dtype. */
@@ -239,6 +247,22 @@ static int32_t form_of(const struct cuda_product *product)
     return (int32_t)((uint32_t)product->out_stride * 4 + (uint32_t)kind_of(product));
 }
 
+/* The best of what is proposed for so many lines and computes every number of them. */
+static bool choose_for_lines(const struct cuda_backend *cuda, struct plan *every,
+                             const struct cuda_product *product, uint64_t lines)
+{
+    cublasLtMatmulAlgo_t algorithms[CANDIDATES];
+    if (describe(every, product, lines) != CUBLAS_STATUS_SUCCESS)
+        return false;
+    int count = propose(algorithms, CANDIDATES, cuda, every, product);
+    for (int i = 0; i < count; i++) {
+        every->algorithm = algorithms[i];
+        if (fits_every_bucket(cuda, every, &algorithms[i]))
+            return true;
+    }
+    return false;
+}
+
 /*
  * A slot of its own, under 0 lines, holds the one algorithm of a deterministic backend for a size,
  * or for ranges of any size: the head's depend on the number of lines.
@@ -247,7 +271,6 @@ static bool choose_for_every_bucket(struct cuda_backend *cuda, struct plan *plan
                                     const struct cuda_product *product, uint64_t lines)
 {
     struct cuda_product_state *state = cuda->product;
-    cublasLtMatmulAlgo_t algorithms[CANDIDATES];
     bool is_new;
     const int32_t slot = keyed_slots_find(
         state->slots,
@@ -255,14 +278,8 @@ static bool choose_for_every_bucket(struct cuda_backend *cuda, struct plan *plan
         &is_new);
     struct plan *every = &state->plans[slot];
     if (is_new) {
-        every->usable = false;
-        if (describe(every, product, MIDDLE_LINES) != CUBLAS_STATUS_SUCCESS)
-            return false;
-        int count = propose(algorithms, CANDIDATES, cuda, every, product);
-        for (int i = 0; i < count && !every->usable; i++) {
-            every->algorithm = algorithms[i];
-            every->usable = fits_every_bucket(cuda, every, &algorithms[i]);
-        }
+        every->usable = choose_for_lines(cuda, every, product, MIDDLE_LINES) ||
+                        choose_for_lines(cuda, every, product, 1);
     }
     plan->algorithm = every->algorithm;
     return every->usable && fits(cuda, plan, lines, &every->algorithm);
@@ -367,6 +384,7 @@ static struct plan *find_plan(struct cuda_backend *cuda, const struct cuda_produ
 {
     struct cuda_product_state *state = cuda->product;
     const bool by_trial = cuda->step.rehearsal && !cuda->recording;
+    const bool shared = shares_algorithm(cuda, product);
     const int32_t bucket = row_bucket(product->lines, LINES_MAX);
     bool is_new;
     const int32_t slot = keyed_slots_find(
@@ -374,13 +392,12 @@ static struct plan *find_plan(struct cuda_backend *cuda, const struct cuda_produ
         &is_new);
     struct plan *plan = &state->plans[slot];
     /* What a step chose in haste is chosen again in a rehearsal. */
-    if (is_new || (by_trial && !cuda->deterministic && !plan->tried)) {
+    if (is_new || (by_trial && !shared && !plan->tried)) {
         bool described = describe(plan, product, (uint64_t)bucket) == CUBLAS_STATUS_SUCCESS;
         plan->usable =
-            described &&
-            (cuda->deterministic ? choose_for_every_bucket(cuda, plan, product, (uint64_t)bucket)
-             : by_trial          ? choose_by_trial(cuda, plan, product)
-                                 : choose_first(cuda, plan, product));
+            described && (shared ? choose_for_every_bucket(cuda, plan, product, (uint64_t)bucket)
+                          : by_trial ? choose_by_trial(cuda, plan, product)
+                                     : choose_first(cuda, plan, product));
         plan->tried = by_trial;
         if (!plan->usable)
             log_product(LOG_DEBUG, "no algorithm for a product", product, 0, 0);
@@ -396,7 +413,7 @@ static struct plan *find_plan(struct cuda_backend *cuda, const struct cuda_produ
 static cublasStatus_t launch_exact(struct cuda_backend *cuda, const struct cuda_product *product)
 {
     struct plan exact;
-    if (cuda->deterministic ||
+    if (shares_algorithm(cuda, product) ||
         describe(&exact, product, (uint64_t)product->lines) != CUBLAS_STATUS_SUCCESS ||
         !choose_first(cuda, &exact, product))
         return CUBLAS_STATUS_NOT_SUPPORTED;
