@@ -25,7 +25,7 @@ summary=$out/summary.txt
 : >"$summary"
 : >"$out/all.log"
 : >"$out/tables.txt"
-rm -f "$out"/*.json
+rm -f "$out"/{rounds,rounds-library,kernels,kernels-fp8}.json
 has_device=no
 # shellcheck source=tests/gpu_check_steps.sh
 . tests/gpu_check_steps.sh
