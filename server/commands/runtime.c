@@ -259,6 +259,7 @@ int runtime_start(struct runtime *runtime, const struct settings *settings, stru
     struct backend_options options = {
         .threads = settings->threads < 0 ? 0 : (int)settings->threads,
         .deterministic = settings->deterministic,
+        .instructions = settings->instructions,
     };
     struct memory_plan plan = {0};
     struct backend *backend = NULL;

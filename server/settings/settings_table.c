@@ -52,6 +52,10 @@ const struct setting SETTINGS_TABLE[] = {
         deterministic, MODEL_COMMANDS, false,
         "results independent of the batch: always so on the CPU, where this changes nothing; on a "
         "GPU at some cost of speed"),
+    CHOICE(instructions, MODEL_COMMANDS, NULL,
+           "scalar|avx2|avx512|avx512vnni|avx512bf16|library|own",
+           "the CPU's instruction set, or whose products a GPU computes with: cuBLASLt's alone, or "
+           "the program's own; default: the fastest"),
 
     TEXT(host, COMMAND_SERVE, "127.0.0.1", "address to listen on"),
     INTEGER(port, COMMAND_SERVE, "8080", 0, 65535, "port to listen on; 0 takes a free one"),
@@ -116,10 +120,6 @@ const struct setting SETTINGS_TABLE[] = {
      "with rounds: the model's, whose weights are random; default: small, on a device llada-8b"},
     {"price_per_hour", KIND_NUMBER, FIELD(price_per_hour), NULL, 0, 1e6, NULL, COMMAND_BENCH, true,
      "with rounds: what the machine costs, for the price of a million tokens"},
-    {"instructions", KIND_CHOICE, FIELD(instructions), NULL, 0, 0,
-     "scalar|avx2|avx512|avx512vnni|avx512bf16|library|own", COMMAND_BENCH, true,
-     "with kernels and rounds: the CPU's instruction set, or whose products a device computes "
-     "with; default: the fastest"},
     SWITCH(help, ALL_COMMANDS, true, "this text"),
 };
 const int settings_table_size = sizeof SETTINGS_TABLE / sizeof *SETTINGS_TABLE;

@@ -75,6 +75,20 @@ Test(generate, prints_no_seed_where_nothing_is_sampled)
     outcome_free(&outcome);
 }
 
+/* A fleet of different CPUs gives the same answers with the set that all of them have. */
+Test(generate, computes_with_the_instructions_that_were_asked_for)
+{
+    struct outcome outcome =
+        RUN("generate", SHORT, "--device", "cpu", "--instructions", "scalar", "One day");
+    cr_expect_eq(outcome.status, 0, "%s", outcome.log.data);
+    outcome_free(&outcome);
+    outcome = RUN("generate", SHORT, "--device", "cpu", "--instructions", "own", "One day");
+    cr_expect_eq(outcome.status, 2);
+    cr_expect(output_contains(&outcome.log, "instruction set \"own\" is unknown or missing"), "%s",
+              outcome.log.data);
+    outcome_free(&outcome);
+}
+
 /* The exit status when nothing that is written arrives, with a message that says so. */
 static void expect_full(const char *const *arguments)
 {

@@ -54,14 +54,17 @@ static json_t *complete(int first, int count)
     return texts;
 }
 
-Test(emulated_device, answers_several_sequences_as_each_of_them_alone)
+static void expect_device(const char *description)
 {
-    use_emulation();
-    cr_assert(server_process_start(&server, (const char *const[]){"--device", "cuda", NULL}));
     struct reply props = client_send(&server, "GET", "/props", NULL);
     cr_expect_not_null(strstr(props.body.data, "\"device\":{\"name\":\"cuda\""), "%s",
                        props.body.data);
+    cr_expect_not_null(strstr(props.body.data, description), "%s", props.body.data);
     reply_free(&props);
+}
+
+static void expect_same_alone(void)
+{
     json_t *together = complete(0, PROMPTS);
     for (int i = 0; i < PROMPTS; i++) {
         json_t *alone = complete(i, 1);
@@ -72,17 +75,28 @@ Test(emulated_device, answers_several_sequences_as_each_of_them_alone)
         json_decref(alone);
     }
     json_decref(together);
-    cr_expect_eq(server_process_stop(&server), 0);
+}
+
+/* Whoever computes the products. */
+Test(emulated_device, answers_several_sequences_as_each_of_them_alone)
+{
+    const char *const instructions[] = {"library", "own"};
+    use_emulation();
+    for (int i = 0; i < 2; i++) {
+        cr_assert(server_process_start(
+            &server,
+            (const char *const[]){"--device", "cuda", "--instructions", instructions[i], NULL}));
+        expect_device(instructions[i]);
+        expect_same_alone();
+        cr_expect_eq(server_process_stop(&server), 0);
+    }
 }
 
 Test(emulated_device, is_the_best_one_where_it_is_there)
 {
     use_emulation();
     cr_assert(server_process_start(&server, (const char *const[]){"--device", "auto", NULL}));
-    struct reply props = client_send(&server, "GET", "/props", NULL);
-    cr_expect_not_null(strstr(props.body.data, "\"device\":{\"name\":\"cuda\""), "%s",
-                       props.body.data);
-    reply_free(&props);
+    expect_device("cuda");
     cr_expect_eq(server_process_stop(&server), 0);
 }
 

@@ -47,6 +47,10 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
 {
     enum simt_order order;
     const char *name = instructions != NULL ? instructions : "ascending";
+    const bool library_alone = strcmp(name, "library") == 0;
+    /* What the device itself has to choose from are names of orders, too. */
+    if (library_alone || strcmp(name, "own") == 0)
+        name = library_alone ? "ascending" : "seeded";
     if (simt_order_by_name(&order, name) != 0)
         return error_set(err, ERROR_INVALID,
                          "instructions \"%s\": the emulation runs threads in one of the orders "
@@ -66,7 +70,8 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
                                    .shared_bytes = own ? 227 << 10 : 2 << 10,
                                    .cache_bytes = 4 << 10,
                                    .capability = 90,
-                                   .own_products = own};
+                                   .own_products = own,
+                                   .library_alone = library_alone};
     snprintf(facts->name, sizeof facts->name, "%s", name);
     return 0;
 }
