@@ -49,7 +49,8 @@ struct backend_options {
     /*
      * cpu: NULL the best there is, or "scalar", "avx2", "avx512", "avx512vnni", "avx512bf16". cuda:
      * NULL the fastest, or "library", every product by cuBLASLt and each kernel behind the one
-     * before it, or "own", every product by the kernel for few lines.
+     * before it, or "own", every product but logits by the kernel for few lines,
+     * as far as that can.
      */
     const char *instructions;
     /* cuda: a row's result depends on nothing but its inputs, bit for bit, as it does elsewhere. */

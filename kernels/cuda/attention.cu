@@ -22,7 +22,7 @@ enum {
     LAUNCHED_BLOCKS = 4, /* for each multiprocessor, at most: they take one item after the other */
     /*
      * Pages that are copied while one is worked on. Of head_dim 128, two leave room for two blocks
-     * on a multiprocessor of 9.0, and registers allow no third; others have less memory.
+     * on a multiprocessor of 9.0, and registers allow no third; others may have less memory.
      */
     AHEAD_MOST = 2,
     AHEAD_LEAST = 1,

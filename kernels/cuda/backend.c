@@ -200,9 +200,9 @@ int cuda_backend_create(struct backend **out, const struct backend_options *opti
              cuda->facts.backend, scaled ? dtype_name(options->weight_dtype) : "",
              scaled ? " weights, " : "", dtype_name(options->dtype), cuda->facts.name,
              options->deterministic ? ", deterministic" : "",
-             cuda->facts.library_alone  ? ", library"
-             : cuda->facts.own_products ? ", own"
-                                        : "",
+             cuda->facts.library_alone ? ", library"
+             : cuda->facts.own_alone   ? ", own"
+                                       : "",
              cuda->facts.multiprocessors);
     *out = &cuda->base;
     return 0;

@@ -29,7 +29,7 @@ enum {
 
 struct cuda_head_state; /* of head.c */
 
-/* How a step of few rows is computed; all that can be changed without changing what it computes. */
+/* How a step of few rows is computed: it changes the last bits of what that gives at most. */
 struct step_way {
     bool known;            /* a rehearsal has found it to be the fastest */
     bool own_products;     /* by few_lines.cu, of as few lines as that is made for */

@@ -134,9 +134,9 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
                 struct error *err)
 {
     const char *name = instructions != NULL ? instructions : "";
-    facts->own_products = strcmp(name, "own") == 0;
+    facts->own_alone = strcmp(name, "own") == 0;
     facts->library_alone = strcmp(name, "library") == 0;
-    if (*name != 0 && !facts->own_products && !facts->library_alone)
+    if (*name != 0 && !facts->own_alone && !facts->library_alone)
         return error_set(err, ERROR_INVALID,
                          "instructions \"%s\": device cuda has \"library\" and \"own\"; leave it "
                          "out for the fastest",
@@ -382,7 +382,7 @@ double device_recording_time(struct simt_queue *queue, struct device_recording *
         cudaEventDestroy(begin);
     if (end != NULL)
         cudaEventDestroy(end);
-    return 1e-3 * best;
+    return queue->fault != 0 ? INFINITY : 1e-3 * best;
 }
 
 void device_recording_destroy(struct device_recording *recording)

@@ -24,7 +24,7 @@ struct device_facts {
     size_t shared_bytes; /* that a block may have */
     size_t cache_bytes;  /* of L2 */
     int capability;      /* 10 * major + minor */
-    bool own_products;   /* those of few_lines.cu are taken for every number of lines */
+    bool own_alone;      /* those of few_lines.cu are taken wherever it can, but for logits */
     bool library_alone;  /* they are never taken, and nothing is fetched ahead */
 };
 

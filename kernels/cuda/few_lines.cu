@@ -353,11 +353,9 @@ extern "C" bool cuda_few_lines_fits(const struct cuda_backend *cuda,
                                     const struct cuda_product *product)
 {
     int64_t stride = stride_of(product);
-    bool many = product->lines > FEW_LINES_MAX / 2;
-    size_t shared =
-        many ? stage_layout<FEW_LINES_MAX>::SHARED : stage_layout<FEW_LINES_MAX / 2>::SHARED;
     bool has_numbers = product->weight->dtype != DTYPE_FP8 || cuda->facts.capability >= 90;
-    return has_numbers && stride % PIECE == 0 && stride > 0 && shared <= cuda->facts.shared_bytes &&
+    return has_numbers && stride % PIECE == 0 && stride > 0 &&
+           stage_layout<FEW_LINES_MAX>::SHARED <= cuda->facts.shared_bytes &&
            product->rows <= (int64_t)TILES_MAX * TILE_ROWS;
 }
 

@@ -95,8 +95,8 @@ static void set_operand(struct cuda_backend *cuda, struct cuda_product *product,
 static bool multiply(struct cuda_backend *cuda, const struct cuda_product *product)
 {
     const struct device_facts *facts = &cuda->facts;
-    bool wanted = facts->own_products ? !product->ranged
-                                      : cuda->way.own_products && product->lines <= FEW_LINES_MAX;
+    bool wanted = facts->own_alone ? !product->ranged
+                                   : cuda->way.own_products && product->lines <= FEW_LINES_MAX;
     if (!wanted || !cuda_few_lines_fits(cuda, product))
         return cuda_multiply(cuda, product);
     cuda_few_lines(cuda, product);

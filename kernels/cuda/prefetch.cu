@@ -1,7 +1,8 @@
 /*
  * The beginning of a weight on its way into the device's cache before its product comes. With few
  * rows a step is as long as its weights take to arrive, and while anything but a product runs,
- * memory would have nothing to do. What is asked for changes no result.
+ * memory would have nothing to do. What is asked for changes no result, and is written by no
+ * kernel: so this one needs no simt_begin.
  */
 #include "kernels/cuda/cuda.h"
 #include "kernels/cuda/simt.h"

@@ -82,7 +82,8 @@ struct cuda_product {
     const float *in_scales;
     /* out is bfloat16; else it is float32, and int32 of int8, which is never rounded. */
     bool rounded;
-    /* Results must not depend on where such a range of rows begins and ends (logits). */
+    /* Logits: where results must not depend on the batch (deterministic), not on the range either.
+     */
     bool ranged;
 };
 

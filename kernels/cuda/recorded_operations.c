@@ -1,7 +1,7 @@
 /*
  * The operations of a step as struct backend_ops has them, around those of the kernels. In the
- * first step of a program and row bucket they are noted, and enqueued once more for the recording
- * when the last one has come (recordings.h).
+ * first step of a key, and in every rehearsal, they are noted, and enqueued once more for the
+ * recording when the last one has come (recordings.h).
  */
 #include "kernels/cuda/recorded_operations.h"
 
@@ -166,19 +166,21 @@ static void record_fastest_body(struct cuda_backend *cuda)
 {
     const size_t cache = cuda->facts.cache_bytes;
     const size_t sizes[] = {0, cache / 8, cache / 4, cache / 2};
-    const bool own = !cuda->deterministic && cuda->row_bucket <= FEW_LINES_MAX;
-    struct step_way best = {.known = true};
-    double least = INFINITY, last = INFINITY;
-    for (int i = 0; i < (own ? 8 : 4); i++) {
-        const struct step_way way = {true, i >= 4, sizes[i % 4]};
-        last = way_time(cuda, &way);
-        if (last < least) {
-            least = last;
-            best = way;
+    const bool has_choice = !cuda->deterministic && !cuda->facts.own_alone;
+    const int count = has_choice && cuda->row_bucket <= FEW_LINES_MAX ? 8 : 4;
+    struct step_way ways[8];
+    double least = INFINITY;
+    int best = 0;
+    for (int i = 0; i < count; i++) {
+        ways[i] = (struct step_way){true, i >= 4, sizes[i % 4]};
+        double seconds = way_time(cuda, &ways[i]);
+        if (seconds < least) {
+            least = seconds;
+            best = i;
         }
     }
-    cuda->ways[(cuda->row_bucket + 15) / 16] = cuda->way = best;
-    if (last > least)
+    cuda->ways[(cuda->row_bucket + 15) / 16] = cuda->way = ways[best];
+    if (best != count - 1)
         record_body(cuda);
 }
 
@@ -202,13 +204,15 @@ static void end_body(struct cuda_backend *cuda)
         record_fastest_body(cuda);
     else
         record_body(cuda);
+    recordings_keep(cuda->recordings);
 }
 
 static bool step_begin(struct backend *backend, const struct step_rows *rows)
 {
     struct cuda_backend *cuda = cuda_self(backend);
     cuda_upload_tables(cuda, rows);
-    cuda->way = way_of(cuda);
+    /* A rehearsal begins with the library's products, which choose their algorithms there. */
+    cuda->way = chooses_way(cuda) ? (struct step_way){0} : way_of(cuda);
     if (rows->program == 0)
         return true;
     const struct slot_key key = body_key(rows->program, cuda->row_bucket, cuda->parts);
@@ -301,6 +305,7 @@ static void head(struct backend *backend, struct head_result *result, const void
     begin_recording(cuda);
     cuda_head_enqueue(cuda, gathered, weight, &buckets);
     end_recording(cuda);
+    recordings_keep(cuda->recordings);
 }
 
 static int step_end(struct backend *backend, struct error *err)

@@ -15,6 +15,7 @@ struct recordings {
     } slot[RECORDINGS_MAX];
     struct recording_slot *to_make; /* what recordings_end makes */
     struct recordings_counts counts;
+    struct error refusal; /* the last one */
 };
 
 int recordings_create(struct recordings **out, struct error *err)
@@ -88,17 +89,21 @@ void recordings_begin(struct recordings *recordings, struct simt_queue *queue)
 
 void recordings_end(struct recordings *recordings, struct simt_queue *queue)
 {
-    struct error err = {0};
     struct recording_slot *slot = recordings->to_make;
-    bool is_first = slot->recording == NULL;
     exchange(&recordings->recorder, queue);
     device_recording_destroy(slot->recording);
-    slot->recording = device_recording_end(&recordings->recorder, &err);
+    slot->recording = device_recording_end(&recordings->recorder, &recordings->refusal);
     slot->refused = slot->recording == NULL;
-    recordings->counts.made += is_first && !slot->refused;
-    recordings->counts.refused += slot->refused;
-    if (slot->refused && recordings->counts.refused == 1)
-        log_line(LOG_WARNING, err.message, "\"effect\":\"its operations are launched one by one\"");
+}
+
+void recordings_keep(struct recordings *recordings)
+{
+    bool refused = recordings->to_make->refused;
+    recordings->counts.made += !refused;
+    recordings->counts.refused += refused;
+    if (refused && recordings->counts.refused == 1)
+        log_line(LOG_WARNING, recordings->refusal.message,
+                 "\"effect\":\"its operations are launched one by one\"");
 }
 
 double recordings_time(struct recordings *recordings, struct simt_queue *queue)

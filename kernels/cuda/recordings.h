@@ -23,7 +23,10 @@
 extern "C" {
 #endif
 
-/* Row buckets of both programs of the model, and of its heads; more are made again when needed. */
+/*
+ * Row buckets of both programs of the model, of short and long canvases, and of its heads; more are
+ * made again when needed.
+ */
 enum { RECORDINGS_MAX = 128 };
 
 struct recordings;
@@ -48,18 +51,21 @@ enum recordings_use recordings_renew(struct recordings *recordings, struct slot_
 
 /*
  * Around the operations that are the recording of the key that was to be made last: begin exchanges
- * the queue for one where nothing runs, end takes that back. The first refusal is logged.
+ * the queue for one where nothing runs, end takes that back. The same key may be recorded several
+ * times, in other ways: end drops what there was. Behind the last one comes keep, which logs the
+ * first refusal.
  */
 void recordings_begin(struct recordings *recordings, struct simt_queue *queue);
 void recordings_end(struct recordings *recordings, struct simt_queue *queue);
+void recordings_keep(struct recordings *recordings);
 
 /*
- * The same key may be recorded again, in another way: end drops what there was. Seconds of a launch
- * of what end has made; INFINITY where it made nothing. Waits: not in a step that anyone waits for.
+ * Seconds of a launch of what end has made last; INFINITY where it made nothing. Waits: not in a
+ * step that anyone waits for.
  */
 double recordings_time(struct recordings *recordings, struct simt_queue *queue);
 
-/* How many were made and refused, and how often one was launched. */
+/* How many were kept and refused, and how often one was launched. */
 struct recordings_counts {
     int32_t made, refused;
     int64_t launched;

@@ -15,7 +15,7 @@
  *
  * The wrappers, T being float, int32_t or uint32_t:
  *
- *     void simt_begin()               first in every kernel: what the kernels before it in the
+ *     void simt_begin()               first in a kernel: what the kernels before it in the
  *                                     queue have written is there, and the next one may take its
  *                                     place beside it, up to its own simt_begin. That is these two:
  *     void simt_release_next()

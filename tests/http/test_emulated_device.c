@@ -77,16 +77,18 @@ static void expect_same_alone(void)
     json_decref(together);
 }
 
-/* Whoever computes the products. */
+/* By default, and whoever is asked to compute the products. */
 Test(emulated_device, answers_several_sequences_as_each_of_them_alone)
 {
-    const char *const instructions[] = {"library", "own"};
+    const struct {
+        const char *instructions, *description;
+    } runs[] = {{NULL, "cuda"}, {"library", ", library, "}, {"own", ", own, "}};
     use_emulation();
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
+        const char *flag = runs[i].instructions != NULL ? "--instructions" : NULL;
         cr_assert(server_process_start(
-            &server,
-            (const char *const[]){"--device", "cuda", "--instructions", instructions[i], NULL}));
-        expect_device(instructions[i]);
+            &server, (const char *const[]){"--device", "cuda", flag, runs[i].instructions, NULL}));
+        expect_device(runs[i].description);
         expect_same_alone();
         cr_expect_eq(server_process_stop(&server), 0);
     }

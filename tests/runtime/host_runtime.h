@@ -8,8 +8,9 @@
  * By environment variables:
  *     HOST_RUNTIME_DEVICE=9.0    compute capability of the one device
  *     HOST_RUNTIME_MEMORY=bytes  of the device
- *     HOST_RUNTIME_FAIL=cudaMalloc:3    that call fails the third time; also cudaMallocHost,
- *                                       cudaGraphInstantiate, cudaStreamSynchronize
+ *     HOST_RUNTIME_FAIL=cudaMalloc:3    that call fails the third time, with 3+ from then on; also
+ *                                       cudaMallocHost, cudaGraphInstantiate,
+ *                                       cudaStreamSynchronize
  */
 #ifndef TESTS_RUNTIME_HOST_RUNTIME_H
 #define TESTS_RUNTIME_HOST_RUNTIME_H

@@ -70,7 +70,7 @@ int device_open(struct simt_queue *queue, struct device_facts *facts, const char
                                    .shared_bytes = own ? 227 << 10 : 2 << 10,
                                    .cache_bytes = 4 << 10,
                                    .capability = 90,
-                                   .own_products = own,
+                                   .own_alone = own,
                                    .library_alone = library_alone};
     snprintf(facts->name, sizeof facts->name, "%s", name);
     return 0;

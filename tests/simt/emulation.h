@@ -34,8 +34,14 @@ void simt_enqueue(struct simt_queue *queue, void (*run)(const void *context), co
 /* Makes the uploads that were enqueued so far. Whoever looks at device memory comes after it. */
 void simt_finish_uploads(void);
 
+/* How many products were enqueued that are the library's on a device. */
+int64_t simt_library_products(void);
+
 /* From here on no recording can be made, as where a library's call cannot be captured. */
 void simt_refuse_recordings(bool refuse);
+
+/* From here on a recording counts as faster than all that were timed before it. */
+void simt_prefer_later_recordings(bool prefer);
 
 #ifdef __cplusplus
 }

@@ -32,7 +32,7 @@ struct upload {
 
 /* Uploads that nobody has needed yet. */
 static struct call_list waiting;
-static bool refuses_recordings;
+static bool refuses_recordings, prefers_later;
 
 static void *must_allocate(void *memory)
 {
@@ -167,11 +167,12 @@ void device_recording_beside(struct simt_queue *recorder, struct simt_queue *bes
     *beside = *recorder;
 }
 
-/* Whatever does more counts as faster, so that all ways to record a step are taken. */
+/* What fetches ahead counts as faster, or whatever was recorded later. */
 double device_recording_time(struct simt_queue *queue, struct device_recording *recording)
 {
+    static int64_t asked;
     (void)queue;
-    return 1.0 / (double)(1 + recording->list.count);
+    return 1.0 / (double)(prefers_later ? ++asked : 1 + (int64_t)recording->list.count);
 }
 
 void device_recording_destroy(struct device_recording *recording)
@@ -185,4 +186,9 @@ void device_recording_destroy(struct device_recording *recording)
 void simt_refuse_recordings(bool refuse)
 {
     refuses_recordings = refuse;
+}
+
+void simt_prefer_later_recordings(bool prefer)
+{
+    prefers_later = prefer;
 }

@@ -136,8 +136,16 @@ static void run_product(const void *context)
     free(panel);
 }
 
+static int64_t products;
+
+int64_t simt_library_products(void)
+{
+    return products;
+}
+
 bool cuda_multiply(struct cuda_backend *cuda, const struct cuda_product *product)
 {
+    products++;
     check_rules(product);
     if (product->in_scales != NULL && !multiplies_scales(cuda))
         return false;

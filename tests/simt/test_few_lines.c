@@ -230,11 +230,9 @@ Test(few_lines, what_the_kernel_cannot_compute_is_refused)
     cr_expect_not(cuda_few_lines_fits(trial.cuda, &trial.product), "rows at no multiple of 16");
     trial.weight.stride = 8;
     cr_expect(cuda_few_lines_fits(trial.cuda, &trial.product));
-    trial.cuda->facts.shared_bytes = 120 << 10;
-    cr_expect(cuda_few_lines_fits(trial.cuda, &trial.product));
-    trial.product.lines = 33;
+    trial.cuda->facts.shared_bytes = 100 << 10;
     cr_expect_not(cuda_few_lines_fits(trial.cuda, &trial.product), "too little shared memory");
-    trial.product.lines = 4;
+    trial.cuda->facts.shared_bytes = 163 << 10;
     trial.weight.dtype = DTYPE_FP8;
     trial.weight.stride = 16;
     cr_expect(cuda_few_lines_fits(trial.cuda, &trial.product));

@@ -329,7 +329,7 @@ ANY_WEIGHTS_TEST(recordings, what_is_fetched_ahead_changes_nothing)
     cr_expect(cuda->way.known && cuda->way.prefetch_bytes > 0);
     /* It is recorded once more, now for other rows. */
     cr_expect(run(&layer, &step, 1, out));
-    cr_expect_eq(counts_of(&layer).made, 1);
+    cr_expect_eq(counts_of(&layer).made, 2);
     for (uint64_t i = 0; i < 3; i++)
         cr_expect_not(expect_same(&layer, &plain, 32, 5, i, 1));
     /* What a rehearsal has found is taken where there is none. */
@@ -337,6 +337,56 @@ ANY_WEIGHTS_TEST(recordings, what_is_fetched_ahead_changes_nothing)
     cr_expect_not(expect_same(&layer, &plain, 64, 5, 4, 1));
     layer_destroy(&layer);
     layer_destroy(&plain);
+}
+
+/*
+ * A device with room for the kernel of few lines, where whatever comes later is faster: it is
+ * taken, by recordings and by steps that are issued, up to as many lines, and not where results
+ * must not depend on the batch.
+ */
+static void expect_own_products(const struct subject *subject, bool deterministic)
+{
+    struct layer layer = layer_create(subject), plain = layer_create(subject);
+    struct cuda_backend *cuda = cuda_self(layer.backend);
+    struct step step;
+    uint16_t out[ROWS * WIDTH];
+    step_fill(&step, 64, 5, 3);
+    step.rows.rehearsal = true;
+    cuda->facts.own_alone = cuda_self(plain.backend)->facts.own_alone = false;
+    cuda->facts.shared_bytes = 227 << 10;
+    cuda->deterministic = deterministic;
+    simt_prefer_later_recordings(true);
+    cr_expect(run(&layer, &step, 1, out));
+    simt_prefer_later_recordings(false);
+    cr_expect_eq(cuda->ways[4].own_products, !deterministic);
+    run(&plain, &step, 0, out); /* for what it stores */
+    /* Products of few lines add up in another order than the library's. */
+    cuda_self(plain.backend)->facts.own_alone = !deterministic;
+    cuda_self(plain.backend)->facts.shared_bytes = cuda->facts.shared_bytes;
+    for (uint64_t i = 0; i < 3; i++)
+        expect_same(&layer, &plain, 64, 5, i, 1);
+    int64_t before = simt_library_products();
+    step.rows.rehearsal = false;
+    run(&layer, &step, 0, out);
+    cr_expect_eq(simt_library_products() > before, deterministic);
+    /* A rehearsal of more rows begins with the library's products. */
+    step_fill(&step, 100, 5, 3);
+    step.rows.rehearsal = true;
+    before = simt_library_products();
+    run(&layer, &step, 1, out);
+    cr_expect_gt(simt_library_products(), before);
+    layer_destroy(&layer);
+    layer_destroy(&plain);
+}
+
+ANY_WEIGHTS_TEST(recordings, products_of_few_lines_are_taken_where_they_are_faster)
+{
+    expect_own_products(subject, false);
+}
+
+SUBJECT_TEST(recordings, products_of_few_lines_are_never_taken_where_the_batch_must_not_matter)
+{
+    expect_own_products(subject, true);
 }
 
 SUBJECT_TEST(recordings, a_rehearsal_that_cannot_be_recorded_is_issued)
