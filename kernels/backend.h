@@ -307,6 +307,7 @@ struct backend_ops {
 struct backend {
     const struct backend_ops *ops;
     enum dtype dtype, weight_dtype;
+    int64_t waited_ns; /* of step_end for a device, in all: the host had nothing to do; CPU: 0 */
 };
 
 /*

@@ -23,7 +23,8 @@ void host_backend_init(struct host_backend *host, const struct backend_ops *ops,
                        const struct backend_options *options, const char *rest)
 {
     bool scaled = dtype_has_scales(options->weight_dtype);
-    host->base = (struct backend){ops, options->dtype, options->weight_dtype};
+    host->base = (struct backend){
+        .ops = ops, .dtype = options->dtype, .weight_dtype = options->weight_dtype};
     snprintf(host->description, sizeof host->description, "%s, %s%s%s, %s", ops->name,
              scaled ? dtype_name(options->weight_dtype) : "", scaled ? " weights, " : "",
              dtype_name(options->dtype), rest);

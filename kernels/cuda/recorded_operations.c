@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include "common/clock.h"
 #include "common/error.h"
 #include "common/log.h"
 #include "kernels/cuda/cuda.h"
@@ -313,7 +314,9 @@ static int step_end(struct backend *backend, struct error *err)
     struct cuda_backend *cuda = cuda_self(backend);
     end_body(cuda);
     cuda_head_clear_lists(cuda); /* while the device computes */
+    int64_t waiting_ns = clock_now_ns();
     int status = device_wait(&cuda->queue, err);
+    backend->waited_ns += clock_now_ns() - waiting_ns;
     if (status == 0)
         cuda_head_finish(cuda);
     return status;

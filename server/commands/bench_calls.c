@@ -22,9 +22,10 @@ struct call_case {
 };
 
 struct call_figures {
-    double seconds; /* until the last of them has ended; the median */
-    double rounds;  /* forward passes of a call */
-    double gap_us;  /* a round: while no pass is under way */
+    double seconds;     /* until the last of them has ended; the median */
+    double rounds;      /* forward passes of a call */
+    double gap_us;      /* a round: while no pass is under way, or the host does not wait for one */
+    double gap_percent; /* of the round */
 };
 
 /* ---- running --------------------------------------------------------------------------------- */
@@ -38,20 +39,25 @@ static int run_calls(struct call_figures *figures, const struct bench_rounds *ro
     int code = random_calls_submit(&requests, call->at_once, rounds->engine, &rounds->config,
                                    &call->call, err);
     struct engine_counters before = engine_counters_read(rounds->engine);
+    const int64_t *waited_ns = &rounds->model->backend->waited_ns;
+    int64_t waited_before = *waited_ns;
     int64_t ticking = clock_now_ns();
     while (code == 0 && engine_tick(rounds->engine, clock_now_us()))
         continue;
     int64_t end = clock_now_ns();
     struct engine_counters after = engine_counters_read(rounds->engine);
     double ticks = (double)(after.ticks - before.ticks);
-    double forward_us = (double)(after.forward_us - before.forward_us);
+    double busy_us = rounds->bench.on_device ? 1e-3 * (double)(*waited_ns - waited_before)
+                                             : (double)(after.forward_us - before.forward_us);
+    double all_us = 1e-3 * (double)(end - ticking);
     if (code == 0 &&
         (after.device_lost || after.committed_tokens - before.committed_tokens !=
                                   (uint64_t)call->at_once * (uint64_t)call->call.answer))
         code = error_set(err, ERROR_INTERNAL, "bench: the answers of a call are not complete");
     figures->seconds = 1e-9 * (double)(end - begin);
     figures->rounds = ticks;
-    figures->gap_us = (1e-3 * (double)(end - ticking) - forward_us) / ticks;
+    figures->gap_us = (all_us - busy_us) / ticks;
+    figures->gap_percent = 100 * (all_us - busy_us) / all_us;
     random_calls_release(requests, call->at_once);
     return code;
 }
@@ -59,7 +65,7 @@ static int run_calls(struct call_figures *figures, const struct bench_rounds *ro
 static int measure(struct call_figures *figures, const struct bench_rounds *rounds,
                    const struct call_case *call, struct error *err)
 {
-    double seconds[SAMPLES_MAX], gaps[SAMPLES_MAX];
+    double seconds[SAMPLES_MAX], gaps[SAMPLES_MAX], percents[SAMPLES_MAX];
     int samples = 0, code = 0;
 
     if (rounds->bench.on_device) /* warm-up */
@@ -69,10 +75,12 @@ static int measure(struct call_figures *figures, const struct bench_rounds *roun
         if (code == 0)
             code = run_calls(figures, rounds, call, err);
         seconds[samples] = figures->seconds;
+        percents[samples] = figures->gap_percent;
         gaps[samples++] = figures->gap_us;
     } while (code == 0 && samples < SAMPLES_MAX && clock_now_us() < end);
     figures->seconds = bench_median(seconds, samples);
     figures->gap_us = bench_median(gaps, samples);
+    figures->gap_percent = bench_median(percents, samples);
     return code;
 }
 
@@ -80,10 +88,10 @@ static int measure(struct call_figures *figures, const struct bench_rounds *roun
 
 /*
  * A line of the table, and the row of the document as far as all of them have it: the caller adds
- * more. gap_us may be NAN.
+ * more. No gap: NULL.
  */
 static json_t *say_call(const struct bench_rounds *rounds, const struct call_case *of,
-                        const char *cache, double seconds, double gap_us)
+                        const char *cache, double seconds, const struct call_figures *gap)
 {
     const struct bench_kernels *bench = &rounds->bench;
     const struct random_call *call = &of->call;
@@ -91,15 +99,17 @@ static json_t *say_call(const struct bench_rounds *rounds, const struct call_cas
     double tokens = (double)of->at_once * call->answer;
     double price = rounds->price_per_hour / 3600 * seconds / tokens * 1e6; /* NAN: not known */
     bool within = seconds <= BUDGET_S;
-    char gap_text[24] = "-", price_text[24] = "-";
+    char gap_text[24] = "-", percent_text[24] = "-", price_text[24] = "-";
 
-    if (!isnan(gap_us))
-        snprintf(gap_text, sizeof gap_text, "%.1f", gap_us);
+    if (gap != NULL) {
+        snprintf(gap_text, sizeof gap_text, "%.1f", gap->gap_us);
+        snprintf(percent_text, sizeof percent_text, "%.1f", gap->gap_percent);
+    }
     if (!isnan(price))
         snprintf(price_text, sizeof price_text, "%.3f", price);
-    bench_say(bench, "%-9s %-11s %6d %7d %6d  %-6s %9.2f %11.1f %6s %10s %10s\n", weights, of->what,
-              call->prompt, of->at_once, call->steps, cache, 1e3 * seconds, tokens / seconds,
-              within ? "yes" : "no", gap_text, price_text);
+    bench_say(bench, "%-9s %-11s %6d %7d %6d  %-6s %9.2f %11.1f %6s %10s %6s %10s\n", weights,
+              of->what, call->prompt, of->at_once, call->steps, cache, 1e3 * seconds,
+              tokens / seconds, within ? "yes" : "no", gap_text, percent_text, price_text);
     json_t *row =
         json_pack("{s:s, s:i, s:i, s:i, s:f, s:f, s:b}", "weight_dtype", weights, "prompt",
                   call->prompt, "answer", call->answer, "at_once", of->at_once, "ms", 1e3 * seconds,
@@ -113,11 +123,12 @@ static void report(const struct bench_rounds *rounds, const struct call_case *of
                    const struct call_figures *figures)
 {
     const char *cache = cache_mode_name(of->call.cache);
-    json_t *row = say_call(rounds, of, cache, figures->seconds, figures->gap_us);
+    json_t *row = say_call(rounds, of, cache, figures->seconds, figures);
 
-    json_object_update_new(row, json_pack("{s:s, s:i, s:s, s:f, s:f}", "what", of->what, "steps",
-                                          of->call.steps, "cache", cache, "rounds", figures->rounds,
-                                          "host_gap_us_per_round", figures->gap_us));
+    json_object_update_new(row, json_pack("{s:s, s:i, s:s, s:f, s:f, s:f}", "what", of->what,
+                                          "steps", of->call.steps, "cache", cache, "rounds",
+                                          figures->rounds, "host_gap_us_per_round", figures->gap_us,
+                                          "host_gap_percent", figures->gap_percent));
     bench_add(&rounds->bench, "calls", row);
 }
 
@@ -142,7 +153,7 @@ static int bench_one_by_one(const struct bench_rounds *rounds, int32_t at_once, 
     const struct call_case of = {
         "one by one", at_once, {plan->prompt, plan->answer, plan->answer, CACHE_NONE}};
     json_t *row =
-        say_call(rounds, &of, "causal", of_prompt.seconds + plan->answer * of_token.seconds, NAN);
+        say_call(rounds, &of, "causal", of_prompt.seconds + plan->answer * of_token.seconds, NULL);
     json_object_update_new(row, json_pack("{s:f, s:f}", "prompt_ms", 1e3 * of_prompt.seconds,
                                           "token_ms", 1e3 * of_token.seconds));
     bench_add(&rounds->bench, "one_by_one", row);
@@ -192,10 +203,11 @@ int bench_calls(const struct bench_rounds *rounds, struct error *err)
     bench_say(&rounds->bench,
               "\nCalls through the engine, several at once: one region of %d answer tokens, or a "
               "window of %d behind a prompt.\nThe gap is a round's time while no pass is under "
-              "way. One by one: computed from a causal pass over the prompt\nand one of a token "
-              "for each sequence.\n\n%-9s %-11s %6s %7s %6s  %-6s %9s %11s %6s %10s %10s\n",
+              "way; of a device, while the host does not wait for it: it may\nhave begun by then. "
+              "One by one: computed from a causal pass over the prompt and one of a token for each "
+              "sequence.\n\n%-9s %-11s %6s %7s %6s  %-6s %9s %11s %6s %10s %6s %10s\n",
               plan->answer, plan->window, "weights", "call", "prompt", "at once", "rounds", "cache",
-              "ms", "tokens/s", "<0.8 s", "gap, us", "price/M");
+              "ms", "tokens/s", "<0.8 s", "gap, us", "gap %", "price/M");
     for (int i = 0; i < plan->canvases.count && code == 0; i++) {
         /* The smallest and the largest number tell enough. */
         if (i == 0 || i == plan->canvases.count - 1)

@@ -34,16 +34,18 @@ static struct pass_work pass_work_of(const struct bench_rounds *rounds,
     for (int32_t i = 0; i < shape->rows; i++)
         attended += shape->kv_end > 0 ? shape->kv_end : shape->first + i + 1;
     attended *= shape->sequences;
-    double head_numbers = (double)config->embedding_rows * (double)width;
+    double head_flops = 2.0 * head_rows * (double)config->embedding_rows * (double)width;
+    double head_bytes = head_rows > 0 ? weight_bytes(rounds, config->embedding_rows, width) : 0;
     return (struct pass_work){
         .rows = rows,
         .head_rows = head_rows,
-        .product_flops = 2.0 * (rows * config->layers * layer_numbers + head_rows * head_numbers),
+        .product_flops = 2.0 * rows * config->layers * layer_numbers + head_flops,
         .attention_flops = 4.0 * config->layers * attended * (double)heads,
-        .bytes = config->layers * layer_bytes +
-                 (head_rows > 0 ? weight_bytes(rounds, config->embedding_rows, width) : 0) +
+        .bytes = config->layers * layer_bytes + head_bytes +
                  2.0 * shape->sequences * pass_positions(shape) * config->layers * (double)kv *
                      (double)dtype_size(rounds->bench.options.dtype),
+        .head_flops = head_flops,
+        .head_bytes = head_bytes,
     };
 }
 
@@ -58,6 +60,17 @@ static double pass_floor(const char **bound, const struct bench_rounds *rounds,
 
     *bound = products > memory ? "products" : "memory";
     return products > memory ? products : memory;
+}
+
+double pass_statistics_seconds(const struct bench_rounds *rounds,
+                               const struct pass_figures *figures)
+{
+    const struct bench_kernels *bench = &rounds->bench;
+    double flops_s = figures->work.head_flops / bench->product_rates[bench->options.weight_dtype];
+    double bytes_s = figures->work.head_bytes / bench->read_rate;
+    double head_s = figures->seconds - figures->seconds_without_head;
+
+    return head_s - (flops_s > bytes_s ? flops_s : bytes_s);
 }
 
 /* ---- time ------------------------------------------------------------------------------------ */

@@ -46,9 +46,10 @@ struct bench_rounds {
 /* What a pass over the model has to do at least. */
 struct pass_work {
     int32_t rows, head_rows;
-    double product_flops;   /* of the weights' products */
-    double attention_flops; /* in the dtype of activations */
-    double bytes;           /* of weights and of cached K and V, each read once */
+    double product_flops;          /* of the weights' products */
+    double attention_flops;        /* in the dtype of activations */
+    double bytes;                  /* of weights and of cached K and V, each read once */
+    double head_flops, head_bytes; /* of these, those of the head's product and its weight */
 };
 
 struct pass_figures {
@@ -67,6 +68,10 @@ void rounds_choose_plan(struct bench_rounds *rounds, const char *shape); /* NULL
  */
 int pass_measure(struct pass_figures *figures, const struct bench_rounds *rounds,
                  const struct pass_shape *shape, bool with_and_without, struct error *err);
+
+/* What the head takes at most beside its product: all of it, less the floor of that. */
+double pass_statistics_seconds(const struct bench_rounds *rounds,
+                               const struct pass_figures *figures);
 
 /* K and V of every canvas of the pool, from random tokens. */
 int pass_fill_cache(const struct bench_rounds *rounds, struct error *err);

@@ -52,6 +52,15 @@ void load_progress_add(struct load_progress *progress, size_t bytes)
 
 void load_progress_end(struct load_progress *progress)
 {
-    if (progress->shown && progress->on_terminal)
-        fprintf(stderr, "\n");
+    int64_t elapsed_us = clock_now_us() - progress->started_us;
+    char text[100];
+
+    if (elapsed_us < SILENT_US)
+        return;
+    progress->shown = true;
+    load_progress_text(text, sizeof text, progress, elapsed_us);
+    if (progress->on_terminal)
+        fprintf(stderr, "\r%s \n", text);
+    else
+        log_line(LOG_INFO, text, NULL);
 }

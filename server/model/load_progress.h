@@ -1,6 +1,6 @@
 /*
  * How far loading has come, on stderr, where it takes long enough to be asked about: on a terminal
- * one line that is written over, else a log line now and then. One thread.
+ * one line that is written over, else a log line now and then, and one at the end. One thread.
  */
 #ifndef SERVER_MODEL_LOAD_PROGRESS_H
 #define SERVER_MODEL_LOAD_PROGRESS_H

@@ -25,3 +25,16 @@ Test(load_progress, of_what_is_over_within_a_second_says_nothing)
     cr_expect_not(progress.shown);
     cr_expect_eq(progress.done, 10);
 }
+
+Test(load_progress, of_what_took_longer_says_at_the_end_how_fast_it_was)
+{
+    struct load_progress progress;
+
+    load_progress_begin(&progress, 10);
+    progress.started_us -= 2000000;
+    progress.shown_us = progress.started_us + 1999000;
+    load_progress_add(&progress, 10);
+    cr_expect_not(progress.shown, "the last line is too young");
+    load_progress_end(&progress);
+    cr_expect(progress.shown);
+}
