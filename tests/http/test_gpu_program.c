@@ -216,3 +216,41 @@ Test(gpu_program, benchmarks_run_through_on_a_device)
     outcome_free(&rounds);
     outcome_free(&kernels);
 }
+
+/* All that a GPU is asked for, of a small model, with products that compute nothing. */
+Test(gpu_program, the_whole_plan_of_rounds_is_in_the_report)
+{
+    static const char *const formats[] = {"bfloat16", "fp8", "int8"};
+    json_t *row;
+    size_t i;
+
+    need_program_on_host(HOST_LIBRARIES);
+    setenv("HOST_CUBLASLT_IDLE", "1", 1);
+    struct outcome outcome = RUN("bench", "rounds", "--device", "cuda", "--shape", "tiny", "--json",
+                                 "--price-per-hour", "3");
+    cr_assert_eq(outcome.status, 0, "%s", outcome.log.data);
+    json_t *document = json_loads(outcome.out.data, 0, NULL);
+    const json_t *rounds = json_object_get(document, "rounds");
+    cr_assert_eq(json_array_size(rounds), 3 * 8);
+    json_array_foreach(rounds, i, row)
+    {
+        cr_expect_str_eq(json_string_value(json_object_get(row, "weight_dtype")), formats[i / 8]);
+        cr_expect_eq(json_integer_value(json_object_get(row, "sequences")), 1 << i % 8);
+        cr_expect_eq(json_integer_value(json_object_get(row, "rows")), 32 << i % 8);
+        cr_expect_eq(json_object_size(json_object_get(row, "tokens_per_second")), 4);
+    }
+    cr_expect_eq(json_array_size(json_object_get(document, "canvases")), 3 * 3);
+    cr_expect_eq(json_array_size(json_object_get(document, "one_by_one")), 3 * 2);
+    const json_t *calls = json_object_get(document, "calls");
+    cr_assert_eq(json_array_size(calls), 3 * 2 * 7);
+    json_array_foreach(calls, i, row)
+    {
+        if (i % 7 < 6)
+            cr_expect_eq(json_integer_value(json_object_get(row, "steps")), 3 + (int)(i % 7 % 3));
+        cr_expect(json_is_boolean(json_object_get(row, "within_800_ms")));
+        cr_expect(json_is_real(json_object_get(row, "price_of_million_tokens")));
+        cr_expect(json_is_real(json_object_get(row, "host_gap_percent")));
+    }
+    json_decref(document);
+    outcome_free(&outcome);
+}
