@@ -185,7 +185,7 @@ Test(gpu_program, rehearses_on_a_device_and_stops)
     cr_expect_eq(server_process_wait(&server), 0);
 }
 
-Test(gpu_program, serves_without_recordings_where_the_device_refuses_one)
+Test(gpu_program, starts_without_recordings_where_the_device_refuses_them)
 {
     need_program_on_host(HOST_LIBRARIES);
     setenv("HOST_RUNTIME_FAIL", "cudaGraphInstantiate:1+", 1);

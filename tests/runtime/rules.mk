@@ -25,7 +25,7 @@ $(RUNTIME)/libcublasLt.so.%: tests/runtime/host_cublaslt.c $(wildcard tests/runt
 	$(Q)mkdir -p $(@D) && $(CC) $(CPPFLAGS) -isystem $(CUDA_HOME)/include $(CFLAGS) -shared -fPIC -o $@ $<
 
 CONFORMANCE_ON_RUNTIME := $(wildcard tests/conformance/linear*.c) \
-	$(patsubst %,tests/conformance/%.c,conformance counted_backend operations resources)
+	$(patsubst %,tests/conformance/%.c,conformance counted_backend operations resources values)
 $(BUILD)/tests/suite-runtime: $(call objects,$(CONFORMANCE_ON_RUNTIME) tests/runtime/main.c) \
 		$(RUNTIME_OBJECTS) $(RUNTIME)/tests/runtime/host_emulation.o $(DEVICE_OBJECTS) \
 		$(filter %/backends.o,$(SIMT_REGISTRY)) $(SIMT_KERNELS) \
